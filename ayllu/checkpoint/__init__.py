@@ -1,0 +1,1 @@
+"""One file for each weight format, each reading and writing lazily, tensor by tensor."""

@@ -1,0 +1,1 @@
+"""The commands: each thin, each imported only when called."""

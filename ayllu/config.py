@@ -1,0 +1,105 @@
+"""Settings: frozen pydantic models, read from TOML recipes with one level of `extends` and key=value overrides.
+
+An unknown key is an error that names the nearest known one; nothing is ignored.
+"""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ayllu.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of every configuration: immutable, and strict about keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def load_recipe(kind: type[S], path: str | Path, overrides: list[str] | None = None) -> S:
+    """Read a TOML recipe (with `extends = "other.toml"`, one level) and apply `a.b=value` overrides."""
+    table = _read_toml(Path(path))
+    parent = table.pop("extends", None)
+    if parent is not None:
+        base = _read_toml(Path(path).parent / parent)
+        if "extends" in base:
+            raise ConfigError(f"{parent} itself extends {base['extends']}: recipes extend one level only; "
+                              f"let {path} extend {base['extends']} directly")
+        table = merge(base, table)
+    for override in overrides or []:
+        table = merge(table, _parse_override(override))
+    return validate(kind, table, where=str(path))
+
+
+def validate(kind: type[S], table: dict[str, Any], where: str) -> S:
+    """Build settings from a plain table; errors name the key, the reason and the nearest known key."""
+    try:
+        return kind.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(kind, e, where) for e in error.errors())) from error
+
+
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """`top` over `base`; tables merge key by key, everything else is replaced."""
+    out = dict(base)
+    for key, value in top.items():
+        both_tables = isinstance(value, dict) and isinstance(out.get(key), dict)
+        out[key] = merge(out[key], value) if both_tables else value
+    return out
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"no recipe at {path}: give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"override {text!r} should read key=value, for example loop.steps=100")
+    try:
+        parsed = tomllib.loads(f"v = {value}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value                                   # a bare word is a string: device=cpu
+    table: Any = parsed
+    for part in reversed(key.strip().split(".")):
+        table = {part: table}
+    return table
+
+
+def _explain(kind: type[BaseModel], error: Any, where: str) -> str:
+    path = [str(part) for part in error["loc"]]
+    name = ".".join(path)
+    if error["type"] != "extra_forbidden":
+        return f"{where}: {name or 'settings'}: {error['msg']} (found {error['input']!r})"
+    known = _known_keys(kind, path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"{where}: unknown key {name!r}; {hint}"
+
+
+def _known_keys(kind: Any, path: list[str]) -> list[str]:
+    """The field names of the settings that `path` leads to."""
+    for part in path:
+        fields = getattr(kind, "model_fields", {})
+        if part not in fields:
+            continue                                     # a list index or the tag of a union
+        kind = _settings_in(fields[part].annotation) or kind
+    return sorted(getattr(kind, "model_fields", {}))
+
+
+def _settings_in(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_settings_in(arg) for arg in getattr(annotation, "__args__", ()))
+    return next((f for f in found if f is not None), None)

@@ -1,0 +1,56 @@
+"""Devices and number formats: which one to use, how much memory there is, what a name means."""
+
+import os
+
+import torch
+
+from ayllu.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ALIASES = {"fp32": "float32", "f32": "float32", "bf16": "bfloat16", "fp16": "float16", "f16": "float16"}
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU; any other name is taken as torch knows it."""
+    if name != "auto":
+        try:
+            device = torch.device(name)
+        except RuntimeError as error:
+            raise ConfigError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:1 or mps") from error
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA device: use cpu, or run `ayllu doctor`")
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def pick_dtype(name: str) -> torch.dtype:
+    """A torch dtype from its name (float32, bfloat16, float16 or the short forms)."""
+    full = ALIASES.get(name, name)
+    if full not in DTYPES:
+        raise ConfigError(f"dtype {name!r} is unknown: use one of {', '.join(DTYPES)}")
+    return DTYPES[full]
+
+
+def total_memory(device: torch.device) -> int:
+    """Bytes of memory on the device (of the machine, for the CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be taken now without swapping; for the CPU what Linux calls MemAvailable."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass                                             # not Linux: fall through to the total
+    return total_memory(device)

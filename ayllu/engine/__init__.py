@@ -1,0 +1,1 @@
+"""Inference: from the text face (llm.py) down to the runners."""

@@ -1,0 +1,79 @@
+"""Every error that Ayllu raises on purpose, as one tree.
+
+    AylluError
+    ├── ConfigError        bad key, value or combination             exit 2
+    ├── DataError          unreadable or inconsistent data           exit 2
+    ├── CheckpointError    missing, mismatched or unsafe weights     exit 2
+    ├── MissingExtra       an optional package is not installed      exit 2
+    ├── TrainingDiverged   non-finite loss; names step and batch     exit 1
+    ├── RequestError       the caller's fault                        HTTP 400, exit 2
+    │   ├── ContextTooLong
+    │   ├── BadMedia
+    │   └── Refused        a guard said no                           HTTP 403
+    ├── NotAllowed         key or rate                               HTTP 401 / 429
+    └── Overloaded         queue full, try later                     HTTP 503
+
+A message says what was found, what was expected and what to do. `exit_code` is what a command returns.
+"""
+
+
+class AylluError(Exception):
+    """Base of all errors that speak to a person."""
+
+    exit_code = 1
+
+
+class ConfigError(AylluError):
+    """A bad key, value or combination of settings."""
+
+    exit_code = 2
+
+
+class DataError(AylluError):
+    """Data that can't be read or that contradicts itself."""
+
+    exit_code = 2
+
+
+class CheckpointError(AylluError):
+    """Weights that are missing, mismatched, damaged or unsafe to load."""
+
+    exit_code = 2
+
+
+class MissingExtra(AylluError):
+    """An optional package that this feature needs is not installed."""
+
+    exit_code = 2
+
+
+class TrainingDiverged(AylluError):
+    """The loss is no longer a finite number; the message names step and batch."""
+
+
+class RequestError(AylluError):
+    """The caller asked for something that can't be done as asked."""
+
+    exit_code = 2
+
+
+class ContextTooLong(RequestError):
+    """More tokens than the model's context takes."""
+
+
+class BadMedia(RequestError):
+    """An image or a sound that can't be decoded safely."""
+
+
+class Refused(RequestError):
+    """A guard refused the request."""
+
+
+class NotAllowed(AylluError):
+    """A missing or wrong key, or a rate that was exceeded."""
+
+    exit_code = 2
+
+
+class Overloaded(AylluError):
+    """The queue is full; trying again later helps."""

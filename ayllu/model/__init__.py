@@ -1,0 +1,1 @@
+"""The models, their caches, sampling and dense generation."""

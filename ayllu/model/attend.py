@@ -1,0 +1,82 @@
+"""Ways to mix values across positions. The model calls `attend(q, k, v)` and knows nothing of masks or caches.
+
+B batch  T query tokens  S key tokens  H query heads  K key/value heads  E head width
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Attend(Protocol):
+    """Mix values across positions: q (B, T, H, E), k and v (B, S, K, E) -> (B, T, H, E)."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Causal:
+    """Each token sees itself and everything before it; with `window`, only the last `window` tokens."""
+
+    window: int | None = None
+    dropout: float = 0.0
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        T = q.shape[1]
+        if self.window is None or self.window >= T:
+            return sdpa(q, k, v, causal=True, dropout=self.dropout)
+        return sdpa(q, k, v, mask=window_mask(T, self.window, q.device), dropout=self.dropout)
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Each token sees what `mask` allows: bool, (T, S) or (B, T, S), True where attention may fall."""
+
+    mask: Tensor
+    dropout: float = 0.0
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        mask = self.mask if self.mask.dim() == 2 else self.mask[:, None]     # (B, 1, T, S)
+        return sdpa(q, k, v, mask=mask, dropout=self.dropout)
+
+
+def packed(document: Tensor, window: int | None = None, dropout: float = 0.0) -> Masked:
+    """Causal within each document: `document` (B, T) holds a number for each token's document."""
+    T = document.shape[-1]
+    same = document[:, :, None] == document[:, None, :]                      # (B, T, T)
+    return Masked(same & window_mask(T, window or T, document.device), dropout)
+
+
+def prefix(length: Tensor, T: int, dropout: float = 0.0) -> Masked:
+    """The first `length` (B,) tokens see each other both ways, the rest is causal (prefix language model)."""
+    position = torch.arange(T, device=length.device)
+    inside = position[None, None, :] < length[:, None, None]                 # (B, 1, T)
+    return Masked(inside | window_mask(T, T, length.device), dropout)
+
+
+def padded(is_token: Tensor, window: int | None = None, dropout: float = 0.0) -> Masked:
+    """Causal over real tokens: `is_token` (B, T) is False on padding, which sees only itself."""
+    T = is_token.shape[-1]
+    causal = window_mask(T, window or T, is_token.device)
+    itself = torch.eye(T, dtype=torch.bool, device=is_token.device)          # a row with no key would be NaN
+    return Masked((causal & is_token[:, None, :]) | itself, dropout)
+
+
+def window_mask(T: int, window: int, device: torch.device) -> Tensor:
+    """(T, T), True where key j may be seen from token i: i - window < j <= i."""
+    position = torch.arange(T, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window)
+
+
+def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False,
+         dropout: float = 0.0) -> Tensor:
+    """softmax(q kT / sqrt(E)) v by torch's fused kernels; key/value heads are shared among groups of query heads."""
+    grouped = q.shape[2] != k.shape[2]
+    y = F.scaled_dot_product_attention(
+        q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal,
+        dropout_p=dropout, enable_gqa=grouped)                               # (B, H, T, E)
+    return y.transpose(1, 2)

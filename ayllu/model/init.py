@@ -1,0 +1,33 @@
+"""Initial values that depend on each parameter's name and the seed alone, not on the order or the sharding."""
+
+import hashlib
+import math
+
+import torch
+from torch import nn
+
+STD = 0.02
+
+
+def initialise(model: nn.Module, n_layers: int, seed: int) -> None:
+    """Fill `model` in place: normal(0, 0.02), residual outputs divided by sqrt(2L) (GPT-2), norms 1, biases 0.
+
+    Each tensor is drawn on the CPU in float32, so every device and number of ranks starts from the same values.
+    """
+    residual_std = STD / math.sqrt(2 * n_layers)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.dim() == 1:
+                parameter.fill_(1.0)
+            else:
+                std = residual_std if name.endswith(("wo.weight", "w2.weight")) else STD
+                draw = torch.empty(parameter.shape).normal_(0.0, std, generator=generator(seed, name))
+                parameter.copy_(draw)
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """A random generator of its own for one name: the same seed and name give the same numbers anywhere."""
+    digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

@@ -1,0 +1,1 @@
+"""Text and ids: tokenizers, chat templates, streaming decode. Free of torch."""
