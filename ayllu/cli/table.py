@@ -1,0 +1,41 @@
+"""The table of commands. A row names a module and a function that are imported only when the command runs.
+
+A command is a plain function with Typer annotations in `ayllu/cli/<family>.py`; its docstring is its help page.
+"""
+
+from typing import NamedTuple
+
+
+class Row(NamedTuple):
+    """One command: where its function lives and the line shown in the list."""
+
+    module: str
+    function: str
+    help: str
+
+
+class Family(NamedTuple):
+    """A command with sub-commands: `ayllu tokenizer train`."""
+
+    help: str
+    rows: dict[str, Row]
+
+
+COMMANDS: dict[str, Row | Family] = {
+    "generate": Row("ayllu.cli.generate", "generate", "Continue a text."),
+    "chat": Row("ayllu.cli.chat", "chat", "Talk with a model in the terminal."),
+    "next": Row("ayllu.cli.generate", "next_token", "Show what may come next, with probabilities."),
+    "walk": Row("ayllu.cli.walk", "walk", "Go through one real run step by step, with shapes and values."),
+    "info": Row("ayllu.cli.info", "info", "Show a model's shape, parameters, memory and licence."),
+    "tokenizer": Family("Train tokenizers and compare them.", {
+        "train": Row("ayllu.cli.tokenizer", "train", "Train a byte-fallback BPE tokenizer from text files."),
+        "report": Row("ayllu.cli.tokenizer", "report", "Compare tokenizers: bytes per token for each language."),
+    }),
+    "download": Row("ayllu.cli.convert", "download", "Fetch a model from the Hugging Face hub, with its licence."),
+    "convert": Row("ayllu.cli.convert", "convert", "Convert a checkpoint to another format and check the result."),
+    "data": Family("Prepare training data.", {
+        "prepare": Row("ayllu.cli.pretrain", "prepare", "Turn text files into shards of token ids."),
+    }),
+    "pretrain": Row("ayllu.cli.pretrain", "pretrain", "Train a model from a recipe."),
+    "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works, what fits, how to fix the rest."),
+}
