@@ -20,7 +20,8 @@ from ayllu.cli.output import print_json
 from ayllu.cli.table import COMMANDS, Family, Row
 from ayllu.errors import AylluError
 
-ClickError = typer.BadParameter.__mro__[2]               # ClickException of the click that Typer uses (newer ones carry a copy)
+# ClickException of whichever click this Typer uses: older ones import click, newer ones carry a copy
+ClickError: type[Exception] = typer.BadParameter.__mro__[2]
 COMPLETION = "_AYLLU_COMPLETE"                           # set by the shell's completion script
 GLOBAL_OPTIONS = {"help_option_names": ["-h", "--help"]}
 
@@ -40,12 +41,11 @@ class LazyGroup(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]
-        row = self.rows.get(name)
-        if row is None:
-            if ctx.resilient_parsing:                    # the shell completes: silence is the answer
-                return None, None, args[1:]
+        if name in self.rows:
+            return name, build(name, self.rows[name]), args[1:]
+        if not ctx.resilient_parsing:                    # while the shell completes, silence is the answer
             ctx.fail(_unknown_command(name, list(self.rows)))
-        return name, build(name, row), args[1:]
+        return None, None, args[1:]
 
 
 def _unknown_command(name: str, known: list[str]) -> str:
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     _speak_utf8()
     if COMPLETION in os.environ:
         application(completion=True).main(prog_name="ayllu")
-    words, debug = _take_debug(list(sys.argv[1:] if arguments is None else arguments))
+    words, debug = _take_debug([_as_utf8(w) for w in sys.argv[1:]] if arguments is None else list(arguments))
     log.setup(verbose=debug)
     code = run(words, debug)
     sys.exit(_flush(code))
@@ -160,6 +160,11 @@ def _speak_utf8() -> None:
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors=errors)
+
+
+def _as_utf8(word: str) -> str:
+    """A word of the command line, which Python has decoded by the locale, read again as UTF-8."""
+    return os.fsencode(word).decode("utf-8", "surrogateescape")
 
 
 def _flush(code: int) -> int:
