@@ -1,0 +1,155 @@
+"""Hugging Face folders: config.json, safetensors (one or many) or .bin, tokenizer, generation config, chat template."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ayllu.checkpoint.folder import inside, read_json, read_json_if_there
+from ayllu.checkpoint.generation import generation_from_hf, generation_to_hf
+from ayllu.checkpoint.hf_config import config_from_hf, config_to_hf
+from ayllu.checkpoint.picklefile import read_pickle
+from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
+from ayllu.checkpoint.sidecar import licence_of, open_tokenizer, tokenizer_files
+from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, fit_entries
+from ayllu.errors import CheckpointError
+
+SHARD_BYTES = 5 * 10**9
+_IGNORED = ("rotary_emb.inv_freq", "masked_bias")        # buffers that old files carry; both follow from the config
+_LAYER = {"input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
+          "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
+          "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2",
+          "mlp.up_proj": "feed_forward.w3"}
+_TOP = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}
+_LAYER_BACK = {ours: theirs for theirs, ours in _LAYER.items()}
+_TOP_BACK = {ours: theirs for theirs, ours in _TOP.items()}
+
+
+def open_hf(folder: Path) -> OpenCheckpoint:
+    """Open a folder with config.json; only headers are read."""
+    raw = read_json(inside(folder, "config.json"))
+    config = config_from_hf(raw, where=str(folder / "config.json"))
+    entries = {our_name(name): entry for name, entry in _all_entries(folder).items() if not name.endswith(_IGNORED)}
+    generation = read_json_if_there(folder, "generation_config.json")
+    licence, licence_files = licence_of(folder, raw)
+    return OpenCheckpoint(
+        path=folder, format="hf", config=config, entries=fit_entries(entries, config, folder),
+        open_tokenizer=lambda: open_tokenizer(folder), tokenizer_files=tokenizer_files(folder),
+        generation=generation_from_hf(generation, raw, str(folder)), chat_template=chat_template(folder),
+        licence=licence, licence_files=licence_files)
+
+
+def write_hf(folder: Path, source: OpenCheckpoint, dtype: torch.dtype | None = None) -> None:
+    """Write config, weights and generation config into an existing folder; `dtype` None keeps each tensor's own."""
+    table = config_to_hf(source.config)
+    name = str(dtype or source.dtype).removeprefix("torch.")
+    table |= {"torch_dtype": name, "dtype": name}        # transformers 4 and 5
+    generation = generation_to_hf(source.generation)
+    table |= {key: generation[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in generation}
+    _dump(folder / "config.json", table)
+    if generation:
+        _dump(folder / "generation_config.json", generation)
+    if source.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+    _write_weights(folder, source, dtype)
+
+
+def our_name(name: str) -> str:
+    """model.layers.0.self_attn.q_proj.weight -> layers.0.attention.wq.weight; unknown names come back as they are."""
+    stem, _, leaf = name.rpartition(".")
+    if stem in _TOP:
+        return f"{_TOP[stem]}.{leaf}"
+    parts = stem.split(".", 3)
+    if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[2].isdecimal() and parts[3] in _LAYER:
+        return f"layers.{int(parts[2])}.{_LAYER[parts[3]]}.{leaf}"
+    return name
+
+
+def hf_name(name: str) -> str:
+    """layers.0.attention.wq.weight -> model.layers.0.self_attn.q_proj.weight."""
+    stem, _, leaf = name.rpartition(".")
+    if stem in _TOP_BACK:
+        return f"{_TOP_BACK[stem]}.{leaf}"
+    _, number, part = stem.split(".", 2)
+    return f"model.layers.{number}.{_LAYER_BACK[part]}.{leaf}"
+
+
+def chat_template(folder: Path) -> str | None:
+    """The Jinja text of chat_template.jinja, chat_template.json or tokenizer_config.json, in this order."""
+    path = inside(folder, "chat_template.jinja")
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        found = (read_json_if_there(folder, name) or {}).get("chat_template")
+        if isinstance(found, list):                      # several by name: the default one
+            named = {row.get("name"): row.get("template") for row in found if isinstance(row, dict)}
+            found = named.get("default")
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def _all_entries(folder: Path) -> dict[str, Entry]:
+    """The tensors of whichever files hold the weights; safetensors go before pickles."""
+    for single, index, read in (("model.safetensors", "model.safetensors.index.json", read_safetensors),
+                                ("pytorch_model.bin", "pytorch_model.bin.index.json", read_pickle)):
+        if inside(folder, index).is_file():
+            return _sharded(folder, index, read)
+        if inside(folder, single).is_file():
+            return read(inside(folder, single))
+    raise CheckpointError(f"{folder} has a config.json but no model.safetensors or pytorch_model.bin: the download is "
+                          "incomplete")
+
+
+def _sharded(folder: Path, index: str, read: Any) -> dict[str, Entry]:
+    where = read_json(folder / index).get("weight_map")
+    if not isinstance(where, dict) or not where:
+        raise CheckpointError(f"{folder / index} has no weight_map: fetch it again")
+    shards: dict[str, dict[str, Entry]] = {}
+    for file in dict.fromkeys(where.values()):
+        path = inside(folder, file)
+        if not path.is_file():
+            raise CheckpointError(f"{path} is missing, which {index} names: the download is incomplete")
+        shards[file] = read(path)
+    entries: dict[str, Entry] = {}
+    for name, file in where.items():
+        if name not in shards[file]:
+            raise CheckpointError(f"{folder / file}: tensor {name!r} is missing, which {index} promises: fetch it again")
+        entries[name] = shards[file][name]
+    return entries
+
+
+def _write_weights(folder: Path, source: OpenCheckpoint, dtype: torch.dtype | None) -> None:
+    shards = list(_split(source.entries, dtype))
+    single = len(shards) == 1
+    weight_map = {}
+    for i, names in enumerate(shards, start=1):
+        file = "model.safetensors" if single else f"model-{i:05}-of-{len(shards):05}.safetensors"
+        rows = [(hf_name(name), lambda name=name: source.tensor(name), source.entries[name].shape) for name in names]
+        dtypes = {hf_name(name): dtype or source.entries[name].dtype for name in names}
+        write_safetensors(folder / file, rows, dtypes.__getitem__)
+        weight_map |= {hf_name(name): file for name in names}
+    if not single:
+        total = sum(count(e.shape) * (dtype or e.dtype).itemsize for e in source.entries.values())
+        _dump(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
+
+
+def _split(entries: dict[str, Entry], dtype: torch.dtype | None) -> Iterator[list[str]]:
+    """Names in groups of at most SHARD_BYTES (one tensor may be larger)."""
+    group: list[str] = []
+    room: float = SHARD_BYTES
+    for name, entry in entries.items():
+        size = math.prod(entry.shape) * (dtype or entry.dtype).itemsize
+        if group and size > room:
+            yield group
+            group, room = [], SHARD_BYTES
+        group.append(name)
+        room -= size
+    yield group
+
+
+def _dump(path: Path, table: dict[str, Any]) -> None:
+    path.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
