@@ -11,7 +11,9 @@
     │   ├── BadMedia
     │   └── Refused        a guard said no                           HTTP 403
     ├── NotAllowed         key or rate                               HTTP 401 / 429
-    └── Overloaded         queue full, try later                     HTTP 503
+    ├── Overloaded         queue full, try later                     HTTP 503
+    ├── JobCancelled       a worker is asked to stop its job         exit 1
+    └── ClaimLost          another worker has taken the job over     exit 1
 
 A message says what was found, what was expected and what to do. `exit_code` is what a command returns.
 """
@@ -77,3 +79,11 @@ class NotAllowed(AylluError):
 
 class Overloaded(AylluError):
     """The queue is full; trying again later helps."""
+
+
+class JobCancelled(AylluError):
+    """Raised inside a worker at its next sign of life after its job was cancelled."""
+
+
+class ClaimLost(AylluError):
+    """A worker was silent for so long that its job has been given to another one, or deleted."""
