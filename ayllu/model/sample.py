@@ -1,0 +1,272 @@
+"""The sampling mathematics, once: penalties, filters and the draw, for a batch whose rows each have their own settings.
+
+Order, as transformers has it: logit bias, repetition, presence and frequency, temperature, top-k, top-p, min-p,
+typical. Every function takes and gives logits; what a filter removes becomes -inf. Each row draws with one uniform
+number that depends on its seed, its sample number and its step alone: what else is in the batch changes nothing.
+
+B rows  V vocabulary
+"""
+
+import math
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ayllu.config import Settings
+from ayllu.errors import RequestError
+
+HEAD = 256                                               # so many of the largest logits hold the top-p mass nearly always
+
+
+class SamplingParams(Settings):
+    """How one request is continued. Temperature 0 is greedy; `seed=None` draws a seed, which the result names."""
+
+    max_tokens: int | None = Field(default=None, ge=1)   # None: as many as the context has room for
+    temperature: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
+    top_k: int = Field(default=0, ge=0)                  # 0: off
+    top_p: float = Field(default=1.0, gt=0, le=1)        # 1: off
+    min_p: float = Field(default=0.0, ge=0, le=1)        # 0: off
+    typical_p: float = Field(default=1.0, gt=0, le=1)    # 1: off (arXiv:2202.00666)
+    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)   # over prompt and answer (arXiv:1909.05858)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)                   # over the answer, once per distinct id
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)                  # over the answer, once per occurrence
+    logit_bias: dict[int, float] = Field(default_factory=dict)
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
+    n: int = Field(default=1, ge=1, le=1024)             # samples per prompt
+    stop: tuple[str, ...] = ()                           # texts; the text face looks for them
+    stop_ids: tuple[int, ...] = ()                       # besides the checkpoint's own end ids
+    ignore_eos: bool = False
+    logprobs: int | None = Field(default=None, ge=0, le=100)    # 0: of the chosen ids; k: of the k likeliest ids too
+    num_beams: int = Field(default=1, ge=1, le=256)
+    length_penalty: float = Field(default=1.0, allow_inf_nan=False)             # beams: sum / length ** length_penalty
+    early_stopping: bool | None = False                  # beams: None is what transformers calls "never"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SamplingParams":
+        if self.num_beams > 1 and self.n > self.num_beams:
+            raise ValueError(f"n={self.n} sequences can't come from num_beams={self.num_beams}: raise num_beams")
+        if self.num_beams == 1 and self.n > 1 and self.temperature == 0:
+            raise ValueError(f"n={self.n} with temperature 0 would give one text {self.n} times: "
+                             "set a temperature above 0, or use num_beams")
+        if any(not text for text in self.stop):
+            raise ValueError("a stop string is empty: every text would end at once")
+        if any(math.isnan(value) or value == math.inf for value in self.logit_bias.values()):
+            raise ValueError("a logit_bias is NaN or +inf: use a large number to force an id, -inf to forbid one")
+        return self
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest id is taken, so that no noise is needed."""
+        return self.temperature == 0
+
+
+def uniform(seed: int, sample: int, step: int) -> float:
+    """One number in [0, 1) with 53 random bits, a pure function of its arguments (SplitMix64, Steele et al. 2014)."""
+    state = _mix(seed) ^ _mix(sample + (1 << 32))
+    return (_mix(state + step) >> 11) / (1 << 53)
+
+
+def _mix(value: int) -> int:
+    mask = (1 << 64) - 1
+    z = (value * 0x9E3779B97F4A7C15 + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
+
+
+def new_seed() -> int:
+    """A seed from the system's randomness, short enough to be typed again."""
+    return secrets.randbits(32)
+
+
+def penalise_repetition(logits: Tensor, seen: Tensor, penalty: Tensor) -> Tensor:
+    """Logits (B, V) of ids that were `seen` (B, V) are divided by penalty (B, 1) where positive, else multiplied."""
+    changed = torch.where(logits < 0, logits * penalty, logits / penalty)
+    return torch.where(seen, changed, logits)
+
+
+def penalise_presence(logits: Tensor, counts: Tensor, presence: Tensor, frequency: Tensor) -> Tensor:
+    """logits - presence [count > 0] - frequency count, with counts (B, V) over the answer (OpenAI's definition)."""
+    return logits - presence * (counts > 0) - frequency * counts
+
+
+def keep_top_k(logits: Tensor, k: Tensor) -> Tensor:
+    """Keep the k (B,) largest and what equals the k-th; 0 keeps everything."""
+    V = logits.shape[-1]
+    largest = min(int(k.max()), V)
+    if largest == 0:
+        return logits
+    values = logits.topk(largest, dim=-1).values
+    kth = values.gather(-1, (k.clamp(1, largest) - 1)[:, None])
+    return logits.masked_fill((logits < kth) & (k > 0)[:, None], -math.inf)
+
+
+def keep_top_p(logits: Tensor, p: Tensor, head: int = HEAD) -> Tensor:
+    """Keep the fewest largest whose probabilities reach p (B,) (arXiv:1904.09751) and what equals the last of them.
+
+    A full sort costs milliseconds at large vocabularies, so the mass is first looked for among the `head` largest.
+    """
+    V = logits.shape[-1]
+    head = min(head, V)
+    values = logits.topk(head, dim=-1).values                                 # (B, head), falling
+    probabilities = (values - logits.logsumexp(-1, keepdim=True)).exp()
+    mass = probabilities.cumsum(-1)
+    if head < V and bool((mass[:, -1] < p)[p < 1].any()):
+        return keep_top_p(logits, p, head=V)
+    kept = (mass - probabilities < p[:, None]).sum(-1).clamp(min=1)           # mass before a token is still below p
+    last = values.gather(-1, (kept - 1)[:, None])
+    return logits.masked_fill((logits < last) & (p < 1)[:, None], -math.inf)
+
+
+def keep_min_p(logits: Tensor, p: Tensor) -> Tensor:
+    """Keep what is at least p (B,) times as likely as the likeliest (arXiv:2407.01082)."""
+    return logits.masked_fill(logits < logits.amax(-1, keepdim=True) + p.log()[:, None], -math.inf)
+
+
+def keep_typical(logits: Tensor, p: Tensor) -> Tensor:
+    """Keep the ids whose information is nearest to the entropy until their mass reaches p (B,) (arXiv:2202.00666)."""
+    logp = logits.log_softmax(-1)
+    entropy = -(logp.exp() * logp).nansum(-1, keepdim=True)                   # 0 * -inf counts as 0
+    distance, order = (-logp - entropy).abs().sort(-1)
+    mass = logits.gather(-1, order).softmax(-1).cumsum(-1)
+    last = (mass < p[:, None]).sum(-1, keepdim=True).clamp(max=logits.shape[-1] - 1)
+    remove = distance > distance.gather(-1, last)
+    remove[:, 0] = False
+    remove &= (p < 1)[:, None]
+    return logits.masked_fill(torch.zeros_like(remove).scatter(-1, order, remove), -math.inf)
+
+
+def draw(logits: Tensor, u: Tensor) -> Tensor:
+    """Ids (B,) distributed as softmax(logits), one per row, from one uniform number u (B,) in [0, 1) each.
+
+    The inverse of the cumulative distribution, summed in float64 so that a large vocabulary leaves no bias.
+    """
+    mass = logits.double().softmax(-1).cumsum(-1)
+    ids = torch.searchsorted(mass, (u * mass[:, -1])[:, None], right=True)[:, 0]
+    return ids.clamp(max=logits.shape[-1] - 1)
+
+
+class Sampler:
+    """The state of sampling for the rows of a batch: their settings as tensors, and which ids each has used."""
+
+    def __init__(self, params: Sequence[SamplingParams], seeds: Sequence[int], samples: Sequence[int],
+                 prompts: Sequence[Sequence[int]], vocab_size: int, device: torch.device) -> None:
+        self.params, self.seeds, self.samples = list(params), list(seeds), list(samples)
+        self.vocab_size, self.device = vocab_size, device
+        self.step = 0
+        self.bias = _bias_table(self.params, vocab_size, device)
+        self.seen = _seen_table(self.params, prompts, vocab_size, device)
+        self.counts = None
+        if any(p.presence_penalty or p.frequency_penalty for p in self.params):
+            self.counts = torch.zeros(len(self.params), vocab_size, device=device)
+        self._columns()
+
+    def select(self, rows: list[int]) -> None:
+        """Keep these rows, in this order; a row may be taken more than once."""
+        self.params, self.seeds, self.samples = ([x[r] for r in rows] for x in (self.params, self.seeds, self.samples))
+        index = torch.tensor(rows, device=self.device)
+        self.bias, self.seen, self.counts = (None if t is None else t[index] for t in (self.bias, self.seen, self.counts))
+        self._columns()
+
+    def penalise(self, logits: Tensor) -> Tensor:
+        """Bias and penalties: what changes greedy choices too."""
+        if self.bias is not None:
+            logits = logits + self.bias
+        if self.seen is not None:
+            logits = penalise_repetition(logits, self.seen, self.column("repetition_penalty")[:, None])
+        if self.counts is not None:
+            logits = penalise_presence(logits, self.counts, self.column("presence_penalty")[:, None],
+                                       self.column("frequency_penalty")[:, None])
+        return logits
+
+    def filter(self, logits: Tensor) -> Tensor:
+        """Temperature and the filters. Greedy rows pass through as if their temperature were 1."""
+        if "temperature" in self.used:
+            logits = logits / self.column("temperature")[:, None]
+        if "top_k" in self.used:
+            logits = keep_top_k(logits, self.column("top_k").long())
+        if "top_p" in self.used:
+            logits = keep_top_p(logits, self.column("top_p"))
+        if "min_p" in self.used:
+            logits = keep_min_p(logits, self.column("min_p"))
+        if "typical_p" in self.used:
+            logits = keep_typical(logits, self.column("typical_p"))
+        return logits
+
+    def choose(self, logits: Tensor) -> Tensor:
+        """The next ids (B,) from the model's logits (B, V); remembers them for the penalties."""
+        logits = self.penalise(logits.float())
+        ids = logits.argmax(-1)
+        if not bool(logits.gather(-1, ids[:, None]).isfinite().all()):        # argmax finds NaN before any number
+            raise RequestError("the model's logits are not finite: the weights may be damaged, or the dtype too narrow "
+                               "(try float32), or logit_bias may forbid every id")
+        if not self.all_greedy:
+            u = [uniform(seed, sample, self.step) for seed, sample in zip(self.seeds, self.samples, strict=True)]
+            drawn = draw(self.filter(logits), torch.tensor(u, dtype=torch.float64).to(self.device))
+            ids = drawn if self.greedy is None else torch.where(self.greedy, ids, drawn)
+        self.remember(ids)
+        return ids
+
+    def remember(self, ids: Tensor) -> None:
+        """Count the ids (B,) that were chosen, for the penalties of the next step."""
+        self.step += 1
+        if self.seen is not None:
+            self.seen.scatter_(1, ids[:, None], True)
+        if self.counts is not None:
+            self.counts.scatter_add_(1, ids[:, None], torch.ones_like(ids[:, None], dtype=self.counts.dtype))
+
+    def column(self, name: str) -> Tensor:
+        """One setting of all rows as a tensor (B,) in float32, made once."""
+        if name not in self._made:
+            values = [float(getattr(p, name)) for p in self.params]
+            if name == "temperature":
+                values = [value or 1.0 for value in values]
+            self._made[name] = torch.tensor(values, device=self.device)
+        return self._made[name]
+
+    def _columns(self) -> None:
+        neutral = SamplingParams()
+        names = ("temperature", "top_k", "top_p", "min_p", "typical_p")
+        sampled = [p for p in self.params if not p.is_greedy]
+        self.used = {name for name in names if any(getattr(p, name) != getattr(neutral, name) for p in sampled)}
+        self.all_greedy = not sampled
+        mixed = 0 < len(sampled) < len(self.params)
+        self.greedy = torch.tensor([p.is_greedy for p in self.params], device=self.device) if mixed else None
+        self._made: dict[str, Tensor] = {}
+
+
+def top_logprobs(logits: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the model itself, before penalties and temperature: log p of `ids` (B,), and values and ids (B, k) of the top."""
+    logp = logits.float().log_softmax(-1)
+    top = logp.topk(min(k, logits.shape[-1]), dim=-1)
+    return logp.gather(-1, ids[:, None])[:, 0], top.values, top.indices
+
+
+def _bias_table(params: list[SamplingParams], V: int, device: torch.device) -> Tensor | None:
+    if not any(p.logit_bias for p in params):
+        return None
+    table = torch.zeros(len(params), V)
+    for row, p in enumerate(params):
+        for token, value in p.logit_bias.items():
+            _check_id(token, V, "logit_bias")
+            table[row, token] = value
+    return table.to(device)
+
+
+def _seen_table(params: list[SamplingParams], prompts: Sequence[Sequence[int]], V: int,
+                device: torch.device) -> Tensor | None:
+    if all(p.repetition_penalty == 1 for p in params):
+        return None
+    table = torch.zeros(len(params), V, dtype=torch.bool)
+    for row, prompt in enumerate(prompts):
+        table[row, torch.tensor(list(prompt), dtype=torch.long)] = True
+    return table.to(device)
+
+
+def _check_id(token: Any, V: int, where: str) -> None:
+    if not 0 <= token < V:
+        raise RequestError(f"{where} names id {token}, but the vocabulary has ids 0 to {V - 1}")

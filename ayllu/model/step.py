@@ -1,0 +1,76 @@
+"""What stands between generation and a model: a `Runner` takes new ids and a cache, and gives the next logits.
+
+Generation knows only this protocol, so a compiled, fused, CUDA-graph or native runner takes the eager one's place
+without a change above. A runner makes its own caches, since some need buffers that never move.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ayllu.model.cache import DenseCache
+from ayllu.model.config import LlamaConfig
+from ayllu.model.llama import Llama
+
+CHUNK = 1024                                             # prompt tokens per pass: bounds the memory of masks and scores
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step: new ids (B, T) for the rows of `cache`. The first step's rows are filled on the left as the cache says."""
+
+    ids: Tensor
+    cache: DenseCache
+
+
+class Runner(Protocol):
+    """Runs a model over a cache. `step` writes the batch's keys and values and gives logits (B, V) for what follows."""
+
+    @property
+    def config(self) -> LlamaConfig: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache: ...
+
+    def step(self, batch: Batch) -> Tensor: ...
+
+
+class EagerRunner:
+    """The plain runner: the model file as it is, one operation after the other."""
+
+    def __init__(self, model: Llama) -> None:
+        self.model = model
+        self.config = model.config
+        self.device = model.tok_embeddings.weight.device
+
+    def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache:
+        """An empty cache for one row per entry of `padding` (slots left empty), with room for `capacity` slots."""
+        return DenseCache(self.config, padding, capacity, dtype=self.model.tok_embeddings.weight.dtype,
+                          device=self.device)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Logits (B, V) after the last new token of each row."""
+        return self.model.logits(self.hidden(batch)[:, -1])
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The trunk's output (B, T', D) for the new tokens; of a prompt over CHUNK, for its last part only."""
+        for ids in self._parts(batch.ids):
+            positions = batch.cache.extend(ids.shape[1])
+            hidden = self.model.trunk(self.model.embed(ids), positions, batch.cache.attends)
+        return hidden
+
+    def _parts(self, ids: Tensor) -> Sequence[Tensor]:
+        scaling = self.config.rope_scaling
+        if scaling is not None and scaling.kind == "dynamic":
+            return [ids]                                                      # its rotation depends on a pass's length
+        return ids.split(CHUNK, dim=1)
+
+
+def as_runner(model: Llama | Runner) -> Runner:
+    """A runner for a plain model; a runner is given back."""
+    return EagerRunner(model) if isinstance(model, Llama) else model
