@@ -1,0 +1,116 @@
+"""From ids to text as they come: whole characters only, and nothing that a filter still has to judge.
+
+    decoder = StreamDecoder(tokenizer, prompt_ids)
+    stop = StopFilter(["\\nUser:"])
+    for id in ids:
+        print(stop.push(decoder.push(id)), end="")
+        if stop.stopped: break
+    print(stop.push(decoder.flush()) + stop.flush(), end="")
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from ayllu.text.tokenizer import Tokenizer
+
+
+class StreamDecoder:
+    """Text of ids, piece by piece; all pieces together equal `tokenizer.decode(ids)`.
+
+    After `prompt_ids` the text goes on where theirs ends: a leading space stays, and a character that the prompt
+    began is completed.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, prompt_ids: Sequence[int] = (), *, skip_special: bool = False):
+        self._state = tokenizer.decoding(skip_special=skip_special)
+        for id in prompt_ids:
+            self._state.push(id)
+
+    def push(self, id: int) -> str:
+        """Text that this id makes certain; empty while a character is incomplete."""
+        return self._state.push(id)
+
+    def flush(self) -> str:
+        """What is left at the end: U+FFFD for bytes that never became a character."""
+        return self._state.flush()
+
+
+class TextFilter(Protocol):
+    """One link of a chain between decoder and reader: it may hold text back, change it, or end the stream."""
+
+    stopped: bool
+
+    def push(self, text: str) -> str:
+        """Take more text, give what may be shown."""
+        ...
+
+    def flush(self) -> str:
+        """The stream has ended: give what was held back."""
+        ...
+
+
+class StopFilter:
+    """Ends the stream before the first stop string and never shows a part of it.
+
+    Text is held back only while it could be the beginning of a stop string. `matched` says which string ended it.
+    """
+
+    def __init__(self, stop_strings: Iterable[str]):
+        self.stop_strings = tuple(dict.fromkeys(s for s in stop_strings if s))
+        self.stopped = False
+        self.matched: str | None = None
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        """Text that can't belong to a stop string; nothing once stopped."""
+        if self.stopped:
+            return ""
+        held = self._held + text
+        at, self.matched = self._first_match(held)
+        if self.matched is not None:
+            self.stopped, self._held = True, ""
+            return held[:at]
+        keep = self._longest_beginning(held)
+        self._held = held[len(held) - keep:]
+        return held[:len(held) - keep]
+
+    def flush(self) -> str:
+        """The held text, which turned out to be no stop string."""
+        held, self._held = self._held, ""
+        return held
+
+    def _first_match(self, text: str) -> tuple[int, str | None]:
+        """The earliest match that no longer one can precede; at one place the first of the caller's order."""
+        found = [(at, n, s) for n, s in enumerate(self.stop_strings) if (at := text.find(s)) >= 0]
+        return (min(found)[0], min(found)[2]) if found else (len(text), None)
+
+    def _longest_beginning(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of a stop string."""
+        lengths = (n for s in self.stop_strings for n in range(min(len(s) - 1, len(text)), 0, -1)
+                   if text.endswith(s[:n]))
+        return max(lengths, default=0)
+
+
+class FilterChain:
+    """Filters in the order in which text passes them; the chain is a filter itself."""
+
+    def __init__(self, *filters: TextFilter):
+        self.filters = filters
+
+    @property
+    def stopped(self) -> bool:
+        """Whether any filter ended the stream."""
+        return any(f.stopped for f in self.filters)
+
+    def push(self, text: str) -> str:
+        """Pass text through every filter."""
+        for f in self.filters:
+            text = f.push(text)
+        return text
+
+    def flush(self) -> str:
+        """End each filter in turn; what it still held passes through the later ones."""
+        text = ""
+        for f in self.filters:
+            text = f.push(text) + f.flush()
+        return text
