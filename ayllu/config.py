@@ -88,18 +88,18 @@ def _explain(kind: type[BaseModel], error: Any, where: str) -> str:
     return f"{where}: unknown key {name!r}; {hint}"
 
 
-def _known_keys(kind: Any, path: list[str]) -> list[str]:
+def _known_keys(kind: type[BaseModel], path: list[str]) -> list[str]:
     """The field names of the settings that `path` leads to."""
+    kinds = [kind]
     for part in path:
-        fields = getattr(kind, "model_fields", {})
-        if part not in fields:
-            continue                                     # a list index or the tag of a union
-        kind = _settings_in(fields[part].annotation) or kind
-    return sorted(getattr(kind, "model_fields", {}))
+        if any(part in k.model_fields for k in kinds):
+            kinds = [s for k in kinds if part in k.model_fields for s in _settings_in(k.model_fields[part].annotation)]
+        else:                                            # a list index, or the tag of a union
+            kinds = [k for k in kinds if "kind" in k.model_fields and k.model_fields["kind"].default == part] or kinds
+    return sorted({name for k in kinds for name in k.model_fields})
 
 
-def _settings_in(annotation: Any) -> Any:
+def _settings_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_settings_in(arg) for arg in getattr(annotation, "__args__", ()))
-    return next((f for f in found if f is not None), None)
+        return [annotation]
+    return [found for part in getattr(annotation, "__args__", ()) for found in _settings_in(part)]

@@ -1,8 +1,8 @@
-"""The shape of a Llama: every field that changes what the model computes, and nothing else."""
+"""The shape of a model: every field that changes what it computes, and nothing else."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from ayllu.config import Settings
 
@@ -22,12 +22,13 @@ class RopeScaling(Settings):
     beta_fast: float = 32.0                              # yarn
     beta_slow: float = 1.0                               # yarn
     attention_factor: float | None = None                # yarn; None: 0.1 ln(factor) + 1
-    truncate: bool = True                                # yarn: whether the band's borders are rounded to whole dimensions
+    truncate: bool = True                                # yarn: whether the band's borders become whole numbers
 
 
 class LlamaConfig(Settings):
     """One Llama or relative. Widths are in numbers of features, contexts in tokens."""
 
+    kind: Literal["llama"] = "llama"
     dim: int = Field(gt=0)
     n_layers: int = Field(gt=0)
     n_heads: int = Field(gt=0)
@@ -60,3 +61,61 @@ class LlamaConfig(Settings):
     def window(self, layer: int) -> int | None:
         """The sliding window of a layer, or None where it sees the whole past."""
         return self.sliding_window if layer >= self.first_sliding_layer else None
+
+
+class TransformerConfig(Settings):
+    """The original Transformer decoder (arXiv:1706.03762), and one switch for each change that Llama made to it.
+
+    order: "paper" keeps a residual around each part; "literal" is the specification's own list of steps: attention,
+    feed-forward, then one norm and dropout at the end of the layer, and no residual since it names none.
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    dim: int = Field(gt=0)
+    n_layers: int = Field(gt=0)
+    n_heads: int = Field(gt=0)
+    n_kv_heads: int = Field(gt=0)                        # the paper: n_heads; fewer: grouped-query attention
+    head_dim: int = Field(gt=0)                          # the paper: dim / n_heads
+    hidden_dim: int = Field(gt=0)
+    vocab_size: int = Field(gt=0)
+    max_context: int = Field(default=2048, gt=0)
+    norm_eps: float = 1e-5
+    order: Literal["paper", "literal"] = "paper"
+    norm_place: Literal["post", "pre"] = "post"          # pre: a last norm follows the layers, as in Llama
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    positions: Literal["sinusoidal", "rope"] = "sinusoidal"  # rope: embeddings are neither scaled nor added to
+    feed_forward: Literal["relu", "swiglu"] = "relu"     # swiglu: three matrices and no biases
+    dropout: float = Field(default=0.1, ge=0, lt=1)      # of each part's output and of embedding + position
+    tie_embeddings: bool = True                          # section 3.4 of the paper
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TransformerConfig":
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads={self.n_heads} must be a multiple of n_kv_heads={self.n_kv_heads}")
+        if self.positions == "sinusoidal" and self.dim % 2:
+            raise ValueError(f"dim={self.dim} must be even: sinusoidal positions are pairs of a sine and a cosine")
+        if self.positions == "rope" and self.head_dim % 2:
+            raise ValueError(f"head_dim={self.head_dim} must be even: rotary positions turn pairs of features")
+        if self.order == "literal" and self.norm_place == "pre":
+            raise ValueError("order='literal' has its one norm at the end of the layer: leave norm_place='post'")
+        return self
+
+    def window(self, layer: int) -> None:
+        """No layer has a sliding window."""
+
+    @property
+    def rope_scaling(self) -> None:
+        """Positions are never stretched."""
+
+
+def _kind(value: Any) -> str | None:
+    """A table without `kind` is a Llama."""
+    if isinstance(value, LlamaConfig | TransformerConfig):
+        return value.kind
+    return value.get("kind", "llama") if isinstance(value, dict) else None
+
+
+ModelSettings = Annotated[
+    Annotated[LlamaConfig, Tag("llama")] | Annotated[TransformerConfig, Tag("transformer")],
+    Discriminator(_kind, custom_error_type="kind",
+                  custom_error_message="should be a table whose kind is 'llama' (the default) or 'transformer'")]
