@@ -78,7 +78,8 @@ def _extend(running: list[_Beam], logits: Tensor, sampler: Sampler, n: int) -> l
 
 def _finish(beam: _Beam, params: SamplingParams, stop_ids: frozenset[int]) -> _Beam:
     finish: Finish = "stop" if beam.ids[-1] in stop_ids else "length"
-    return _Beam(beam.ids, beam.logprobs, beam.total, beam.row, beam.total / len(beam.ids)**params.length_penalty, finish)
+    score = beam.total / len(beam.ids)**params.length_penalty
+    return _Beam(beam.ids, beam.logprobs, beam.total, beam.row, score, finish)
 
 
 def _may_improve(best: _Beam, finished: list[_Beam], params: SamplingParams, length: int, room: int) -> bool:

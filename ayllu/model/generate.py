@@ -21,7 +21,7 @@ from ayllu.model.request import Finish, Output, Token, check_prompt, same_for_al
 from ayllu.model.sample import Sampler, SamplingParams, new_seed, top_logprobs
 from ayllu.model.step import Batch, Runner, as_runner
 
-FIRST_ROOM = 512                                         # answer tokens that a new cache has room for; it grows if need be
+FIRST_ROOM = 512                                         # answer tokens that a new cache has room for; it may grow
 
 
 @dataclass

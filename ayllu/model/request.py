@@ -48,17 +48,23 @@ def same_for_all(params: SamplingParams | Sequence[SamplingParams], n: int) -> l
 def check_prompt(prompt: Sequence[int], params: SamplingParams, config: LlamaConfig) -> int:
     """How many tokens may follow this prompt; raises where it is empty, too long or names ids that don't exist."""
     n, limit = len(prompt), config.max_context
-    if n == 0:
-        raise RequestError("the prompt has no tokens: give some text, or let it begin with the BOS id")
+    check_ids(prompt, config)
     if n >= limit:
         raise ContextTooLong(f"the prompt has {n} tokens and the model's context takes {limit}, of which one at least "
                              f"must be left for the answer: shorten the prompt to {limit - 1} tokens")
-    low, high = min(prompt), max(prompt)
+    room = limit - n
+    if params.max_tokens is not None and params.max_tokens > room:
+        raise ContextTooLong(f"the prompt has {n} tokens and max_tokens={params.max_tokens} asks for more than "
+                             f"the model's context of {limit} takes: set max_tokens to at most {room}, or shorten the "
+                             "prompt")
+    return room if params.max_tokens is None else params.max_tokens
+
+
+def check_ids(ids: Sequence[int], config: LlamaConfig) -> None:
+    """Raises where there are no ids, or some that the vocabulary hasn't."""
+    if not ids:
+        raise RequestError("the prompt has no tokens: give some text, or let it begin with the BOS id")
+    low, high = min(ids), max(ids)
     if low < 0 or high >= config.vocab_size:
         raise RequestError(f"the prompt holds id {low if low < 0 else high}, but the model's vocabulary has ids 0 to "
                            f"{config.vocab_size - 1}: is this the tokenizer of this model?")
-    room = limit - n
-    if params.max_tokens is not None and params.max_tokens > room:
-        raise ContextTooLong(f"the prompt has {n} tokens and max_tokens={params.max_tokens} asks for more than the "
-                             f"model's context of {limit} takes: set max_tokens to at most {room}, or shorten the prompt")
-    return room if params.max_tokens is None else params.max_tokens

@@ -13,55 +13,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
-from ayllu.config import Settings
 from ayllu.errors import RequestError
+from ayllu.model.params import SamplingParams
 
-HEAD = 256                                               # so many of the largest logits hold the top-p mass nearly always
+__all__ = ["Sampler", "SamplingParams", "draw", "new_seed", "top_logprobs", "uniform"]
 
-
-class SamplingParams(Settings):
-    """How one request is continued. Temperature 0 is greedy; `seed=None` draws a seed, which the result names."""
-
-    max_tokens: int | None = Field(default=None, ge=1)   # None: as many as the context has room for
-    temperature: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
-    top_k: int = Field(default=0, ge=0)                  # 0: off
-    top_p: float = Field(default=1.0, gt=0, le=1)        # 1: off
-    min_p: float = Field(default=0.0, ge=0, le=1)        # 0: off
-    typical_p: float = Field(default=1.0, gt=0, le=1)    # 1: off (arXiv:2202.00666)
-    repetition_penalty: float = Field(default=1.0, gt=0, allow_inf_nan=False)   # over prompt and answer (arXiv:1909.05858)
-    presence_penalty: float = Field(default=0.0, ge=-2, le=2)                   # over the answer, once per distinct id
-    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)                  # over the answer, once per occurrence
-    logit_bias: dict[int, float] = Field(default_factory=dict)
-    seed: int | None = Field(default=None, ge=0, lt=2**64)
-    n: int = Field(default=1, ge=1, le=1024)             # samples per prompt
-    stop: tuple[str, ...] = ()                           # texts; the text face looks for them
-    stop_ids: tuple[int, ...] = ()                       # besides the checkpoint's own end ids
-    ignore_eos: bool = False
-    logprobs: int | None = Field(default=None, ge=0, le=100)    # 0: of the chosen ids; k: of the k likeliest ids too
-    num_beams: int = Field(default=1, ge=1, le=256)
-    length_penalty: float = Field(default=1.0, allow_inf_nan=False)             # beams: sum / length ** length_penalty
-    early_stopping: bool | None = False                  # beams: None is what transformers calls "never"
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "SamplingParams":
-        if self.num_beams > 1 and self.n > self.num_beams:
-            raise ValueError(f"n={self.n} sequences can't come from num_beams={self.num_beams}: raise num_beams")
-        if self.num_beams == 1 and self.n > 1 and self.temperature == 0:
-            raise ValueError(f"n={self.n} with temperature 0 would give one text {self.n} times: "
-                             "set a temperature above 0, or use num_beams")
-        if any(not text for text in self.stop):
-            raise ValueError("a stop string is empty: every text would end at once")
-        if any(math.isnan(value) or value == math.inf for value in self.logit_bias.values()):
-            raise ValueError("a logit_bias is NaN or +inf: use a large number to force an id, -inf to forbid one")
-        return self
-
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest id is taken, so that no noise is needed."""
-        return self.temperature == 0
+HEAD = 256                                               # the top-p mass nearly always lies in so many largest logits
 
 
 def uniform(seed: int, sample: int, step: int) -> float:
@@ -167,9 +126,12 @@ class Sampler:
 
     def select(self, rows: list[int]) -> None:
         """Keep these rows, in this order; a row may be taken more than once."""
-        self.params, self.seeds, self.samples = ([x[r] for r in rows] for x in (self.params, self.seeds, self.samples))
+        self.params = [self.params[row] for row in rows]
+        self.seeds = [self.seeds[row] for row in rows]
+        self.samples = [self.samples[row] for row in rows]
         index = torch.tensor(rows, device=self.device)
-        self.bias, self.seen, self.counts = (None if t is None else t[index] for t in (self.bias, self.seen, self.counts))
+        tables = (self.bias, self.seen, self.counts)
+        self.bias, self.seen, self.counts = (None if t is None else t[index] for t in tables)
         self._columns()
 
     def penalise(self, logits: Tensor) -> Tensor:
@@ -240,7 +202,7 @@ class Sampler:
 
 
 def top_logprobs(logits: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the model itself, before penalties and temperature: log p of `ids` (B,), and values and ids (B, k) of the top."""
+    """Of the model itself, before penalties and temperature: log p of `ids` (B,), and the k likeliest: log p, ids (B, k)."""
     logp = logits.float().log_softmax(-1)
     top = logp.topk(min(k, logits.shape[-1]), dim=-1)
     return logp.gather(-1, ids[:, None])[:, 0], top.values, top.indices

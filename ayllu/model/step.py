@@ -20,7 +20,7 @@ CHUNK = 1024                                             # prompt tokens per pas
 
 @dataclass(frozen=True)
 class Batch:
-    """One step: new ids (B, T) for the rows of `cache`. The first step's rows are filled on the left as the cache says."""
+    """One step: new ids (B, T) for the rows of `cache`; in the first, rows are filled on the left as the cache says."""
 
     ids: Tensor
     cache: DenseCache

@@ -63,7 +63,7 @@ def test_equals_transformers(pair, eos, length_penalty, early_stopping):
         for output, row in zip(got, expected.sequences[:, len(prompt):].tolist(), strict=True):
             assert output.ids == row[:len(output.ids)]
             assert set(row[len(output.ids):]) <= {60}
-        torch.testing.assert_close(torch.tensor([o.score for o in got]), expected.sequences_scores, atol=1e-4, rtol=1e-4)
+        assert [o.score for o in got] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
 
 
 def test_penalties_equal_transformers(pair):

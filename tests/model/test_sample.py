@@ -85,7 +85,8 @@ def test_repetition_penalty_equals_transformers():
 def test_logit_bias_equals_transformers():
     logits = random_logits(rows=1)
     sampler = one_row(SamplingParams(logit_bias={3: 2.5, 7: -math.inf}))
-    expected = hf.SequenceBiasLogitsProcessor([[[3], 2.5], [[7], -math.inf]])(torch.zeros(1, 1, dtype=torch.long), logits)
+    processor = hf.SequenceBiasLogitsProcessor([[[3], 2.5], [[7], -math.inf]])
+    expected = processor(torch.zeros(1, 1, dtype=torch.long), logits)
     assert torch.equal(sampler.penalise(logits), expected)
 
 

@@ -1,0 +1,92 @@
+"""How probable given continuations are: whole words of several tokens, scored in one batch over a shared prefix.
+
+A text and its continuation are tokenised together, because the border between them need not be a border between
+tokens. Where it is not, p(candidate | text) = p(text + candidate) / p(text), both along their own tokenisation from
+the last id that they share. That is the model's probability of these spellings: other spellings of the same text
+have some too, and are not summed, so a ratio can even pass 1 where the text alone is spelled in an unlikely way.
+
+B candidates  T tokens  V vocabulary
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+import torch
+
+from ayllu.errors import ContextTooLong, RequestError
+from ayllu.model.cache import DenseCache
+from ayllu.model.llama import Llama
+from ayllu.model.request import check_ids
+from ayllu.model.step import Batch, EagerRunner
+
+ROWS = 16                                                # candidates per pass: bounds the memory of the logits
+
+
+@dataclass(frozen=True)
+class CandidateScore:
+    """log p(candidate | prompt). `is_merged`: the candidate changed how the prompt's own end is tokenised."""
+
+    logprob: float
+    n_tokens: int                                        # tokens of the candidate, from the last id shared on
+    is_merged: bool
+
+
+@torch.inference_mode()
+def score_candidates(model: Llama, prompt: Sequence[int], joint: Sequence[Sequence[int]]) -> list[CandidateScore]:
+    """Score candidates; each of `joint` is the ids of prompt and candidate tokenised together (BOS included)."""
+    prompt, full = list(prompt), [list(ids) for ids in joint]
+    _check(model, prompt, full)
+    shared = [_common(prompt, ids) for ids in full]
+    base = min(shared)
+    rows = [*full, prompt]                               # the prompt's own end is scored too, where one needs it
+    logprobs = _tail_logprobs(model, rows, base)
+    own = logprobs.pop()
+    return [CandidateScore(sum(tail[n - base:]) - sum(own[n - base:]), len(ids) - n, n < len(prompt))
+            for tail, ids, n in zip(logprobs, full, shared, strict=True)]
+
+
+def _tail_logprobs(model: Llama, rows: list[list[int]], base: int) -> list[list[float]]:
+    """For each row, the log-probability of each id from place `base` on; all rows agree before it."""
+    runner = EagerRunner(model)
+    cache = runner.new_cache([0], max(len(ids) for ids in rows))
+    if base > 1:
+        runner.hidden(Batch(torch.tensor([rows[0][:base - 1]], device=runner.device), cache))
+    out: list[list[float]] = []
+    for start in range(0, len(rows), ROWS):
+        out += _pass(runner, cache, rows[start:start + ROWS], base)
+        cache.truncate(base - 1)
+    return out
+
+
+def _pass(runner: EagerRunner, cache: DenseCache, rows: list[list[int]], base: int) -> list[list[float]]:
+    """One batch, filled on the right: what follows a row's end is computed for nothing and never looked at."""
+    cache.select([0] * len(rows))
+    width = max(len(ids) for ids in rows)
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=runner.device)
+    positions = cache.extend(width - base + 1)
+    model = runner.model
+    hidden = model.trunk(model.embed(ids[:, base - 1:]), positions, cache.attends)          # (B, T, D)
+    logp = model.logits(hidden[:, :-1]).float().log_softmax(-1)                             # (B, T - 1, V)
+    chosen = logp.gather(-1, ids[:, base:, None])[..., 0].double().tolist()
+    return [values[:len(row) - base] for values, row in zip(chosen, rows, strict=True)]
+
+
+def _common(a: list[int], b: list[int]) -> int:
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
+
+
+def _check(model: Llama, prompt: list[int], full: list[list[int]]) -> None:
+    limit = model.config.max_context
+    if not full:
+        raise RequestError("there are no candidates: give at least one")
+    for ids in (prompt, *full):
+        check_ids(ids, model.config)
+        if len(ids) > limit:
+            raise ContextTooLong(f"prompt and candidate have {len(ids)} tokens and the model's context takes {limit}: "
+                                 "shorten the prompt")
+    if any(ids == prompt for ids in full):
+        raise RequestError("a candidate adds nothing to the prompt: leave out empty candidates")
+    if any(_common(prompt, ids) == 0 for ids in full):
+        raise RequestError("a candidate changes the very first token of the prompt, and nothing stands before it to "
+                           "predict it from: let the prompt begin with the BOS id, or make it longer")
