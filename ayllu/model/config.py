@@ -56,6 +56,12 @@ class LlamaConfig(Settings):
             raise ValueError(f"n_heads={self.n_heads} must be a multiple of n_kv_heads={self.n_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim={self.head_dim} must be even: rotary positions turn pairs of features")
+        scaling = self.rope_scaling
+        if scaling is not None and scaling.kind == "dynamic" and self.head_dim == 2:
+            raise ValueError("dynamic rope_scaling needs head_dim of at least 4: its exponent is E / (E - 2)")
+        if scaling is not None and scaling.kind == "llama3" and scaling.high_freq_factor <= scaling.low_freq_factor:
+            raise ValueError(f"high_freq_factor={scaling.high_freq_factor} must be above "
+                             f"low_freq_factor={scaling.low_freq_factor}")
         return self
 
     def window(self, layer: int) -> int | None:

@@ -48,7 +48,7 @@ class Rope:
 def rope_frequencies(config: LlamaConfig, length: Tensor | None = None) -> tuple[Tensor, float]:
     """Radians per position for each of the E/2 pairs, in float32, and the factor on cos and sin (1 but for YaRN).
 
-    `length` (a scalar tensor: tokens seen so far) matters to dynamic NTK only.
+    `length` (...), the tokens that each row has seen so far, matters to dynamic NTK only: (E/2,) becomes (..., E/2).
     """
     E, theta, scaling = config.head_dim, config.rope_theta, config.rope_scaling
     device = length.device if length is not None else None
@@ -68,12 +68,13 @@ def rope_frequencies(config: LlamaConfig, length: Tensor | None = None) -> tuple
 
 
 def _dynamic_ntk(config: LlamaConfig, scaling: RopeScaling, exponent: Tensor, length: Tensor | None) -> Tensor:
-    """The base grows once the text is longer than the original context."""
+    """The base grows once a row is longer than the original context; a row's neighbours don't count."""
+    if length is None:
+        return 1.0 / config.rope_theta**exponent
     original = scaling.original_context or config.max_context
-    seen = torch.tensor(float(original)) if length is None else length.float().clamp(min=original)
-    stretch = scaling.factor * seen / original - (scaling.factor - 1)
+    stretch = scaling.factor * length.float().clamp(min=original) / original - (scaling.factor - 1)
     base = config.rope_theta * stretch ** (config.head_dim / (config.head_dim - 2))
-    return 1.0 / base**exponent
+    return 1.0 / base[..., None] ** exponent
 
 
 def _llama3(config: LlamaConfig, scaling: RopeScaling, frequencies: Tensor) -> Tensor:
@@ -97,7 +98,7 @@ def _yarn(config: LlamaConfig, scaling: RopeScaling, frequencies: Tensor) -> tup
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, config.head_dim - 1)
     pair = torch.arange(len(frequencies), dtype=torch.float32, device=frequencies.device)
-    stretch = ((pair - low) / (max(high - low, 0.001))).clamp(0, 1)           # 0: keep, 1: divide by factor
+    stretch = ((pair - low) / ((high - low) or 0.001)).clamp(0, 1)            # 0: keep, 1: divide by factor
     mixed = frequencies * (1 - stretch) + frequencies / scaling.factor * stretch
     temperature = scaling.attention_factor
     if temperature is None:
@@ -190,8 +191,9 @@ class Llama(nn.Module):
 
     def rope(self, positions: Tensor, dtype: torch.dtype) -> Rope:
         """The rotation for these positions, computed in float32."""
-        frequencies, temperature = rope_frequencies(self.config, positions.max() + 1)
-        angles = positions.reshape(-1, positions.shape[-1], 1).float() * frequencies    # (B or 1, T, E/2)
+        rows = positions.reshape(-1, positions.shape[-1])                     # (B or 1, T)
+        frequencies, temperature = rope_frequencies(self.config, rows.amax(-1, keepdim=True) + 1)
+        angles = rows[..., None].float() * frequencies                        # (B or 1, T, E/2)
         angles = torch.cat((angles, angles), dim=-1)[:, :, None]              # (B or 1, T, 1, E)
         return Rope((angles.cos() * temperature).to(dtype), (angles.sin() * temperature).to(dtype))
 
