@@ -80,6 +80,8 @@ def _parse_override(text: str) -> dict[str, Any]:
 def _explain(kind: type[BaseModel], error: Any, where: str) -> str:
     path = [str(part) for part in error["loc"]]
     name = ".".join(path)
+    if error["type"] == "missing":
+        return f"{where}: {name} is missing and has no default: set it"
     if error["type"] != "extra_forbidden":
         return f"{where}: {name or 'settings'}: {error['msg']} (found {error['input']!r})"
     known = _known_keys(kind, path[:-1])

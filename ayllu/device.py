@@ -1,6 +1,7 @@
 """Devices and number formats: which one to use, how much memory there is, what a name means."""
 
 import os
+import time
 
 import torch
 
@@ -18,7 +19,8 @@ def pick_device(name: str = "auto") -> torch.device:
         except RuntimeError as error:
             raise ConfigError(f"device {name!r} is unknown: use auto, cpu, cuda, cuda:1 or mps") from error
         if device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA device: use cpu, or run `ayllu doctor`")
+            raise ConfigError(f"device {name!r} asked for, but torch sees no CUDA device: use cpu, "
+                              "or run `ayllu doctor`")
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -54,3 +56,22 @@ def free_memory(device: torch.device) -> int:
     except OSError:
         pass                                             # not Linux: fall through to the total
     return total_memory(device)
+
+
+def matrix_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = 2048) -> float:
+    """Operations per second of a large matrix product, measured now (about a tenth of a second)."""
+    size = size if device.type == "cpu" else 4 * size
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(4):                                   # the first one warms up
+        _wait(device)
+        start = time.perf_counter()
+        a @ b
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,55 @@
+"""`ayllu pretrain` and `ayllu data prepare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ayllu.cli.output import print_json
+from ayllu.config import load_recipe
+
+Recipe = Annotated[Path, typer.Argument(help="A TOML recipe, such as recipes/mini.toml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides: loop.steps=100 optim.lr=1e-3 out=runs/mine")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+
+
+def pretrain(recipe: Recipe, overrides: Overrides = None,
+             resume: Annotated[bool, typer.Option(help="Go on with the run in the recipe's `out` folder.")] = False,
+             as_json: AsJson = False) -> None:
+    """Train a model from text files by a recipe; Ctrl-C saves, and --resume goes on exactly where it stopped.
+
+    Example: ayllu pretrain recipes/smoke.toml loop.steps=50 out=runs/try
+    """
+    from ayllu.train.loop import Interrupted
+    from ayllu.train.pretrain import PretrainConfig
+    from ayllu.train.pretrain import pretrain as train
+    config = load_recipe(PretrainConfig, recipe, overrides)
+    try:
+        result = train(config, recipe.parent, resume)
+    except Interrupted as stop:
+        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
+                   f"ayllu pretrain {recipe} {' '.join(overrides or [])} --resume", err=True)
+        raise typer.Exit(130) from stop
+    if as_json:
+        print_json(result)
+    else:
+        for key, value in result.items():
+            typer.echo(f"{key:<24}{value:.4f}" if isinstance(value, float) else f"{key:<24}{value}")
+
+
+def prepare(recipe: Recipe, out: Annotated[Path, typer.Option(help="The folder for the token shards.")],
+            overrides: Overrides = None,
+            tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer; by default the recipe's.")] = None,
+            workers: Annotated[int, typer.Option(min=1, help="Processes that tokenise.")] = 2,
+            as_json: AsJson = False) -> None:
+    """Turn a recipe's text files into shards of token ids with a manifest, without training."""
+    from ayllu.data.shards import prepare_into
+    from ayllu.train.pretrain import PretrainConfig, find_tokenizer
+    config = load_recipe(PretrainConfig, recipe, overrides)
+    path = tokenizer or find_tokenizer(config, recipe.parent, Path(config.out))
+    shards = prepare_into(out, config.data, recipe.parent, path, workers)
+    facts = {"out": str(out), "tokens": shards.manifest["tokens"], "held_out": shards.manifest["held_out"]}
+    if as_json:
+        print_json(facts)
+    else:
+        typer.echo(f"{facts['tokens']:,} tokens in {out}")

@@ -1,0 +1,80 @@
+"""What a recipe says about its texts, and how documents are chosen: which are held out, which repeat."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import Field
+
+from ayllu.config import Settings
+from ayllu.data.texts import documents, is_plain
+
+
+class Source(Settings):
+    """One file or folder of texts in a mixture."""
+
+    path: str
+    fields: tuple[str, ...] = ("text",)                  # the fields of a JSON Lines row, joined by a line break
+    language: str = "und"                                # a BCP 47 tag, or `mixed`; held-out loss is reported for each
+    licence: str = "unknown"
+    epochs: float = Field(default=1.0, ge=0)             # 2.5: every document twice, and half of them once more
+    vocabulary_bytes: int = Field(default=4_000_000, ge=0)   # how much of it the tokenizer is trained on, at most
+
+
+class Corpus(Settings):
+    """A mixture of sources and the part of it that is never trained on."""
+
+    root: str = "."                                      # paths are relative to this; itself relative to the recipe
+    sources: tuple[Source, ...] = Field(min_length=1)
+    held_out: float = Field(default=0.01, ge=0, lt=0.5)  # the share of each source's documents
+    held_out_bytes: int = Field(default=400_000, gt=0)   # at most so much of each source is used for evaluation
+    seed: int = 0
+
+
+def split(corpus: Corpus, source: Source, folder: Path) -> Iterator[tuple[str, int]]:
+    """(document, copies) for each document of a source: 0 copies means held out for evaluation."""
+    path = folder / corpus.root / source.path
+    if path.is_file() and is_plain(path):
+        yield from _split_file(corpus, source, path)
+        return
+    for number, text in enumerate(documents(path, source.fields)):
+        if not text.strip():
+            continue                                     # an empty document teaches nothing
+        draw = uniform(f"{corpus.seed}/{source.path}/{number}")
+        if draw < corpus.held_out:
+            yield text, 0
+        else:
+            again = uniform(f"{corpus.seed}/copies/{source.path}/{number}")
+            copies = int(source.epochs) + (again < source.epochs % 1)
+            if copies:
+                yield text, copies
+
+
+def _split_file(corpus: Corpus, source: Source, path: Path) -> Iterator[tuple[str, int]]:
+    """One plain file is one document: its last part is held out, the rest repeated whole epochs."""
+    (text,) = documents(path)
+    border = len(text) - round(len(text) * corpus.held_out)
+    if copies := round(source.epochs):
+        yield text[:border], copies
+    if text[border:].strip():
+        yield text[border:], 0
+
+
+def vocabulary_texts(corpus: Corpus, folder: Path) -> Iterator[str]:
+    """Training documents of every source, in an order of chance, up to each source's `vocabulary_bytes`."""
+    for source in corpus.sources:
+        texts = [text for text, copies in split(corpus, source, folder) if copies]
+        order = sorted(range(len(texts)), key=lambda i: uniform(f"{corpus.seed}/vocabulary/{source.path}/{i}"))
+        left = source.vocabulary_bytes
+        for i in order:
+            if left <= 0:
+                break
+            part = texts[i].encode("utf-8")[:left].decode("utf-8", "ignore")
+            left -= len(part.encode("utf-8"))
+            yield part
+
+
+def uniform(name: str) -> float:
+    """A number in [0, 1) that depends on `name` alone."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "little") / 2**64

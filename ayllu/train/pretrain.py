@@ -1,0 +1,189 @@
+"""`ayllu pretrain`: from text files to a trained model, by a recipe."""
+
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from ayllu import __version__, dist
+from ayllu.config import Settings
+from ayllu.data.corpus import Corpus, vocabulary_texts
+from ayllu.data.loader import WindowLoader
+from ayllu.data.shards import Shards, prepare
+from ayllu.device import pick_device
+from ayllu.errors import CheckpointError, ConfigError
+from ayllu.files import atomic_path, cache_folder, write_json
+from ayllu.log import say
+from ayllu.model.build import ModelSettings, build_model
+from ayllu.model.init import initialise
+from ayllu.text.tokenizer import Tokenizer
+from ayllu.text.train import train_sentencepiece
+from ayllu.train.export import export
+from ayllu.train.loop import LoopConfig, LossFunction, fit
+from ayllu.train.losses import bits_per_byte, next_token_loss
+from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.report import Report
+from ayllu.train.sample import sample_texts
+from ayllu.train.state import TrainState, restore
+
+
+class TokenizerConfig(Settings):
+    """A tokenizer trained from the recipe's own sources before the model."""
+
+    vocab_size: int = Field(gt=0)
+    coverage: float = Field(default=0.9995, gt=0, le=1)  # the share of characters that get a piece of their own
+
+
+class PretrainConfig(Settings):
+    """A whole recipe; paths are relative to the recipe's folder, `out` to the working directory."""
+
+    name: str
+    out: str
+    tokenizer: TokenizerConfig | str                     # a table to train one, or the path of one
+    model: ModelSettings
+    data: Corpus
+    loop: LoopConfig
+    optim: OptimConfig = OptimConfig()
+    context: int = Field(default=512, gt=1)              # tokens per training window
+    init_from: str | None = None                         # a checkpoint whose weights are the start
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None                           # None: as many as torch picks
+    compile: Literal["auto", "on", "off"] = "auto"
+    samples: tuple[str, ...] = ("Once upon a time", "从前")
+    eval_tokens: int = Field(default=20_000, gt=0)       # per language on the way; all of them at the end
+
+
+def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) -> dict[str, Any]:
+    """Run a recipe to its end and return what was reached; Ctrl-C saves and raises Interrupted."""
+    run, device = Path(config.out), pick_device(config.device)
+    _claim_run(run, resume)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    write_json(run / "config.json", config.model_dump())
+    write_json(run / "environment.json", environment(device))
+    tokenizer_path = find_tokenizer(config, recipe_folder, run)
+    shards = prepare(config.data, recipe_folder, tokenizer_path, cache_folder() / "shards")
+    shutil.copy(shards.folder / "manifest.json", run / "data.json")
+    state = new_state(config, shards, recipe_folder, device)
+    if restore(state, run):
+        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    batches = WindowLoader(shards.train(), config.context, config.loop.batch_size, config.seed, dist.rank(),
+                           dist.world_size())
+    tokenizer = Tokenizer.load(tokenizer_path)
+    with Report(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
+                device) as report:
+        def evaluate(state: TrainState) -> dict[str, Any]:
+            is_last = state.step >= config.loop.steps
+            report.samples(state.step, sample_texts(state.model, tokenizer, config.samples))
+            return held_out(state, shards, config, device, None if is_last else config.eval_tokens)
+
+        fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
+            observer=report, evaluate=evaluate, device=device)
+        last = report.last
+    export(state.model, config.model, tokenizer, run / "model", shards.manifest)
+    say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
+    return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
+            "hours": round(state.seconds / 3600, 3), **last}
+
+
+def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, device: torch.device) -> TrainState:
+    """A model with its first values, and its optimiser."""
+    if config.model.vocab_size != shards.manifest["vocab_size"]:
+        raise ConfigError(f"model.vocab_size={config.model.vocab_size}, but the tokenizer has "
+                          f"{shards.manifest['vocab_size']} ids: make them equal")
+    if config.context > config.model.max_context:
+        raise ConfigError(f"context={config.context} is longer than model.max_context={config.model.max_context}")
+    model = build_model(config.model)
+    initialise(model, config.model.n_layers, config.seed)
+    if config.init_from:
+        _load_weights(model, recipe_folder, config.init_from)
+    model.to(device)
+    facts = {"threads": torch.get_num_threads(), "micro_batch": config.loop.micro_batch, "context": config.context,
+             "batch_size": config.loop.batch_size, "data": shards.manifest["key"], "seed": config.seed}
+    return TrainState(model, build_optimizer(model, config.optim), facts=facts)
+
+
+def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
+    """The next-token loss, compiled where there is a compiler."""
+    if config.compile == "off":
+        return next_token_loss
+    missing = missing_compiler(device)
+    if missing and config.compile == "on":
+        raise ConfigError(f"compile=on, but {missing}")
+    if missing:
+        say(f"training runs eager, not compiled (about half the speed): {missing}")
+        return next_token_loss
+    return torch.compile(next_token_loss)
+
+
+def missing_compiler(device: torch.device) -> str | None:
+    """Why torch.compile can't work here, or None where it can."""
+    if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
+        return "there is no C++ compiler (on Ubuntu: sudo apt install g++)"
+    if sys.version_info >= (3, 14):
+        return f"Python {platform.python_version()} is newer than torch.compile knows"
+    return None
+
+
+def held_out(state: TrainState, shards: Shards, config: PretrainConfig, device: torch.device,
+             limit: int | None) -> dict[str, float]:
+    """Bits per byte on the held-out text of each language, on the first `limit` tokens or on all."""
+    out = {}
+    autocast = torch.bfloat16 if config.loop.autocast else None
+    for language, (ids, n_bytes) in shards.held_out().items():
+        n = min(len(ids), limit or len(ids))
+        part = torch.from_numpy(ids[:n].astype(np.int64))
+        spelled = n_bytes if n == len(ids) else round(n_bytes * n / len(ids))   # exact when all are used
+        out[f"bits_per_byte_{language}"] = bits_per_byte(state.model, part, spelled, config.context, device, autocast)
+    return out
+
+
+def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Path:
+    """The tokenizer that the recipe names, or one trained now from the recipe's sources into the run folder."""
+    if isinstance(config.tokenizer, str):
+        path = recipe_folder / config.tokenizer
+        if not path.exists():
+            raise ConfigError(f"no tokenizer at {path}: give a file or folder, or a [tokenizer] table to train one")
+        return path
+    path = run / "tokenizer.model"
+    if not path.exists():
+        say(f"training a tokenizer of {config.tokenizer.vocab_size:,} pieces")
+        model = train_sentencepiece(vocabulary_texts(config.data, recipe_folder), config.tokenizer.vocab_size,
+                                    config.tokenizer.coverage, seed=config.data.seed)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(model)
+    return path
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a number in a report depends on."""
+    return {"ayllu": __version__, "torch": torch.__version__, "python": platform.python_version(),
+            "platform": platform.platform(), "device": str(device), "threads": torch.get_num_threads(),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+def _claim_run(run: Path, resume: bool) -> None:
+    if (run / "config.json").exists() and not resume:
+        raise ConfigError(f"{run} holds a run already: add --resume to go on with it, or set out=ANOTHER_FOLDER")
+    run.mkdir(parents=True, exist_ok=True)
+
+
+def _load_weights(model: torch.nn.Module, recipe_folder: Path, name: str) -> None:
+    from ayllu.checkpoint.load import open_checkpoint
+    path = recipe_folder / name if (recipe_folder / name).exists() else Path(name)
+    target = dict(model.named_parameters())
+    with torch.no_grad():
+        for key, tensor in open_checkpoint(path).tensors():
+            if key not in target or target[key].shape != tensor.shape:
+                raise CheckpointError(f"{path} has {key} of shape {tuple(tensor.shape)}, which the recipe's model "
+                                      "has not: the shapes of both must agree")
+            target.pop(key).copy_(tensor)
+    if target:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(target)[:3])}: it is no checkpoint of this model")

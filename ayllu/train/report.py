@@ -1,0 +1,135 @@
+"""What a run tells: a progress bar on stderr, metrics as JSON lines, samples, and the loss curve as a picture."""
+
+import json
+import math
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+
+from ayllu.device import matrix_peak
+from ayllu.files import atomic_path
+from ayllu.log import say
+from ayllu.model.account import training_flops
+from ayllu.model.config import LlamaConfig
+from ayllu.train.state import TrainState
+
+SMOOTHING = 0.95
+
+
+class Report:
+    """The observer of one run, used as a context manager around `fit`."""
+
+    def __init__(self, run: Path, state: TrainState, steps: int, step_tokens: int, context: int,
+                 device: torch.device) -> None:
+        self.run, self.steps, self.step_tokens = run, steps, step_tokens
+        self.last: dict[str, Any] = {}
+        self._flops = _flops_per_token(state.model, context)
+        self._peak = matrix_peak(device)
+        self._start, self._first_step = time.perf_counter(), state.step
+        self._smooth: float | None = None
+        self._shown = 0.0
+        self._drop_rows_after(state.step)
+        columns = (TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"), BarColumn(),
+                   TextColumn("loss {task.fields[loss]:.3f}"), TextColumn("{task.fields[rate]:,.0f} tokens/s"),
+                   TextColumn("{task.fields[share]:.0%} of peak"), TimeRemainingColumn())
+        console = Console(stderr=True)
+        self._plain = not console.is_terminal
+        self._progress = Progress(*columns, console=console, disable=self._plain)
+        self._task = self._progress.add_task("train", total=steps, completed=state.step, loss=math.nan, rate=0.0,
+                                             share=0.0)
+
+    def __enter__(self) -> "Report":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self._progress.stop()
+        plot(self.run)
+
+    def advance(self, state: TrainState, row: dict[str, Any]) -> None:
+        """Move the bar; where stderr is no terminal, a plain line now and then."""
+        loss = row["loss"]
+        self._smooth = loss if self._smooth is None else SMOOTHING * self._smooth + (1 - SMOOTHING) * loss
+        seconds = time.perf_counter() - self._start
+        rate = (state.step - self._first_step) * self.step_tokens / max(seconds, 1e-9)
+        share = rate * self._flops / self._peak
+        self._progress.update(self._task, completed=state.step, loss=self._smooth, rate=rate, share=share)
+        if self._plain and (seconds - self._shown > 30 or state.step == self.steps):
+            self._shown = seconds
+            left = (self.steps - state.step) * self.step_tokens / max(rate, 1e-9)
+            say(f"step {state.step:,}/{self.steps:,}  loss {self._smooth:.3f}  {rate:,.0f} tokens/s  "
+                f"{share:.0%} of peak  {left / 60:.1f} min left")
+
+    def log(self, row: dict[str, Any]) -> None:
+        """One row of metrics, appended to metrics.jsonl."""
+        self.last.update(row)
+        with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        held = {k.removeprefix("bits_per_byte_"): v for k, v in row.items() if k.startswith("bits_per_byte_")}
+        if held:
+            say(f"step {row['step']:,}  held-out bits per byte: "
+                + "  ".join(f"{name} {value:.3f}" for name, value in held.items()))
+
+    def samples(self, step: int, texts: list[str]) -> None:
+        """Samples on the way, appended to samples.txt."""
+        with open(self.run / "samples.txt", "a", encoding="utf-8") as file:
+            file.write(f"== step {step}\n" + "".join(f"{text}\n--\n" for text in texts))
+
+    def _drop_rows_after(self, step: int) -> None:
+        """Rows of steps that a resume will do again would stand twice."""
+        path = self.run / "metrics.jsonl"
+        if not path.exists():
+            return
+        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
+
+
+def _flops_per_token(model: nn.Module, context: int) -> float:
+    """Operations of training on one token; for what is no Llama the usual 6 per parameter."""
+    if isinstance(model.config, LlamaConfig):
+        return training_flops(model.config, context)
+    return 6.0 * sum(p.numel() for p in model.parameters())
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except ValueError:                                   # the line that a killed run was writing
+        return math.inf
+
+
+def plot(run: Path) -> Path | None:
+    """Draw loss.png from metrics.jsonl: training loss, learning rate, held-out bits per byte."""
+    path = run / "metrics.jsonl"
+    if not path.exists():
+        return None
+    from matplotlib.figure import Figure  # slow to import, needed only here
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    trained = [r for r in rows if "loss" in r]
+    left.plot([r["tokens"] / 1e6 for r in trained], [r["loss"] for r in trained], lw=0.8, color="tab:blue")
+    left.set(xlabel="million tokens", ylabel="training loss (nats per token)", title=run.name)
+    rate = left.twinx()
+    rate.plot([r["tokens"] / 1e6 for r in trained], [r["lr"] for r in trained], lw=0.8, color="tab:gray")
+    rate.set_ylabel("learning rate", color="tab:gray")
+    names = sorted({k for r in rows for k in r if k.startswith("bits_per_byte_")})
+    for name in names:
+        points = [r for r in rows if name in r]
+        right.plot([r["step"] for r in points], [r[name] for r in points], marker="o", ms=3,
+                   label=name.removeprefix("bits_per_byte_"))
+    right.set(xlabel="step", ylabel="bits per byte", title="held-out text")
+    if names:
+        right.legend()
+    out = run / "loss.png"
+    with atomic_path(out) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return out

@@ -1,0 +1,24 @@
+"""Samples on the way: what the model writes now."""
+
+from collections.abc import Sequence
+
+import torch
+
+from ayllu.model.build import CausalModel
+from ayllu.model.generate import generate
+from ayllu.model.params import SamplingParams
+from ayllu.text.tokenizer import Tokenizer
+
+
+@torch.no_grad()
+def sample_texts(model: CausalModel, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int = 60) -> list[str]:
+    """Continue each prompt with a fixed seed; the generators that training draws from are not touched."""
+    model.eval()
+    params = SamplingParams(max_tokens=max_tokens, temperature=0.8, top_p=0.95, seed=0)
+    out = []
+    for prompt in prompts:
+        ids = tokenizer.encode(prompt, bos=True)
+        result = generate(model, [ids], params, tokenizer.eos_ids)[0][0]
+        out.append(tokenizer.decode([*ids, *result.ids], skip_special=True))
+    model.train()
+    return out
