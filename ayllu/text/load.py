@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.errors import CheckpointError
+from ayllu.files import sha256
 from ayllu.text import llama2c_bin, tiktoken_ranks
 from ayllu.text.codec import Codec, Control, Named
 from ayllu.text.hf import HfCodec
+from ayllu.text.save import EQUAL_FILES
 from ayllu.text.spm import SentencePieceCodec
 
 
@@ -24,12 +26,12 @@ class Loaded:
 
 def load(path: Path) -> Loaded:
     """Read a folder or a single file."""
-    file = _file_in(path) if path.is_dir() else path
     folder = path if path.is_dir() else path.parent
+    settings = _read_json(folder / "tokenizer_config.json")
+    file = _file_in(path, settings) if path.is_dir() else path
     if not file.is_file():
         raise CheckpointError(f"no tokenizer at {path}: expected a folder or one of the files "
                               "tokenizer.json, tokenizer.model")
-    settings = _read_json(folder / "tokenizer_config.json")
     codec = read_codec(file, settings)
     return Loaded(codec, _named(codec, settings, folder), settings, _chat_template(folder, settings))
 
@@ -53,8 +55,15 @@ def read_codec(file: Path, settings: dict[str, Any] | None = None) -> Codec:
         raise CheckpointError(f"{file} is not UTF-8 text ({error}): fetch the file again") from error
 
 
-def _file_in(folder: Path) -> Path:
-    """tokenizer.json has everything that was added later, so it comes first."""
+def _file_in(folder: Path, settings: dict[str, Any]) -> Path:
+    """tokenizer.json has everything that was added later, so it comes first.
+
+    Where Ayllu wrote it from a tokenizer.model and both are still as written, that one is the original.
+    """
+    equal = settings.get(EQUAL_FILES)
+    if isinstance(equal, dict) and "tokenizer.model" in equal and all(
+            (folder / n).is_file() and sha256(folder / n) == digest for n, digest in equal.items()):
+        return folder / "tokenizer.model"
     names = ("tokenizer.json", "tokenizer.model", "original/tokenizer.model", "tokenizer.bin")
     found = [folder / name for name in names if (folder / name).is_file()]
     if not found:

@@ -1,5 +1,6 @@
 """Write a tokenizer's files into a folder, readable by Ayllu, transformers and llama.cpp's converter."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,19 @@ from ayllu.text.codec import Codec, Named
 def save(folder: Path, codec: Codec, named: Named, settings: dict[str, Any], chat_template: str | None) -> None:
     """The codec's own files, tokenizer_config.json and special_tokens_map.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in codec.files().items():
+    files = codec.files()
+    for name, data in files.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(data)
     config = settings_for(codec, named, settings, chat_template)
+    config.pop(EQUAL_FILES, None)
+    if len(files) > 1:
+        config[EQUAL_FILES] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
     write_json(folder / "tokenizer_config.json", config)
     write_json(folder / "special_tokens_map.json", {k: config[k] for k in NAMES if config.get(k) is not None})
 
 
+EQUAL_FILES = "equal_files"                               # names and SHA-256 of files that give the same ids
 NAMES = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 

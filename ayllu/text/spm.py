@@ -2,13 +2,15 @@
 
 import codecs
 import hashlib
+import json
 import struct
 from functools import cached_property
+from typing import Any
 
 from sentencepiece import SentencePieceProcessor
 
 from ayllu.errors import CheckpointError
-from ayllu.text import spm_proto
+from ayllu.text import spm_json, spm_proto
 from ayllu.text.codec import Control, Leading, Named, looks_like_markup, metaspace_bytes
 from ayllu.text.spm_proto import Piece, PieceType, SpmModel, Value
 
@@ -102,8 +104,25 @@ class SentencePieceCodec:
         return digest.digest() + repr(rules).encode()
 
     def files(self) -> dict[str, bytes]:
-        """`tokenizer.model` alone."""
-        return {"tokenizer.model": self.model}
+        """`tokenizer.model`, and an equal tokenizer.json where there can be one."""
+        files = {"tokenizer.model": self.model}
+        if self.why_no_json is None:
+            files["tokenizer.json"] = json.dumps(self.tokenizer_json(), indent=1, ensure_ascii=False).encode()
+        return files
+
+    def tokenizer_json(self) -> dict[str, Any]:
+        """The content of a tokenizer.json that gives the same ids."""
+        if self.why_no_json:
+            raise CheckpointError(f"there is no tokenizer.json equal to this SentencePiece model: {self.why_no_json}; "
+                                  "use its tokenizer.model")
+        return spm_json.tokenizer_json(self.pieces(), self.named, dummy_prefix=self.has_dummy_prefix, added=self.added)
+
+    @cached_property
+    def why_no_json(self) -> str | None:
+        """What a tokenizer.json could not express, or None."""
+        if self.has_dummy_prefix and not self.prefix_each_segment:
+            return "only the start of a text gets a space before it"
+        return spm_json.why_not(self.pieces(), self.trainer, self.normalizer)
 
     def pieces(self) -> list[Piece]:
         """Every piece of the model itself, in the order of ids."""

@@ -63,12 +63,9 @@ def read_ranks(data: bytes) -> dict[bytes, int]:
 
 def merges_of(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     """Every way to make a token of two others, in the order of the token's rank."""
-    found = []
-    for token in sorted(ranks, key=ranks.__getitem__):
-        halves = [(token[:n], token[n:]) for n in range(1, len(token))]
-        ways = [(a, b) for a, b in halves if a in ranks and b in ranks]
-        found += sorted(ways, key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
-    return found
+    cuts = ((token[:n], token[n:]) for token in sorted(ranks, key=ranks.__getitem__)
+            for n in range(len(token) - 1, 0, -1))       # longest left part first: of equal ranks the leftmost merges
+    return [(left, right) for left, right in cuts if left in ranks and right in ranks]
 
 
 def tokenizer_json(ranks: dict[bytes, int], special: Sequence[str], pattern: Pattern) -> dict[str, Any]:

@@ -122,14 +122,20 @@ class Tokenizer:
 
         A chat prompt is one text: the template's markers are trusted, what people wrote between them is not.
         """
+        return [id for _, _, ids in self.segments(text, trusted) for id in ids]
+
+    def segments(self, text: str, trusted: Iterable[Span]) -> list[tuple[int, int, list[int]]]:
+        """(start, end, ids) of each special token and of each stretch of ordinary text between them."""
         _check_unicode(text)
-        ids: list[int] = []
+        found: list[tuple[int, int, list[int]]] = []
         at = 0
-        for start, end, control in self._find_controls(text, list(trusted)):
-            ids += self._plain(text[at:start], continues=bool(ids))
-            ids.append(control.id)
+        for start, end, control in (*self._find_controls(text, trusted), (len(text), len(text), None)):
+            if start > at:
+                found.append((at, start, self._plain(text[at:start], continues=bool(found))))
+            if control:
+                found.append((start, end, [control.id]))
             at = end
-        return ids + self._plain(text[at:], continues=bool(ids))
+        return found
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
         """Text of ids. Bytes that are no UTF-8 show as U+FFFD."""
@@ -180,19 +186,19 @@ class Tokenizer:
                                "remove it, or pass allow_special=True if it is meant")
         return ids
 
-    def _find_controls(self, text: str, trusted: list[Span]) -> Iterable[tuple[int, int, Control]]:
-        if not trusted or not self._by_text:
-            return
-        for match in self._control_pattern.finditer(text):
-            start, end = match.span()
-            if not any(a <= start and end <= b for a, b in trusted):
-                continue
-            control = self._by_text[match[0]]
-            if control.lstrip:
-                start = len(text[:start].rstrip())
-            if control.rstrip:
-                end = len(text) - len(text[end:].lstrip())
-            yield start, end, control
+    def _find_controls(self, text: str, trusted: Iterable[Span]) -> Iterable[tuple[int, int, Control]]:
+        """Each span is searched by itself, so that nothing around it can swallow a token that lies inside."""
+        at = 0
+        for low, high in sorted(trusted):
+            for match in self._control_pattern.finditer(text, low, high):
+                start, end = match.span()
+                control = self._by_text[match[0]]
+                if control.lstrip:
+                    start = max(at, len(text[:start].rstrip()))
+                if control.rstrip:
+                    end = len(text) - len(text[end:].lstrip())
+                at = end
+                yield start, end, control
 
     @cached_property
     def _by_text(self) -> dict[str, Control]:
