@@ -6,15 +6,14 @@ A runner may hold the weights in another form (fused, compiled, captured) as lon
 from typing import Literal
 
 from ayllu.errors import ConfigError
-from ayllu.model.llama import Llama
-from ayllu.model.step import Batch, EagerRunner, Runner
+from ayllu.model.step import Batch, EagerRunner, Model, Runner
 
 __all__ = ["Batch", "EagerRunner", "Runner", "RunnerKind", "make_runner"]
 
 RunnerKind = Literal["auto", "eager"]
 
 
-def make_runner(model: Llama, kind: RunnerKind = "auto") -> Runner:
+def make_runner(model: Model, kind: RunnerKind = "auto") -> Runner:
     """The runner of this kind for a model; `auto` takes the fastest that works where the model lies."""
     match kind:
         case "auto" | "eager":

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from ayllu.errors import ConfigError
-from ayllu.model.llama import Llama
 from ayllu.model.request import Finish, Output, check_prompt
 from ayllu.model.sample import Sampler, SamplingParams
-from ayllu.model.step import Batch, Runner, as_runner
+from ayllu.model.step import Batch, Model, Runner, as_runner
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class _Beam:
 
 
 @torch.inference_mode()
-def beam_search(model: Llama | Runner, prompt: Sequence[int], params: SamplingParams,
+def beam_search(model: Model | Runner, prompt: Sequence[int], params: SamplingParams,
                 eos_ids: Sequence[int] = ()) -> list[Output]:
     """The params.n best continuations of one prompt, best first. Temperature and filters don't apply; penalties do."""
     runner = as_runner(model)

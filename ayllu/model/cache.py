@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayllu.model.attend import sdpa
-from ayllu.model.config import LlamaConfig
+from ayllu.model.config import LlamaConfig, TransformerConfig
 
 GROW_FROM = 64                                           # slots of the smallest buffer
 
@@ -22,7 +22,7 @@ GROW_FROM = 64                                           # slots of the smallest
 class DenseCache:
     """A buffer (L, 2, B, K, S, E) that grows by doubling. `extend` makes room for new tokens, `attends` fills it."""
 
-    def __init__(self, config: LlamaConfig, padding: Sequence[int], capacity: int, *,
+    def __init__(self, config: LlamaConfig | TransformerConfig, padding: Sequence[int], capacity: int, *,
                  dtype: torch.dtype, device: torch.device) -> None:
         """`padding` has an entry per row: how many slots stay empty before its first token."""
         self.config = config

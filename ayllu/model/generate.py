@@ -16,10 +16,9 @@ from torch import Tensor
 from ayllu.errors import ConfigError
 from ayllu.model.beam import beam_search
 from ayllu.model.cache import DenseCache, left_padded
-from ayllu.model.llama import Llama
 from ayllu.model.request import Finish, Output, Token, check_prompt, same_for_all
 from ayllu.model.sample import Sampler, SamplingParams, new_seed, top_logprobs
-from ayllu.model.step import Batch, Runner, as_runner
+from ayllu.model.step import Batch, Model, Runner, as_runner
 
 FIRST_ROOM = 512                                         # answer tokens that a new cache has room for; it may grow
 
@@ -39,7 +38,7 @@ class _Row:
 class Generation:
     """The decoding of a batch. Rows leave the batch when they are done; the prompt of n samples is computed once."""
 
-    def __init__(self, model: Llama | Runner, prompts: Sequence[Sequence[int]],
+    def __init__(self, model: Model | Runner, prompts: Sequence[Sequence[int]],
                  params: SamplingParams | Sequence[SamplingParams], eos_ids: Sequence[int] = ()) -> None:
         self.runner = as_runner(model)
         each = same_for_all(params, len(prompts))
@@ -122,7 +121,7 @@ class Generation:
         return row.tokens[-1]
 
 
-def generate(model: Llama | Runner, prompts: Sequence[Sequence[int]],
+def generate(model: Model | Runner, prompts: Sequence[Sequence[int]],
              params: SamplingParams | Sequence[SamplingParams] | None = None,
              eos_ids: Sequence[int] = ()) -> list[list[Output]]:
     """Continue every prompt: for each, its n outputs. `params` is one setting for all prompts or one for each."""
@@ -139,7 +138,7 @@ def generate(model: Llama | Runner, prompts: Sequence[Sequence[int]],
     return outputs
 
 
-def stream(model: Llama | Runner, prompts: Sequence[Sequence[int]],
+def stream(model: Model | Runner, prompts: Sequence[Sequence[int]],
            params: SamplingParams | Sequence[SamplingParams] | None = None,
            eos_ids: Sequence[int] = ()) -> Iterator[list[Token]]:
     """The steps of a generation: at each, one token for every row that still goes on."""

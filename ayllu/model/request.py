@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ayllu.errors import ContextTooLong, RequestError
-from ayllu.model.config import LlamaConfig
+from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.sample import SamplingParams
 
 Finish = Literal["stop", "length", "cancelled"]
@@ -45,7 +45,7 @@ def same_for_all(params: SamplingParams | Sequence[SamplingParams], n: int) -> l
     return each
 
 
-def check_prompt(prompt: Sequence[int], params: SamplingParams, config: LlamaConfig) -> int:
+def check_prompt(prompt: Sequence[int], params: SamplingParams, config: LlamaConfig | TransformerConfig) -> int:
     """How many tokens may follow this prompt; raises where it is empty, too long or names ids that don't exist."""
     n, limit = len(prompt), config.max_context
     check_ids(prompt, config)
@@ -60,7 +60,7 @@ def check_prompt(prompt: Sequence[int], params: SamplingParams, config: LlamaCon
     return room if params.max_tokens is None else params.max_tokens
 
 
-def check_ids(ids: Sequence[int], config: LlamaConfig) -> None:
+def check_ids(ids: Sequence[int], config: LlamaConfig | TransformerConfig) -> None:
     """Raises where there are no ids, or some that the vocabulary hasn't."""
     if not ids:
         raise RequestError("the prompt has no tokens: give some text, or let it begin with the BOS id")

@@ -202,7 +202,7 @@ class Sampler:
 
 
 def top_logprobs(logits: Tensor, ids: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of the model itself, before penalties and temperature: log p of `ids` (B,), and the k likeliest: log p, ids (B, k)."""
+    """Log p of `ids` (B,); log p and ids (B, k) of the likeliest. The model's own, before penalties and temperature."""
     logp = logits.float().log_softmax(-1)
     top = logp.topk(min(k, logits.shape[-1]), dim=-1)
     return logp.gather(-1, ids[:, None])[:, 0], top.values, top.indices

@@ -16,9 +16,8 @@ import torch
 
 from ayllu.errors import ContextTooLong, RequestError
 from ayllu.model.cache import DenseCache
-from ayllu.model.llama import Llama
 from ayllu.model.request import check_ids
-from ayllu.model.step import Batch, EagerRunner
+from ayllu.model.step import Batch, EagerRunner, Model
 
 ROWS = 16                                                # candidates per pass: bounds the memory of the logits
 
@@ -33,7 +32,7 @@ class CandidateScore:
 
 
 @torch.inference_mode()
-def score_candidates(model: Llama, prompt: Sequence[int], joint: Sequence[Sequence[int]]) -> list[CandidateScore]:
+def score_candidates(model: Model, prompt: Sequence[int], joint: Sequence[Sequence[int]]) -> list[CandidateScore]:
     """Score candidates; each of `joint` is the ids of prompt and candidate tokenised together (BOS included)."""
     prompt, full = list(prompt), [list(ids) for ids in joint]
     _check(model, prompt, full)
@@ -46,7 +45,7 @@ def score_candidates(model: Llama, prompt: Sequence[int], joint: Sequence[Sequen
             for tail, ids, n in zip(logprobs, full, shared, strict=True)]
 
 
-def _tail_logprobs(model: Llama, rows: list[list[int]], base: int) -> list[list[float]]:
+def _tail_logprobs(model: Model, rows: list[list[int]], base: int) -> list[list[float]]:
     """For each row, the log-probability of each id from place `base` on; all rows agree before it."""
     runner = EagerRunner(model)
     cache = runner.new_cache([0], max(len(ids) for ids in rows))
@@ -76,7 +75,7 @@ def _common(a: list[int], b: list[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
-def _check(model: Llama, prompt: list[int], full: list[list[int]]) -> None:
+def _check(model: Model, prompt: list[int], full: list[list[int]]) -> None:
     limit = model.config.max_context
     if not full:
         raise RequestError("there are no candidates: give at least one")

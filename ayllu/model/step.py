@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from ayllu.model.cache import DenseCache
-from ayllu.model.config import LlamaConfig
+from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.llama import Llama
+from ayllu.model.transformer import Transformer
 
+Model = Llama | Transformer
 CHUNK = 1024                                             # prompt tokens per pass: bounds the memory of masks and scores
 
 
@@ -30,7 +32,7 @@ class Runner(Protocol):
     """Runs a model over a cache. `step` writes the batch's keys and values and gives logits (B, V) for what follows."""
 
     @property
-    def config(self) -> LlamaConfig: ...
+    def config(self) -> LlamaConfig | TransformerConfig: ...
 
     @property
     def device(self) -> torch.device: ...
@@ -43,7 +45,7 @@ class Runner(Protocol):
 class EagerRunner:
     """The plain runner: the model file as it is, one operation after the other."""
 
-    def __init__(self, model: Llama) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = model
         self.config = model.config
         self.device = model.tok_embeddings.weight.device
@@ -71,6 +73,6 @@ class EagerRunner:
         return ids.split(CHUNK, dim=1)
 
 
-def as_runner(model: Llama | Runner) -> Runner:
+def as_runner(model: Model | Runner) -> Runner:
     """A runner for a plain model; a runner is given back."""
-    return EagerRunner(model) if isinstance(model, Llama) else model
+    return EagerRunner(model) if isinstance(model, Model) else model

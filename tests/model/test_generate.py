@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from ayllu.errors import ConfigError, ContextTooLong, RequestError
-from ayllu.model.config import LlamaConfig
+from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.generate import Generation, generate, stream
 from ayllu.model.init import initialise
 from ayllu.model.llama import Llama
 from ayllu.model.sample import SamplingParams
+from ayllu.model.transformer import Transformer
 
 _spec = importlib.util.spec_from_file_location("naive", Path(__file__).parents[1] / "oracles" / "generate.py")
 naive = importlib.util.module_from_spec(_spec)
@@ -185,3 +186,11 @@ def test_a_forbidden_id_never_comes():
     first = generate(model, prompt, GREEDY)[0][0].ids[0]
     got = generate(model, prompt, GREEDY.model_copy(update={"logit_bias": {first: -math.inf}}))[0][0].ids
     assert first not in got
+
+
+@pytest.mark.parametrize("fields", [{}, {"positions": "rope", "norm_place": "pre"}, {"order": "literal"}])
+def test_the_original_transformer_generates_too(fields):
+    model = Transformer(TransformerConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=4, head_dim=8, hidden_dim=64,
+                                          vocab_size=101, **fields)).eval()
+    prompts = prompts_of(3, 14)
+    assert ids_of(generate(model, prompts, GREEDY)) == [[naive.naive_generate(model, p, 30)[0]] for p in prompts]

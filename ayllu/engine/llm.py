@@ -1,0 +1,273 @@
+"""`LLM`: text in, text out. The face over generation in ids.
+
+    llm = LLM.load("ayllu-mini")
+    for piece in llm.stream("Once upon a time", max_tokens=100):
+        print(piece, end="", flush=True)
+
+Settings come as one SamplingParams, or as keywords over the checkpoint's own defaults.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ayllu.checkpoint.load import Checkpoint, load_checkpoint
+from ayllu.config import validate
+from ayllu.device import pick_device
+from ayllu.engine.dialogue import Message, as_prompt
+from ayllu.engine.result import Result, TextRow, Timing
+from ayllu.engine.runner import Batch, RunnerKind, make_runner
+from ayllu.errors import ConfigError, RequestError
+from ayllu.model.beam import beam_search
+from ayllu.model.generate import Generation
+from ayllu.model.params import SamplingParams
+from ayllu.model.request import check_prompt, same_for_all
+from ayllu.model.score import score_candidates
+from ayllu.text.stream import StreamDecoder
+from ayllu.text.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int]
+DEFAULT_MAX_TOKENS = 256                                 # where neither caller nor checkpoint says; less if need be
+ROWS = 16                                                # sequences that run as one batch
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """One token that may come next. `text` is empty where it is a part of a character only: see `piece`."""
+
+    id: int
+    piece: str
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A text that may come next. `share` is its part among the candidates asked for, which sum to 1."""
+
+    text: str
+    logprob: float
+    share: float
+    n_tokens: int
+    is_merged: bool                                      # it changed how the end of the prompt is tokenised
+
+
+class TextStream(Iterator[str]):
+    """Pieces of text as they come. After the last one (or `close`) `result` holds the whole."""
+
+    def __init__(self, generation: Generation, row: TextRow, start: float) -> None:
+        self.generation, self.row = generation, row
+        self._start, self._first = start, 0.0
+        self._is_open = True
+        self.result: Result | None = None
+
+    def __next__(self) -> str:
+        """The next piece that is not empty."""
+        while self._is_open:
+            piece = self._advance()
+            if piece:
+                return piece
+        raise StopIteration
+
+    def close(self) -> None:
+        """End the answer here; what came so far is its result."""
+        self._is_open = False
+        if self.row.tokens and self.result is None:
+            now = time.perf_counter()
+            row, n_prompt = self.generation.rows[0], len(self.generation.prompts[0])
+            timing = Timing(self._first - self._start, now - self._start)
+            self.result = self.row.result(n_prompt, row.seed, timing, row.params.logprobs)
+
+    def _advance(self) -> str:
+        piece = self.row.push(self.generation.step()[0])
+        self._first = self._first or time.perf_counter()
+        if self.row.finish is not None:
+            self.close()
+        return piece
+
+
+class LLM:
+    """A checkpoint ready to write. `runner` is how its steps are computed (see engine/runner.py)."""
+
+    def __init__(self, checkpoint: Checkpoint, runner: RunnerKind = "auto") -> None:
+        self.checkpoint = checkpoint
+        self.model, self.config = checkpoint.model, checkpoint.config
+        self.tokenizer: Tokenizer | None = checkpoint.tokenizer
+        self.runner = make_runner(checkpoint.model, runner)
+        own = checkpoint.generation.eos_ids
+        self.eos_ids = tuple(own) or (self.tokenizer.eos_ids if self.tokenizer else ())
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, *, dtype: str | None = None, device: str = "auto",
+             runner: RunnerKind = "auto") -> "LLM":
+        """Load a checkpoint by folder, file or name. `dtype` None keeps the file's own."""
+        return cls(load_checkpoint(name_or_path, dtype=dtype, device=pick_device(device)), runner)
+
+    def encode(self, prompt: Prompt) -> list[int]:
+        """Ids of a prompt, with BOS where the model wants it; ids are taken as they are."""
+        if not isinstance(prompt, str):
+            return list(prompt)
+        return self._need_tokenizer().encode(prompt, bos=self._need_tokenizer().add_bos)
+
+    def stream(self, prompt: Prompt, params: SamplingParams | None = None, **options: Any) -> TextStream:
+        """Write on, piece by piece. A bad prompt or setting is an error at once, before the first piece."""
+        start = time.perf_counter()
+        ids = self.encode(prompt)
+        settings = self._settings(params, options, [ids])[0]
+        if settings.n > 1:
+            raise ConfigError(f"n={settings.n}: a stream is one text; use generate() for several")
+        generation = Generation(self.runner, [ids], settings, self.eos_ids)
+        return TextStream(generation, TextRow(self.tokenizer, ids, settings.stop), start)
+
+    def generate(self, prompts: Prompt | Sequence[Prompt],
+                 params: SamplingParams | Sequence[SamplingParams] | None = None, **options: Any) -> list[Result]:
+        """Continue one prompt or many: n results for each, in the order of the prompts."""
+        rows = [self.encode(prompt) for prompt in _as_list(prompts)]
+        settings = self._settings(params, options, rows)
+        for ids, one in zip(rows, settings, strict=True):                     # all are checked before any is computed
+            check_prompt(ids, one, self.config)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))          # like lengths together: little padding
+        results: list[list[Result]] = [[] for _ in rows]
+        for batch in _batches(order, settings):
+            for result in self._run([rows[i] for i in batch], [settings[i] for i in batch]):
+                results[batch[result.prompt]].append(replace(result, prompt=batch[result.prompt]))
+        return [result for each in results for result in each]
+
+    def chat(self, messages: Sequence[Message], params: SamplingParams | None = None, **options: Any) -> Result:
+        """The assistant's next message."""
+        stream = self.stream_chat(messages, params, **options)
+        for _ in stream:
+            pass
+        assert stream.result is not None                 # a generation has one token at least
+        return stream.result
+
+    def stream_chat(self, messages: Sequence[Message], params: SamplingParams | None = None,
+                    **options: Any) -> TextStream:
+        """The assistant's next message, piece by piece; a model without a chat template gets a plain transcript."""
+        start = time.perf_counter()
+        prompt = as_prompt(messages, self._need_tokenizer(), self.checkpoint.chat_template)
+        settings = self._settings(params, options, [prompt.ids])[0]
+        settings = settings.model_copy(update={"stop": (*settings.stop, *prompt.stop)})
+        generation = Generation(self.runner, [prompt.ids], settings, self.eos_ids)
+        return TextStream(generation, TextRow(self.tokenizer, prompt.ids, settings.stop, prompt.strip), start)
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model was made for conversations; without one, `chat` writes a transcript that it continues."""
+        return self.checkpoint.chat_template is not None
+
+    def next(self, prompt: str, k: int = 10, *,
+             candidates: Sequence[str] | None = None) -> list[NextToken] | list[Candidate]:
+        """What may come next: the k likeliest tokens, or the candidates that are asked for."""
+        return self.next_tokens(prompt, k) if candidates is None else self.score(prompt, candidates)
+
+    @torch.inference_mode()
+    def next_tokens(self, prompt: Prompt, k: int = 10) -> list[NextToken]:
+        """The k likeliest next tokens and their probabilities, likeliest first."""
+        ids = self.encode(prompt)
+        check_prompt(ids, SamplingParams(max_tokens=1), self.config)
+        if k < 1:
+            raise ConfigError(f"k={k}: ask for at least one token")
+        cache = self.runner.new_cache([0], len(ids))
+        logits = self.runner.step(Batch(torch.tensor([ids], device=self.runner.device), cache))[0]
+        top = logits.float().softmax(-1).topk(min(k, self.config.vocab_size))
+        pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        return [self._next_token(ids, token, probability) for token, probability in pairs]
+
+    def score(self, prompt: str, candidates: Sequence[str]) -> list[Candidate]:
+        """The probability of each candidate to come next, likeliest first; model/score.py says how it is counted."""
+        joint = [self.encode(prompt + candidate) for candidate in candidates]
+        scores = score_candidates(self.model, self.encode(prompt), joint)
+        shares = torch.tensor([s.logprob for s in scores], dtype=torch.float64).softmax(-1).tolist()
+        found = [Candidate(text, s.logprob, share, s.n_tokens, s.is_merged)
+                 for text, s, share in zip(candidates, scores, shares, strict=True)]
+        return sorted(found, key=lambda c: -c.logprob)
+
+    def _next_token(self, prompt: list[int], token: int, probability: float) -> NextToken:
+        if self.tokenizer is None:
+            return NextToken(token, f"<{token}>", "", probability)
+        text = StreamDecoder(self.tokenizer, prompt).push(token)
+        return NextToken(token, self.tokenizer.id_to_piece(token), text, probability)
+
+    def _need_tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise RequestError(f"{self.checkpoint.path} has no tokenizer: give ids instead of text, or put the model's "
+                               "tokenizer.model or tokenizer.json beside it")
+        return self.tokenizer
+
+    def _settings(self, params: SamplingParams | Sequence[SamplingParams] | None, options: dict[str, Any],
+                  rows: list[list[int]]) -> list[SamplingParams]:
+        """One setting per prompt. A max_tokens that nobody stated gives way to the context; a stated one is checked."""
+        if params is not None and options:
+            raise ConfigError(f"params and {', '.join(options)} are both given: put all into one SamplingParams")
+        if params is not None:
+            return same_for_all(params, len(rows))
+        defaults = self.checkpoint.generation.sampling()
+        settings = same_for_all(validate(SamplingParams, {**defaults, **options}, where="sampling"), len(rows))
+        if options.get("max_tokens") is not None:
+            return settings
+        most = [max(1, min(s.max_tokens or DEFAULT_MAX_TOKENS, self.config.max_context - len(ids)))
+                for s, ids in zip(settings, rows, strict=True)]
+        return [s.model_copy(update={"max_tokens": n}) for s, n in zip(settings, most, strict=True)]
+
+    def _run(self, prompts: list[list[int]], settings: list[SamplingParams]) -> list[Result]:
+        if settings[0].num_beams > 1:
+            return self._run_beams(prompts[0], settings[0])
+        start, first = time.perf_counter(), 0.0
+        generation = Generation(self.runner, prompts, settings, self.eos_ids)
+        texts = {(row.prompt, row.sample): TextRow(self.tokenizer, prompts[row.prompt], row.params.stop)
+                 for row in generation.rows}
+        while tokens := generation.step():
+            first = first or time.perf_counter()
+            for token in tokens:
+                row = texts[token.prompt, token.sample]
+                row.push(token)
+                if row.finish is not None:
+                    generation.cancel(token.prompt, token.sample)
+        timing = Timing(first - start, time.perf_counter() - start)
+        return [texts[r.prompt, r.sample].result(len(prompts[r.prompt]), r.seed, timing, r.params.logprobs)
+                for r in generation.rows]
+
+    def _run_beams(self, prompt: list[int], params: SamplingParams) -> list[Result]:
+        if params.stop:
+            raise ConfigError("beam search can't look for stop strings: leave out stop, or set num_beams=1")
+        start = time.perf_counter()
+        outputs = beam_search(self.runner, prompt, params, self.eos_ids)
+        spent = time.perf_counter() - start
+        skip = self.tokenizer.special_ids if self.tokenizer else frozenset()
+        return [Result(text=self._decode_after(prompt, [i for i in o.ids if i not in skip]), ids=o.ids,
+                       finish_reason=o.finish, prompt_tokens=len(prompt), prompt=0, sample=i, seed=None,
+                       timing=Timing(spent, spent), logprobs=o.logprobs, score=o.score)
+                for i, o in enumerate(outputs)]
+
+    def _decode_after(self, prompt: list[int], ids: list[int]) -> str:
+        row = TextRow(self.tokenizer, prompt, ())
+        if row.decoder is None:
+            return ""
+        return "".join(row.decoder.push(token) for token in ids) + row.decoder.flush()
+
+
+def _as_list(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
+    """One prompt or many: a string, or a list that begins with a number, is one."""
+    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
+        return [prompts]                                 # type: ignore[list-item]
+    return list(prompts)                                 # type: ignore[arg-type]
+
+
+def _batches(order: list[int], settings: list[SamplingParams]) -> Iterator[list[int]]:
+    """Prompts that run together: ROWS sequences at most, unless one prompt has more; beams run alone."""
+    batch: list[int] = []
+    n_rows = 0
+    for i in order:
+        alone = settings[i].num_beams > 1
+        if batch and (alone or n_rows + settings[i].n > ROWS or settings[batch[0]].num_beams > 1):
+            yield batch
+            batch, n_rows = [], 0
+        batch.append(i)
+        n_rows += settings[i].n
+    if batch:
+        yield batch
