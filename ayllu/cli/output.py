@@ -30,9 +30,18 @@ def human_bytes(n: float) -> str:
 
 
 def human_count(n: float) -> str:
-    """Counts for people: 6738415616 -> '6.74B'."""
-    for unit in ("", "K", "M", "B", "T", "P", "E"):
-        if abs(n) < 1000 or unit == "E":
-            break
+    """Counts for people: 6738415616 -> '6.74B' (billions)."""
+    return _scaled(n, ("", "K", "M", "B", "T"))
+
+
+def human_flops(n: float) -> str:
+    """Operations for people: 13214154752 -> '13.2 GFLOP'."""
+    return _scaled(n, (" ", " k", " M", " G", " T", " P", " E", " Z")) + "FLOP"
+
+
+def _scaled(n: float, units: tuple[str, ...]) -> str:
+    for unit in units[:-1]:
+        if abs(n) < 999.5:
+            return f"{n:.3g}{unit}"
         n /= 1000
-    return f"{n:.0f}" if unit == "" else f"{n:.3g}{unit}"
+    return f"{n:.3g}{units[-1]}"
