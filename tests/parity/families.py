@@ -1,6 +1,6 @@
-"""The config.json of each family of models, and how they are made small: head counts stay, widths and contexts shrink."""
+"""The config.json of each family, and how it is made small: head counts stay, widths, layers and contexts shrink."""
 
-# As published on the hub (keys that change nothing in the mathematics left out). `head_dim` is there where it is there.
+# As published on the hub, without the keys that change nothing in the mathematics; `head_dim` only where it is given.
 _LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu"}
 _LLAMA31_ROPE = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                  "original_max_position_embeddings": 8192, "rope_type": "llama3"}
@@ -76,12 +76,11 @@ N_LAYERS, VOCAB, CONTEXT_DIVISOR = 3, 223, 512
 
 
 def shrink(config: dict, **changes) -> dict:
-    """The same family with 3 layers, heads of 8 features (12 for Nemo), 223 ids, and contexts divided by 512."""
-    heads = config["num_attention_heads"]
-    head_dim = config.get("head_dim") or config["hidden_size"] // heads
+    """The same family with 3 layers, heads of 8 features, 223 ids, and contexts divided by 512."""
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     divisor = head_dim // 8
-    small = config | {"hidden_size": config["hidden_size"] // divisor, "num_hidden_layers": N_LAYERS, "vocab_size": VOCAB,
-                      "intermediate_size": config["intermediate_size"] // (4 * divisor)}
+    small = config | {"hidden_size": config["hidden_size"] // divisor, "num_hidden_layers": N_LAYERS,
+                      "intermediate_size": config["intermediate_size"] // (4 * divisor), "vocab_size": VOCAB}
     if "head_dim" in config:
         small["head_dim"] = 8
     for key in ("max_position_embeddings", "sliding_window"):

@@ -48,8 +48,8 @@ def random_model(config: dict, seed: int) -> torch.nn.Module:
 
 def _scaled(name: str, noise: torch.Tensor, config) -> torch.Tensor:
     if name.endswith("norm.weight"):
-        final = name == "model.norm.weight" and config.tie_word_embeddings
-        return (1 + 0.3 * noise) * (100 / config.hidden_size**0.5 if final else 1)   # tied: logits of std 2 all the same
+        feeds_tied_head = name == "model.norm.weight" and config.tie_word_embeddings
+        return (1 + 0.3 * noise) * (100 / config.hidden_size**0.5 if feeds_tied_head else 1)  # logits of std 2, too
     if name.endswith("bias"):
         return 0.5 * noise
     if "embed_tokens" in name:

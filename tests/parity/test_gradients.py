@@ -1,7 +1,6 @@
 """Gradients of the loss for every parameter, against transformers."""
 
 import pytest
-import torch
 import torch.nn.functional as F
 from parity.families import FAMILIES
 from parity.pairs import pair, random_ids

@@ -54,7 +54,7 @@ def test_padded_batch(name):
     positions = (is_token.cumsum(1) - 1).clamp(min=0)
     masks = [padded(is_token, both.ours.config.window(i)) for i in range(both.ours.config.n_layers)]
     masked = both.ours(ids, positions, masks)[is_token]
-    if name.startswith("dynamic"):                       # theirs turns every row by the longest one's length: one by one
+    if name.startswith("dynamic"):                      # theirs turns all rows by the longest one's length: one by one
         theirs = torch.cat([fresh(name).theirs(torch.tensor([row])).logits[0] for row in rows])
     else:
         theirs = both.theirs(ids, attention_mask=is_token.long(), position_ids=positions).logits[is_token]
@@ -81,7 +81,7 @@ def test_dynamic_rotation_of_a_row_does_not_depend_on_its_neighbours():
 
 
 def test_dynamic_rotation_with_a_cache_differs_from_the_whole_text_in_both():
-    """Keys stay turned as they were when written: this is the mode that transformers computes in, not a fault of ours."""
+    """Keys stay turned as they were when written: transformers computes in this mode, too; it is no fault."""
     both, ids = fresh("dynamic"), random_ids(1, TEXT)
     whole = both.ours(ids)
     stepwise = cached_logits(both.ours, ids, [0], (8, *[1] * (TEXT - 8)))
