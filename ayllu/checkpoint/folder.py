@@ -35,13 +35,13 @@ def inside(folder: Path, name: str) -> Path:
     Hugging Face's cache keeps links from snapshots/<revision>/ to blobs/ of the same model: these are allowed.
     """
     if not isinstance(name, str) or not name or "\0" in name or Path(name).name != name or "\\" in name:
-        raise CheckpointError(f"{folder}: the file name {name!r} leads out of the folder, which no honest checkpoint needs: "
-                              "do not use it")
+        raise CheckpointError(f"{folder}: the file name {name!r} leads out of the folder, which no honest checkpoint "
+                              "needs: do not use it")
     path = folder / name
     if path.is_symlink():
         home = folder.resolve()
         allowed = home.parent.parent if home.parent.name == "snapshots" else home
         if not path.resolve().is_relative_to(allowed):
-            raise CheckpointError(f"{path} is a link to {path.resolve()}, outside of its folder: put the file itself there, "
-                                  "or name the other folder")
+            raise CheckpointError(f"{path} is a link to {path.resolve()}, outside of its folder: put the file itself "
+                                  "there, or name the other folder")
     return path

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from ayllu.config import Settings
 from ayllu.errors import CheckpointError
 
@@ -17,7 +19,7 @@ class GenerationDefaults(Settings):
     eos_ids: tuple[int, ...] = ()
     pad_id: int | None = None
     do_sample: bool | None = None                        # None: the file does not say
-    raw: dict[str, Any] = {}
+    raw: dict[str, Any] = Field(default_factory=dict)
 
     def sampling(self) -> dict[str, Any]:
         """Keyword arguments for SamplingParams: only what the file states; `do_sample: false` is temperature 0.
@@ -26,8 +28,8 @@ class GenerationDefaults(Settings):
         """
         found = {ours: self.raw[theirs] for theirs, ours in _SAMPLING.items() if self.raw.get(theirs) is not None}
         if not self.do_sample:
-            kept = {key: found[key] for key in ("repetition_penalty", "max_tokens") if key in found}
-            return kept if self.do_sample is None else {**kept, "temperature": 0.0}
+            kept = {key: value for key, value in found.items() if key in ("repetition_penalty", "max_tokens")}
+            return kept if self.do_sample is None else kept | {"temperature": 0.0}
         return found
 
 

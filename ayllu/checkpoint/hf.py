@@ -11,10 +11,11 @@ import torch
 from ayllu.checkpoint.folder import inside, read_json, read_json_if_there
 from ayllu.checkpoint.generation import generation_from_hf, generation_to_hf
 from ayllu.checkpoint.hf_config import config_from_hf, config_to_hf
+from ayllu.checkpoint.licence import licence_of
 from ayllu.checkpoint.picklefile import read_pickle
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
-from ayllu.checkpoint.sidecar import licence_of, open_tokenizer, tokenizer_files
-from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, fit_entries
+from ayllu.checkpoint.sidecar import open_tokenizer, template_beside, tokenizer_files
+from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, fit_entries, natural_dtype
 from ayllu.errors import CheckpointError
 
 SHARD_BYTES = 5 * 10**9
@@ -34,12 +35,12 @@ def open_hf(folder: Path) -> OpenCheckpoint:
     config = config_from_hf(raw, where=str(folder / "config.json"))
     entries = {our_name(name): entry for name, entry in _all_entries(folder).items() if not name.endswith(_IGNORED)}
     generation = read_json_if_there(folder, "generation_config.json")
-    licence, licence_files = licence_of(folder, raw)
+    licence, texts = licence_of(folder)
     return OpenCheckpoint(
         path=folder, format="hf", config=config, entries=fit_entries(entries, config, folder),
         open_tokenizer=lambda: open_tokenizer(folder), tokenizer_files=tokenizer_files(folder),
-        generation=generation_from_hf(generation, raw, str(folder)), chat_template=chat_template(folder),
-        licence=licence, licence_files=licence_files)
+        generation=generation_from_hf(generation, raw, str(folder)), chat_template=template_beside(folder),
+        licence=licence, licence_texts=texts)
 
 
 def write_hf(folder: Path, source: OpenCheckpoint, dtype: torch.dtype | None = None) -> None:
@@ -77,21 +78,6 @@ def hf_name(name: str) -> str:
     return f"model.layers.{number}.{_LAYER_BACK[part]}.{leaf}"
 
 
-def chat_template(folder: Path) -> str | None:
-    """The Jinja text of chat_template.jinja, chat_template.json or tokenizer_config.json, in this order."""
-    path = inside(folder, "chat_template.jinja")
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        found = (read_json_if_there(folder, name) or {}).get("chat_template")
-        if isinstance(found, list):                      # several by name: the default one
-            named = {row.get("name"): row.get("template") for row in found if isinstance(row, dict)}
-            found = named.get("default")
-        if isinstance(found, str):
-            return found
-    return None
-
-
 def _all_entries(folder: Path) -> dict[str, Entry]:
     """The tensors of whichever files hold the weights; safetensors go before pickles."""
     for single, index, read in (("model.safetensors", "model.safetensors.index.json", read_safetensors),
@@ -117,7 +103,8 @@ def _sharded(folder: Path, index: str, read: Any) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     for name, file in where.items():
         if name not in shards[file]:
-            raise CheckpointError(f"{folder / file}: tensor {name!r} is missing, which {index} promises: fetch it again")
+            raise CheckpointError(f"{folder / file}: tensor {name!r} is missing, which {index} promises: fetch it "
+                                  "again")
         entries[name] = shards[file][name]
     return entries
 
@@ -125,15 +112,15 @@ def _sharded(folder: Path, index: str, read: Any) -> dict[str, Entry]:
 def _write_weights(folder: Path, source: OpenCheckpoint, dtype: torch.dtype | None) -> None:
     shards = list(_split(source.entries, dtype))
     single = len(shards) == 1
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for i, names in enumerate(shards, start=1):
         file = "model.safetensors" if single else f"model-{i:05}-of-{len(shards):05}.safetensors"
         rows = [(hf_name(name), lambda name=name: source.tensor(name), source.entries[name].shape) for name in names]
-        dtypes = {hf_name(name): dtype or source.entries[name].dtype for name in names}
+        dtypes = {hf_name(name): dtype or natural_dtype(source, name) for name in names}
         write_safetensors(folder / file, rows, dtypes.__getitem__)
         weight_map |= {hf_name(name): file for name in names}
     if not single:
-        total = sum(count(e.shape) * (dtype or e.dtype).itemsize for e in source.entries.values())
+        total = sum(count(e.shape) * (dtype or natural_dtype(source, n)).itemsize for n, e in source.entries.items())
         _dump(folder / "model.safetensors.index.json", {"metadata": {"total_size": total}, "weight_map": weight_map})
 
 

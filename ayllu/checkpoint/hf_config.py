@@ -1,7 +1,7 @@
 """config.json of Hugging Face and our LlamaConfig, both ways: model types llama, mistral and qwen2.
 
-transformers 4 keeps `rope_theta` and `rope_scaling`, transformers 5 one table `rope_parameters`. Both are read; both are
-written, so that either version loads the folder. What we can't compute is refused by the name of its key.
+transformers 4 keeps `rope_theta` and `rope_scaling`, transformers 5 one table `rope_parameters`. Both are read; both
+are written, so that either version loads the folder. What we can't compute is refused by the name of its key.
 """
 
 import math
@@ -142,8 +142,8 @@ def _rope_from_hf(table: dict[str, Any], where: str) -> tuple[float, RopeScaling
     unknown = sorted(set(rope) - _ROPE_KEYS)
     kind = rope.get("rope_type") or rope.get("type") or "default"
     if kind not in ("default", "linear", "dynamic", "yarn", "llama3"):
-        raise CheckpointError(f"{where}: rope_type {kind!r} is not computed; Ayllu knows default, linear, dynamic, yarn "
-                              "and llama3")
+        raise CheckpointError(f"{where}: rope_type {kind!r} is not computed; Ayllu knows default, linear, dynamic, "
+                              "yarn and llama3")
     if unknown:
         raise CheckpointError(f"{where}: the RoPE table has the unknown key {unknown[0]!r}, whose meaning for the "
                               "positions Ayllu does not know")
@@ -166,7 +166,7 @@ def _scaling_from_hf(kind: str, rope: dict[str, Any], table: dict[str, Any], whe
     factor = rope.get("factor")
     if factor is None and kind == "yarn" and original:
         factor = context / original
-    if not _is_number(factor):
+    if factor is None or not _is_number(factor):
         raise CheckpointError(f"{where}: rope_type {kind!r} needs a number as factor, found {factor!r}")
     fields: dict[str, Any] = {"kind": kind, "factor": float(factor), "original_context": original}
     wanted = {"llama3": ("low_freq_factor", "high_freq_factor"), "yarn": ("beta_fast", "beta_slow", "truncate")}
@@ -228,8 +228,8 @@ def _type_for(config: LlamaConfig) -> str:
     if config.sliding_window is None:
         return "llama"
     if config.first_sliding_layer or config.qkv_bias or config.mlp_bias:
-        raise CheckpointError("sliding_window with first_sliding_layer, out_bias or mlp_bias: Hugging Face's mistral has "
-                              "none of these, and its llama has no window")
+        raise CheckpointError("sliding_window with first_sliding_layer, out_bias or mlp_bias: Hugging Face's mistral "
+                              "has none of these, and its llama has no window")
     return "mistral"
 
 

@@ -8,8 +8,12 @@ import torch
 from torch import nn
 
 from ayllu.checkpoint.generation import GenerationDefaults
+from ayllu.checkpoint.gguf import open_gguf
 from ayllu.checkpoint.hf import open_hf
 from ayllu.checkpoint.licence import Licence
+from ayllu.checkpoint.llama2c import looks_like_llama2c, open_llama2c
+from ayllu.checkpoint.meta import open_meta
+from ayllu.checkpoint.resolve import resolve
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.device import pick_device, pick_dtype
 from ayllu.errors import CheckpointError
@@ -46,10 +50,11 @@ def load_checkpoint(name_or_path: str | Path, *, dtype: str | torch.dtype | None
 
 def open_checkpoint(name_or_path: str | Path) -> OpenCheckpoint:
     """The lazy form: headers are read and checked, weights are not."""
-    path = Path(name_or_path)
-    if (path / "config.json").is_file():
-        return open_hf(path)
-    raise CheckpointError(f"{path} is not a checkpoint that Ayllu knows")
+    path = resolve(name_or_path)
+    try:
+        return _open_folder(path) if path.is_dir() else _open_file(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} can't be read: {error}") from error
 
 
 def build_model(source: OpenCheckpoint, *, dtype: str | torch.dtype | None = None,
@@ -64,3 +69,35 @@ def build_model(source: OpenCheckpoint, *, dtype: str | torch.dtype | None = Non
         owner, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor.to(place, kind)))
     return model.eval()
+
+
+def _open_folder(folder: Path) -> OpenCheckpoint:
+    if (folder / "config.json").is_file():
+        return open_hf(folder)
+    if (folder / "params.json").is_file():
+        return open_meta(folder)
+    found = [*sorted(folder.glob("*.gguf")), *(p for p in sorted(folder.glob("*.bin")) if looks_like_llama2c(p))]
+    if len(found) == 1:
+        return _open_file(found[0])
+    if found:
+        raise CheckpointError(f"{folder} holds {len(found)} models: name one of {', '.join(p.name for p in found)}")
+    raise CheckpointError(f"{folder} holds no checkpoint: expected config.json (Hugging Face), params.json (Meta), one "
+                          ".gguf or one llama2.c .bin file")
+
+
+def _open_file(path: Path) -> OpenCheckpoint:
+    """By the first bytes, not by the name; a file of weights stands for its folder."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} is neither a file nor a folder")
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic == b"GGUF":
+        return open_gguf(path)
+    for config, open_folder in (("config.json", open_hf), ("params.json", open_meta)):
+        part_of = path.suffix in (".safetensors", ".json", ".pth") or magic[:2] in (b"PK", b"\x80\x02")
+        if part_of and (path.parent / config).is_file():
+            return open_folder(path.parent.resolve())
+    if path.suffix in (".safetensors", ".pth") or magic[:2] == b"PK":
+        raise CheckpointError(f"{path} holds weights only; the config.json or params.json beside it is missing: name "
+                              "the whole folder")
+    return open_llama2c(path)

@@ -21,8 +21,8 @@ def read_pickle(path: Path) -> dict[str, Entry]:
     entries = {}
     for name, tensor in table.items():
         if not isinstance(tensor, Tensor):
-            raise CheckpointError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor: this is no plain file of "
-                                  "weights (a training state?); look for the file that holds the model alone")
+            raise CheckpointError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor: this is no plain file "
+                                  "of weights (a training state?); look for the file that holds the model alone")
         if tensor.dtype not in NAMES:
             raise CheckpointError(f"{path}: tensor {name!r} holds {tensor.dtype}; Ayllu reads float weights: take the "
                                   "checkpoint before it was quantised")
@@ -41,8 +41,9 @@ def load_safely(path: Path) -> dict[str, Any]:
     except Exception as error:                           # torch raises many kinds for damaged files, all named here
         if "weights_only" in str(error).lower() or "Unsupported" in str(error):
             raise CheckpointError(
-                f"{path}: its pickle wants to run code or make objects other than tensors, which Ayllu never allows: take "
-                "the safetensors version of these weights, or convert it in a sandbox with the program that wrote it"
+                f"{path}: its pickle wants to run code or make objects other than tensors, which Ayllu never allows: "
+                "take the safetensors version of these weights, or convert it in a sandbox with the program that "
+                "wrote it"
             ) from error
         raise CheckpointError(f"{path}: torch can't read it ({str(error).splitlines()[0][:200]}): {AGAIN}") from error
     for key in ("model", "state_dict"):                  # some files wrap the table once
@@ -54,7 +55,7 @@ def load_safely(path: Path) -> dict[str, Any]:
 
 
 def _is_plain_zip(path: Path) -> bool:
-    """Whether torch can map the file: a zip, whose members must be stored as they are (a compressed one may be a bomb)."""
+    """Whether torch can map the file: a zip, its members stored as they are (a compressed one may be a bomb)."""
     if not zipfile.is_zipfile(path):
         return False                                     # the format before torch 1.6, read without mapping
     try:
@@ -64,8 +65,8 @@ def _is_plain_zip(path: Path) -> bool:
         raise CheckpointError(f"{path}: {error}: {AGAIN}") from error
     packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED]
     if packed or sum(m.file_size for m in members) > path.stat().st_size:
-        raise CheckpointError(f"{path}: its members {packed[:2]} are compressed or larger than the file: torch never writes "
-                              "such a file, so it is refused; fetch the original")
+        raise CheckpointError(f"{path}: its members {packed[:2]} are compressed or larger than the file: torch never "
+                              "writes such a file, so it is refused; fetch the original")
     return True
 
 

@@ -33,8 +33,8 @@ def read_safetensors(path: Path) -> dict[str, Entry]:
             continue
         shape, dtype, begin, end = _row(info, f"{path}: tensor {name!r}")
         if end - begin != count(shape) * dtype.itemsize:
-            raise CheckpointError(f"{path}: tensor {name!r} of shape {shape} needs {count(shape) * dtype.itemsize} bytes, "
-                                  f"the header gives it {end - begin}: {AGAIN}")
+            raise CheckpointError(f"{path}: tensor {name!r} of shape {shape} needs {count(shape) * dtype.itemsize} "
+                                  f"bytes, the header gives it {end - begin}: {AGAIN}")
         ranges.append((begin, end))
         entries[name] = Entry(shape, dtype, _reader(path, name), path, str(info["dtype"]), name)
     _check_ranges(path, ranges, path.stat().st_size - start)
@@ -66,7 +66,8 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         first = file.read(8)
         length = int.from_bytes(first, "little")
         if len(first) < 8 or length > min(MAX_HEADER, size - 8):
-            raise CheckpointError(f"{path}: the header says it is {length} bytes long, the file has {size} bytes: {AGAIN}")
+            raise CheckpointError(f"{path}: the header says it is {length} bytes long, the file has {size} bytes: "
+                                  f"{AGAIN}")
         data = file.read(length)
     try:
         header = json.loads(data.decode("utf-8"))
@@ -84,8 +85,8 @@ def _row(info: Any, where: str) -> tuple[tuple[int, ...], torch.dtype, int, int]
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{where}: its row in the header lacks dtype, shape or data_offsets: {AGAIN}") from error
     if kind not in DTYPES:
-        raise CheckpointError(f"{where} is stored as {kind!r}; Ayllu reads {', '.join(DTYPES)}: take the checkpoint before "
-                              "it was quantised")
+        raise CheckpointError(f"{where} is stored as {kind!r}; Ayllu reads {', '.join(DTYPES)}: take the checkpoint "
+                              "before it was quantised")
     if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
         raise CheckpointError(f"{where}: shape or offsets are not whole numbers: {AGAIN}")
     return shape, DTYPES[kind], begin, end

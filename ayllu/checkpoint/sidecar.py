@@ -1,15 +1,14 @@
 """The files beside the weights: tokenizer and licence texts, which travel along through every conversion."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ayllu.checkpoint.folder import inside
-from ayllu.checkpoint.licence import Licence
+from ayllu.checkpoint.folder import inside, read_json_if_there
 
 if TYPE_CHECKING:
     from ayllu.text.tokenizer import Tokenizer
 
-TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken")
+TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer.tiktoken", "tokenizer.bin")
 TOKENIZER_EXTRA = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt")
 
 
@@ -26,5 +25,16 @@ def open_tokenizer(folder: Path) -> "Tokenizer | None":
     return Tokenizer.load(folder)
 
 
-def licence_of(folder: Path, raw: dict[str, Any]) -> tuple[Licence | None, tuple[Path, ...]]:
-    return None, ()
+def template_beside(folder: Path) -> str | None:
+    """The chat template in chat_template.jinja, chat_template.json or tokenizer_config.json, in this order."""
+    path = inside(folder, "chat_template.jinja")
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        found = (read_json_if_there(folder, name) or {}).get("chat_template")
+        if isinstance(found, list):                      # several by name: the default one
+            named = {row.get("name"): row.get("template") for row in found if isinstance(row, dict)}
+            found = named.get("default")
+        if isinstance(found, str):
+            return found
+    return None

@@ -1,4 +1,4 @@
-"""An opened checkpoint: what every reader returns and every writer takes. Nothing is loaded until a tensor is asked for.
+"""An opened checkpoint: what every reader returns and every writer takes. No tensor is read until it is asked for.
 
 Tensor names are those of ayllu/model/llama.py (Meta's), q and k in the half-split layout of Hugging Face.
 """
@@ -45,7 +45,7 @@ class OpenCheckpoint:
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
     chat_template: str | None = None
     licence: Licence | None = None
-    licence_files: tuple[Path, ...] = ()                 # LICENSE, USE_POLICY, NOTICE and the like
+    licence_texts: dict[str, str] = field(default_factory=dict)  # LICENSE, USE_POLICY, NOTICE by file name
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor) one at a time, in the order of the model, each checked for NaN and infinity."""
@@ -71,6 +71,16 @@ class OpenCheckpoint:
         return max(sizes, key=lambda dtype: sizes[dtype])
 
 
+def natural_dtype(source: OpenCheckpoint, name: str) -> torch.dtype:
+    """What a tensor is written as where nobody asks for a dtype: its own. GGUF widens norms to float32: they go back to
+    the dtype of the weights where that loses nothing."""
+    entry = source.entries[name]
+    if len(entry.shape) != 1 or entry.dtype == source.dtype:
+        return entry.dtype
+    tensor = source.tensor(name)
+    return source.dtype if torch.equal(tensor.to(source.dtype).to(entry.dtype), tensor) else entry.dtype
+
+
 def count(shape: tuple[int, ...]) -> int:
     """Number of elements, in exact integers: absurd shapes must not overflow."""
     total = 1
@@ -86,8 +96,8 @@ def check_finite(tensor: Tensor, where: str) -> None:
     low, high = torch.aminmax(tensor.detach())           # one pass without a copy; NaN shows in both
     if not (torch.isfinite(low) and torch.isfinite(high)):
         bad = int((~torch.isfinite(tensor)).sum())
-        raise CheckpointError(f"{where} holds {bad} values that are NaN or infinite: the file is damaged, or the training "
-                              "that wrote it had diverged; fetch it again or take an earlier checkpoint")
+        raise CheckpointError(f"{where} holds {bad} values that are NaN or infinite: the file is damaged, or the "
+                              "training that wrote it had diverged; fetch it again or take an earlier checkpoint")
 
 
 def expected_shapes(config: LlamaConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -124,8 +134,8 @@ def fit_entries(entries: dict[str, Entry], config: LlamaConfig, where: Path) -> 
     entries = _without_tied_head(entries, config, where)
     missing = [name for name in expected if name not in entries]
     if missing:
-        raise CheckpointError(f"{where}: {_some(missing)} missing: the download is incomplete, or the config belongs to "
-                              "another model")
+        raise CheckpointError(f"{where}: {_some(missing)} missing: the download is incomplete, or the config belongs "
+                              "to another model")
     extra = [entry.name or name for name, entry in entries.items() if name not in expected]
     if extra:
         raise CheckpointError(f"{where}: {_some(extra)} not expected: this model has parts that the config does not "

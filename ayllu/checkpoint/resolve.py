@@ -1,0 +1,79 @@
+"""From what a person types to a place on disk: a path, `ayllu-mini`, or a name of the Hugging Face hub."""
+
+import os
+import re
+from pathlib import Path
+
+from ayllu.errors import CheckpointError, MissingExtra
+from ayllu.log import say
+
+BUNDLED = "ayllu-mini"
+ALIASES = {"facebook/llama2-7b": "meta-llama/Llama-2-7b-hf"}      # names that texts about Llama use, and the true ones
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+def resolve(name_or_path: str | Path) -> Path:
+    """The folder or file meant. A hub name is looked up in the local cache first, else fetched."""
+    path = Path(name_or_path).expanduser()
+    if path.exists():
+        return path.resolve() if path.is_dir() else path
+    name = str(name_or_path)
+    if name == BUNDLED:
+        return bundled()
+    true_name = ALIASES.get(name, name)
+    if true_name != name:
+        say(f"{name} is not a name on the hub; its true name is {true_name}, which is taken.")
+    if not _HUB_NAME.fullmatch(true_name) or path.suffix in (".gguf", ".bin", ".safetensors", ".pth"):
+        raise CheckpointError(f"no checkpoint at {name}: expected a folder, a file (.gguf, llama2.c's .bin), a hub "
+                              f"name such as meta-llama/Llama-2-7b-hf, or {BUNDLED}")
+    return in_cache(true_name) or _fetch(true_name)
+
+
+def bundled() -> Path:
+    """The folder of the model that comes with the package."""
+    folder = Path(__file__).resolve().parent.parent / "weights" / BUNDLED
+    if not folder.is_dir():
+        raise CheckpointError(f"this installation of Ayllu came without the bundled model (expected at {folder}): "
+                              "install from a release, or train it with the recipe in recipes/")
+    return folder
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps repositories, by its own environment variables."""
+    if os.environ.get("HF_HUB_CACHE"):
+        return Path(os.environ["HF_HUB_CACHE"]).expanduser()
+    home = os.environ.get("HF_HOME")
+    if home:
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "huggingface" / "hub"
+
+
+def in_cache(name: str, revision: str = "main") -> Path | None:
+    """The snapshot of a hub repository in the local cache, if it holds weights. Needs no extra package."""
+    repository = hub_cache() / ("models--" + name.replace("/", "--"))
+    pointer = repository / "refs" / revision
+    if not pointer.is_file():
+        return None
+    commit = pointer.read_text(encoding="utf-8").strip()
+    if not re.fullmatch(r"[0-9a-f]{7,64}", commit):
+        raise CheckpointError(f"{pointer} should hold a commit's hash, found {commit[:80]!r}: remove the file and "
+                              "fetch again")
+    snapshot = repository / "snapshots" / commit
+    if any((snapshot / file).exists() for file in _WEIGHTS) or any(snapshot.glob("*.gguf")):
+        return snapshot
+    return None
+
+
+def _fetch(name: str) -> Path:
+    from ayllu.checkpoint.download import download
+
+    try:
+        return download(name).path
+    except MissingExtra as error:
+        raise MissingExtra(f"{name} is not on this machine. {error} Without network, use {BUNDLED}, the model that "
+                           "comes with Ayllu.") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}\nWithout network or access, use {BUNDLED}, the model that comes with "
+                              "Ayllu.") from error
