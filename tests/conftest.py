@@ -42,7 +42,8 @@ def write_checkpoint(folder: Path) -> Path:
     pieces = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(TEXT.splitlines() * 20), model_writer=pieces, model_type="bpe", vocab_size=400,
-        byte_fallback=True, split_digits=True, character_coverage=0.99, minloglevel=2, hard_vocab_limit=False)
+        byte_fallback=True, split_digits=True, character_coverage=0.99, minloglevel=2, hard_vocab_limit=False,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, allow_whitespace_only_pieces=True)
     vocab = sentencepiece.SentencePieceProcessor(model_proto=pieces.getvalue()).vocab_size()
     (folder / "tokenizer.model").write_bytes(pieces.getvalue())
     config = LlamaConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=64, vocab_size=vocab,

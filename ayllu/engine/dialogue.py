@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ayllu.errors import RequestError
 from ayllu.text.tokenizer import Tokenizer
 
-Message = Mapping[str, str]                              # role: system, user or assistant; content
+Message = Mapping[str, Any]                              # role: system, user or assistant; content
 LABELS = {"user": "User:", "assistant": "Assistant:"}
 
 
@@ -22,9 +23,10 @@ class ChatPrompt:
 def as_prompt(messages: Sequence[Message], tokenizer: Tokenizer, template: str | None) -> ChatPrompt:
     """The prompt for the assistant's next message."""
     if template is not None:
-        from ayllu.text.chat import ChatTemplate         # Jinja, which plain generation does not wait for
+        from ayllu.text.chat import ChatTemplate  # Jinja, which plain generation does not wait for
 
-        rendered = ChatTemplate(template).render(messages, tokenizer, add_generation_prompt=True)
+        rendered = ChatTemplate(template).render([dict(m) for m in messages], tokenizer, add_generation_prompt=True,
+                                                 with_spans=False)
         return ChatPrompt(rendered.ids, (), strip=False)
     ids = tokenizer.encode(transcript(messages), bos=tokenizer.add_bos)
     return ChatPrompt(ids, ("\n" + LABELS["user"],), strip=True)
