@@ -77,6 +77,10 @@ class Codec(Protocol):
         """UTF-8 bytes (whole or partial characters) that an ordinary id stands for; nothing for controls."""
         ...
 
+    def ends(self, text: str) -> list[int] | None:
+        """Where the text of each id of `encode(text)` ends, in characters; None where bytes of pieces tell it."""
+        ...
+
     def definition(self) -> bytes:
         """Bytes that determine every id, for the fingerprint."""
         ...

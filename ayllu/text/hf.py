@@ -20,10 +20,12 @@ class HfCodec:
     def __init__(self, text: str, named: Named | None = None):
         self.text = text
         self.data = _parse(text)
-        added = self.data.get("added_tokens") or []
-        self.controls = [_control(token) for token in added if token["special"] or looks_like_markup(token["content"])]
         self._backend, self._prefix_first = _build(self.data, text)
-        self._added = {token["id"]: token["content"] for token in added}
+        self._added = {id: token.content for id, token in self._backend.get_added_tokens_decoder().items()}
+        ordinary = {t["content"] for t in self.data.get("added_tokens") or [] if not t["special"]}
+        # Ids are the library's own: it numbers added tokens anew where the file leaves gaps.
+        self.controls = [Control(id, t.content, special=t.content not in ordinary, lstrip=t.lstrip, rstrip=t.rstrip)
+                         for id, t in sorted(self._backend.get_added_tokens_decoder().items()) if t.special]
         self.size = max([self._backend.get_vocab_size(with_added_tokens=True), *(i + 1 for i in self._added)])
         steps = _steps(self.data.get("decoder"), "decoders")
         self._byte_level = any(step["type"] == "ByteLevel" for step in steps)
@@ -61,6 +63,10 @@ class HfCodec:
             return metaspace_bytes(piece, self._byte_pieces)
         table = BYTE_OF_CHAR
         return bytes(table[c] for c in piece) if all(c in table for c in piece) else piece.encode()
+
+    def ends(self, text: str) -> list[int] | None:
+        """Where each id's text ends, in characters of the text as given, whatever a normalizer made of it."""
+        return [end for _, end in self._backend.encode(text, add_special_tokens=False).offsets]
 
     def definition(self) -> bytes:
         """The parts of the file that ids depend on, in one spelling."""
@@ -190,8 +196,3 @@ def _check_decoder(types: list[str]) -> None:
 
 def _with_prefix(text: str) -> str:
     return text if not text or text[0] in (" ", METASPACE) else " " + text
-
-
-def _control(token: dict[str, Any]) -> Control:
-    return Control(token["id"], token["content"], special=token["special"], lstrip=token.get("lstrip", False),
-                   rstrip=token.get("rstrip", False))

@@ -94,6 +94,10 @@ class SentencePieceCodec:
             case _:
                 return metaspace_bytes(self.piece(id), byte_pieces=False)
 
+    def ends(self, text: str) -> list[int] | None:
+        """SentencePiece's proto interface would tell, for models that normalize; Llama's do not."""
+        return None
+
     def definition(self) -> bytes:
         """Pieces with score and type, and what is done with spaces: the same whichever file they came from."""
         digest = hashlib.sha256()

@@ -177,7 +177,7 @@ class Tokenizer:
 
     def _spelled_out(self, text: str, continues: bool) -> list[int]:
         """The vocabulary can spell a special token from letters: cut each one after its first letter."""
-        cuts = [m.start() + 1 for m in self._control_pattern.finditer(text)]
+        cuts = [m.start() + 1 for m in self.control_pattern.finditer(text)]
         parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
         ids = [id for n, part in enumerate(parts) if part
                for id in self.codec.encode(part, continues=continues or n > 0)]
@@ -190,7 +190,7 @@ class Tokenizer:
         """Each span is searched by itself, so that nothing around it can swallow a token that lies inside."""
         at = 0
         for low, high in sorted(trusted):
-            for match in self._control_pattern.finditer(text, low, high):
+            for match in self.control_pattern.finditer(text, low, high):
                 start, end = match.span()
                 control = self._by_text[match[0]]
                 if control.lstrip:
@@ -205,7 +205,8 @@ class Tokenizer:
         return {c.text: c for c in self.codec.controls}
 
     @cached_property
-    def _control_pattern(self) -> re.Pattern[str]:
+    def control_pattern(self) -> re.Pattern[str]:
+        """Matches every special token and marker of the vocabulary in a text."""
         longest_first = sorted(self._by_text, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
 
@@ -233,10 +234,12 @@ class Decoding:
         return self._utf8.decode(b"", final=True)
 
     def _show(self, id: int) -> str:
-        if id == self._tokenizer.unk_id:                 # it stands for text, though not which
-            data = self._tokenizer.bytes_of(id)
-            return "" if self._skip else data.decode()
-        return "" if self._skip else self._special[id].text
+        if self._skip:
+            return ""
+        if id != self._tokenizer.unk_id:
+            return self._special[id].text
+        self._at_start = False                           # the unknown piece stands for text, though not for which
+        return self._tokenizer.bytes_of(id).decode()
 
     def _without_prefix(self, id: int, data: bytes) -> bytes:
         """Drop the space that encoding put before the text; a space written as a byte piece is a real one."""

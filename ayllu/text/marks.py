@@ -1,0 +1,122 @@
+"""Find in a rendered prompt what came from people and what from the template.
+
+Contents are rendered a second time between marks (Unicode noncharacters, which no text holds). Without the marks both
+renderings must be equal; the marks say which characters are content.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Span = tuple[int, int]
+
+_NONCHARACTERS = [chr(c) for c in range(0xFDD0, 0xFDF0)]
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Characters that open and close four kinds of text; `controls` matches special tokens in what people wrote.
+
+    The marks around a content may be cut apart by a template that keeps only a part of it (reasoning models drop what
+    stands before `</think>`); those around each special token within stay with it, so that none passes unseen.
+    """
+
+    controls: re.Pattern[str]
+    content: tuple[str, str]
+    answer: tuple[str, str]                              # an assistant's content
+    generation: tuple[str, str]                          # a {% generation %} block
+    control: tuple[str, str]
+
+    @classmethod
+    def absent_from(cls, text: str, controls: re.Pattern[str]) -> "Marks | None":
+        """Marks that the text does not hold; None if it holds nearly all noncharacters."""
+        free = [c for c in _NONCHARACTERS if c not in text]
+        return cls(controls, *zip(free[:4], free[4:8], strict=True)) if len(free) >= 8 else None
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """All four kinds."""
+        return self.content, self.answer, self.generation, self.control
+
+    def wrap(self, value: Any) -> Any:
+        """Messages, tools or documents with marks around every text and the special tokens in it."""
+        return each_text(value, lambda text: self._around(text, self.content))
+
+    def wrap_message(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message with marks; its role stays as it is."""
+        out = {key: value if key == "role" else self.wrap(value) for key, value in message.items()}
+        content = message.get("content")
+        if message.get("role") == "assistant" and isinstance(content, str):
+            out["content"] = self._around(content, self.answer)
+        return out
+
+    def wrap_controls(self, value: Any) -> Any:
+        """Marks around special tokens only, for templates that look at how a text begins or how long it is."""
+        return each_text(value, self._mark_controls)
+
+    def _around(self, text: str, pair: tuple[str, str]) -> str:
+        """Marks inside the white space at both ends, so that a template may trim; none where there is nothing else."""
+        core = text.strip()
+        if not core:
+            return text
+        start = text.index(core)
+        return text[:start] + pair[0] + self._mark_controls(core) + pair[1] + text[start + len(core):]
+
+    def _mark_controls(self, text: str) -> str:
+        return self.controls.sub(lambda m: self.control[0] + m[0] + self.control[1], text)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A rendering without its marks, and where they were."""
+
+    text: str
+    contents: list[Span]                                 # of anybody, with special tokens in them
+    answers: list[Span]
+    generations: list[Span]
+
+
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """The same structure with every string changed, except keys and the names of kinds."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, list):
+        return [each_text(v, change) for v in value]
+    if isinstance(value, dict):
+        return {k: v if k == "type" else each_text(v, change) for k, v in value.items()}
+    return value
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every string of a structure, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for v in value:
+            yield from texts_in(v)
+    elif isinstance(value, dict):
+        for k, v in value.items():
+            yield from texts_in(k)
+            yield from texts_in(v)
+
+
+def find(marked: str, marks: Marks) -> Found:
+    """Take the marks out; one whose partner the template cut away counts for nothing."""
+    kind_of = {mark: n for n, pair in enumerate(marks.pairs) for mark in pair}
+    closing = {pair[1] for pair in marks.pairs}
+    spans: list[list[Span]] = [[], [], [], []]
+    begun: list[int | None] = [None] * 4
+    text: list[str] = []
+    at = 0
+    for part in re.split("([" + "".join(kind_of) + "])", marked):
+        if part not in kind_of:
+            text.append(part)
+            at += len(part)
+            continue
+        kind = kind_of[part]
+        start = begun[kind]
+        if part in closing and start is not None:
+            spans[kind].append((start, at))
+        begun[kind] = None if part in closing else at
+    return Found("".join(text), sorted(spans[0] + spans[1] + spans[3]), sorted(spans[1]), sorted(spans[2]))
