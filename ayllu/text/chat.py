@@ -14,7 +14,8 @@ from typing import Any
 
 from ayllu.errors import CheckpointError, RequestError
 from ayllu.text import jinja
-from ayllu.text.chat_formats import FORMATS, LLAMA2_MARKUP, NEEDS, TURN_ENDS
+from ayllu.text.chat_formats import FORMATS, LLAMA2_MARKUP, NEEDS
+from ayllu.text.codec import turn_ends
 from ayllu.text.marks import Found, Marks, Span, find, texts_in
 from ayllu.text.tokenizer import Tokenizer
 
@@ -204,7 +205,7 @@ def _with_margins(span: Span, content: str, text: str) -> Span:
 
 def _with_ends(answers: list[Span], text: str, segments: list[Segment], tokenizer: Tokenizer) -> list[Span]:
     """Answers up to and including the special token that ends the turn, if one follows."""
-    ids_that_end = {*tokenizer.eos_ids, *(c.id for c in tokenizer.codec.controls if c.text in TURN_ENDS)}
+    ids_that_end = {*tokenizer.eos_ids, *turn_ends(tokenizer.codec.controls)}
     stops = {start: end for start, end, ids in segments if len(ids) == 1 and ids[0] in ids_that_end}
     already = set(stops.values())
 

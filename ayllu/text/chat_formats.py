@@ -48,6 +48,3 @@ NEEDS = {"llama2": (), "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<
          "chatml": ("<|im_start|>", "<|im_end|>")}        # control tokens without which the format is mere letters
 
 LLAMA2_MARKUP = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
-
-# Tokens that end an assistant's turn, beside the tokenizer's own EOS ids.
-TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "</s>")

@@ -5,10 +5,12 @@ those out first, and only where the caller allows it.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 METASPACE = "\u2581"                                     # SentencePiece writes a space as this character
+TURN_ENDS = ("<|eot_id|>", "<|eom_id|>", "<|im_end|>")    # chat models end an answer with one of these
 _BYTE_PIECE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -21,6 +23,12 @@ class Control:
     special: bool = True                                 # False: a marker that skip_special still shows
     lstrip: bool = False                                 # HF: takes the white space on its left (right) with it
     rstrip: bool = False
+
+
+def turn_ends(controls: Iterable[Control]) -> list[int]:
+    """Special tokens that end an answer, whether or not a file names them; ordinary text never holds them."""
+    known = {c.text: c.id for c in controls if c.special}
+    return [known[t] for t in TURN_ENDS if t in known]
 
 
 @dataclass(frozen=True)

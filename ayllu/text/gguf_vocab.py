@@ -7,7 +7,7 @@ from typing import Any
 
 from ayllu.errors import CheckpointError
 from ayllu.text import spm, words
-from ayllu.text.codec import Codec, Named
+from ayllu.text.codec import Codec, Named, turn_ends
 from ayllu.text.hf import HfCodec, byte_level_json
 from ayllu.text.spm_proto import Piece, PieceType
 
@@ -58,7 +58,7 @@ def _named(metadata: dict[str, Any], codec: Codec) -> Named:
 
     eos = [id_of(name) for name in ("eos_token_id", "eot_token_id", "eom_token_id")]
     bos = id_of("bos_token_id")
-    found = tuple(dict.fromkeys(i for i in (*eos, *_turn_ends(codec)) if i is not None))
+    found = tuple(dict.fromkeys(i for i in (*eos, *turn_ends(codec.controls)) if i is not None))
     named = Named(bos_id=bos, eos_ids=found, pad_id=id_of("padding_token_id"),
                   unk_id=id_of("unknown_token_id"), add_bos=bos is not None)
     if codec.kind == "sentencepiece":
@@ -66,12 +66,6 @@ def _named(metadata: dict[str, Any], codec: Codec) -> Named:
     adds = {field: metadata[_P + key] for field, key in (("add_bos", "add_bos_token"), ("add_eos", "add_eos_token"))
             if _P + key in metadata}
     return replace(named, **adds)
-
-
-def _turn_ends(codec: Codec) -> list[int]:
-    """Controls that end an answer, which older files don't name in their metadata."""
-    known = {c.text: c.id for c in codec.controls if c.special}
-    return [known[t] for t in ("<|eot_id|>", "<|eom_id|>", "<|im_end|>") if t in known]
 
 
 def _sentencepiece(metadata: dict[str, Any], tokens: Sequence[str]) -> spm.SentencePieceCodec:

@@ -7,7 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from ayllu.errors import CheckpointError
-from ayllu.text.codec import METASPACE, Control, Leading, Named, looks_like_markup, metaspace_bytes
+from ayllu.text.codec import METASPACE, Control, Leading, Named, looks_like_markup, metaspace_bytes, turn_ends
 from ayllu.text.words import Pattern
 
 
@@ -93,8 +93,8 @@ class HfCodec:
         ids = [i for i, special in zip(edges.ids, edges.special_tokens_mask, strict=True) if special]
         first = ids[0] if ids and edges.special_tokens_mask[0] else None
         known = {c.text: c.id for c in self.controls if c.special}
-        eos = tuple(known[t] for t in ("</s>", "<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>",
-                                       "<|endoftext|>") if t in known and known[t] != first)
+        ends = [known[t] for t in ("</s>", "<|end_of_text|>", "<|endoftext|>") if t in known]
+        eos = tuple(i for i in (*turn_ends(self.controls), *ends) if i != first)
         bos = first if first is not None else next(
             (known[t] for t in ("<s>", "<|begin_of_text|>") if t in known), None)
         unk = self.data["model"].get("unk_token")

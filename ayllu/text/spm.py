@@ -11,7 +11,7 @@ from sentencepiece import SentencePieceProcessor
 
 from ayllu.errors import CheckpointError
 from ayllu.text import spm_json, spm_proto
-from ayllu.text.codec import Control, Leading, Named, looks_like_markup, metaspace_bytes
+from ayllu.text.codec import Control, Leading, Named, looks_like_markup, metaspace_bytes, turn_ends
 from ayllu.text.spm_proto import Piece, PieceType, SpmModel, Value
 
 
@@ -47,9 +47,9 @@ class SentencePieceCodec:
         self._byte_pieces = bool(self.trainer.get(spm_proto.BYTE_FALLBACK, False))
         self._types = self._read_types()
         self.controls = self._find_controls()
-        self.named = Named(bos_id=_id(self._spm.bos_id()), eos_ids=tuple(i for i in [self._spm.eos_id()] if i >= 0),
-                           pad_id=_id(self._spm.pad_id()), unk_id=_id(self._spm.unk_id()),
-                           add_bos=self._spm.bos_id() >= 0)
+        eos = (i for i in (self._spm.eos_id(), *turn_ends(self.controls)) if i >= 0)
+        self.named = Named(bos_id=_id(self._spm.bos_id()), eos_ids=tuple(eos), pad_id=_id(self._spm.pad_id()),
+                           unk_id=_id(self._spm.unk_id()), add_bos=self._spm.bos_id() >= 0)
         no_space = bool(self.normalizer.get(spm_proto.REMOVE_EXTRA_WHITESPACES, True))
         self.leading = Leading(strip=self.has_dummy_prefix or no_space, strip_all=no_space)
 
