@@ -52,7 +52,7 @@ class WindowLoader:
         mine = range(first + self.rank, first + self.batch_size, self.world_size)
         rows = np.stack([self._window(i) for i in mine])                 # (B, T + 1)
         ids = torch.from_numpy(rows.astype(np.int64))
-        return Batch(ids[:, :-1], ids[:, 1:])
+        return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
     def _window(self, i: int) -> np.ndarray:
         epoch, place = divmod(i, self.n_windows)

@@ -34,7 +34,8 @@ class TrainState:
         """Plain tensors and numbers, as torch's distributed checkpoint wants them."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
         return {"schema": SCHEMA, "model": model, "optimizer": optimizer, "step": self.step, "tokens": self.tokens,
-                "seconds": self.seconds, "facts": self.facts, "random": random_state()}
+                "seconds": self.seconds, "facts": dict(self.facts),
+                "random": random_state()}
 
 
 def save(state: TrainState, run: Path, keep: int) -> Path:

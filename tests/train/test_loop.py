@@ -1,0 +1,138 @@
+"""fit(): the same gradient for every split, nothing swallowed, signals honoured."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from ayllu.data.loader import WindowLoader
+from ayllu.errors import TrainingDiverged
+from ayllu.model.build import build_model
+from ayllu.model.config import LlamaConfig, TransformerConfig
+from ayllu.model.init import initialise
+from ayllu.train.loop import Interrupted, LoopConfig, accumulate, fit
+from ayllu.train.losses import Loss, next_token_loss
+from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.state import TrainState, restore
+
+CPU = torch.device("cpu")
+SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "hidden_dim": 48, "vocab_size": 64,
+         "max_context": 32, "tie_embeddings": True}
+LLAMA = LlamaConfig(**SHAPE)
+TRANSFORMER = TransformerConfig(**SHAPE, dropout=0.1)
+OPTIM = OptimConfig(lr=1e-2)
+
+
+class Silent:
+    """An observer that only remembers."""
+
+    def __init__(self):
+        self.rows, self.losses = [], []
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def advance(self, state, row):
+        self.losses.append(row["loss"])
+
+
+def loop(**changes):
+    return LoopConfig(**{"steps": 12, "batch_size": 4, "micro_batch": 4, "eval_every": 4, "checkpoint_every": 3,
+                         "log_every": 1, "autocast": False, **changes})
+
+
+def loader(context=16):
+    tokens = torch.randint(0, 64, (2000,), generator=torch.Generator().manual_seed(0)).numpy().astype("<u2")
+    return WindowLoader(tokens, context, batch_size=4, seed=2)
+
+
+def new_state(config=LLAMA):
+    torch.manual_seed(0)                                 # dropout draws from here
+    model = build_model(config)
+    initialise(model, config.n_layers, 0)
+    return TrainState(model, build_optimizer(model, OPTIM))
+
+
+def run_fit(state, folder, loss=next_token_loss, config=None, evaluate=lambda s: {"held_out": 1.0}):
+    observer = Silent()
+    fit(state, loader(), loss, loop=config or loop(), optim=OPTIM, run=folder, observer=observer, evaluate=evaluate,
+        device=CPU)
+    return observer
+
+
+@pytest.mark.parametrize("micro", [1, 2, 3, 4])
+def test_every_split_into_micro_batches_gives_the_same_gradient(micro):
+    state = new_state()
+    batch = loader().batch(0)
+    batch.labels[1, 3:] = -100                           # rows of unequal weight: means of means would differ
+    grads = []
+    for rows in (4, micro):
+        state.model.zero_grad()
+        total, weight = accumulate(state.model, batch, next_token_loss, loop(micro_batch=rows), CPU)
+        grads.append([p.grad / weight for p in state.model.parameters()])
+    for whole, split in zip(*grads, strict=True):        # float32 sums in another order
+        torch.testing.assert_close(whole, split, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_learns(tmp_path):
+    state, observer = new_state(), Silent()
+    counting = WindowLoader(np.arange(2000, dtype="<u2") % 64, 16, batch_size=4)     # the next id is one more
+    fit(state, counting, next_token_loss, loop=loop(steps=60, eval_every=60, checkpoint_every=60), optim=OPTIM,
+        run=tmp_path, observer=observer, evaluate=lambda s: {}, device=CPU)
+    assert observer.losses[0] > 4.0                      # ln 64 = 4.16
+    assert observer.losses[-1] < 1.5
+
+
+@pytest.mark.parametrize("config", [LLAMA, TRANSFORMER], ids=["llama", "transformer-with-dropout"])
+@pytest.mark.parametrize("stop_at", [1, 5, 9])
+def test_a_resume_is_bit_identical(tmp_path, config, stop_at):
+    whole = new_state(config)
+    expected = run_fit(whole, tmp_path / "whole").losses
+
+    first, interrupted = new_state(config), []
+
+    def stopping_loss(model, batch):
+        if first.step + 1 == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_token_loss(model, batch)
+
+    with pytest.raises(Interrupted) as stop:
+        run_fit(first, tmp_path / "cut", stopping_loss)
+    assert stop.value.step == stop_at
+    second = new_state(config)
+    torch.manual_seed(999)                               # the resume must bring back its own random numbers
+    assert restore(second, tmp_path / "cut")
+    interrupted = run_fit(second, tmp_path / "cut").losses
+    assert interrupted == expected[stop_at:]
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert (second.step, second.tokens) == (whole.step, whole.tokens)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_by_name(tmp_path):
+    state = new_state()
+
+    def poisoned(model, batch):
+        loss = next_token_loss(model, batch)
+        return Loss(loss.total * (float("nan") if state.step == 6 else 1.0), loss.weight, loss.per_example)
+
+    with pytest.raises(TrainingDiverged, match=r"nan at step 7 \(batch 6\)"):
+        run_fit(state, tmp_path, poisoned)
+    fresh = new_state()
+    assert restore(fresh, tmp_path)
+    assert fresh.step == 6                               # the checkpoint before it is whole
+
+
+def test_evaluation_does_not_change_training(tmp_path):
+    def noisy(state):
+        state.model.eval()
+        with torch.no_grad():
+            next_token_loss(state.model, loader().batch(0))
+        state.model.train()
+        return {"held_out": 0.0}
+
+    often = run_fit(new_state(TRANSFORMER), tmp_path / "a", config=loop(eval_every=1), evaluate=noisy)
+    never = run_fit(new_state(TRANSFORMER), tmp_path / "b", config=loop(eval_every=1000))
+    assert often.losses == never.losses
