@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.checkpoint.licence import Licence, licence_of
-from ayllu.checkpoint.resolve import ALIASES
 from ayllu.errors import CheckpointError, MissingExtra
+
+ALIASES = {"facebook/llama2-7b": "meta-llama/Llama-2-7b-hf"}      # names that texts about Llama use, and the true ones
 
 # Plain data only: no *.py, no other archives. Licence files come along always.
 _SMALL = re.compile(r"(config|generation_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab|"

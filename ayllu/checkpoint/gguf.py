@@ -16,7 +16,7 @@ from ayllu.checkpoint.gguf_container import GgufFile, GgufTensor, read_gguf
 from ayllu.checkpoint.licence import Licence, licence_from_gguf, licence_to_gguf, own_licence
 from ayllu.checkpoint.own_config import refined
 from ayllu.checkpoint.rope_layout import to_half_split, to_interleaved, turned_heads
-from ayllu.checkpoint.sidecar import open_tokenizer, template_beside
+from ayllu.checkpoint.sidecar import fitting_tokenizer, template_beside
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, fit_entries
 from ayllu.errors import CheckpointError
 from ayllu.model.config import LlamaConfig
@@ -33,7 +33,8 @@ _LAYER_BACK = {ours: theirs for theirs, ours in _LAYER.items()}
 _TOP_BACK = {ours: theirs for theirs, ours in _TOP.items()}
 _TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "Q8_0": torch.float32}
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
-GENERATION, LICENCE_TEXTS = "ayllu.generation_config", "ayllu.licence_texts"
+GENERATION, LICENCE_TEXTS, N_TOKENS = "ayllu.generation_config", "ayllu.licence_texts", "ayllu.tokenizer_size"
+_COLUMNS = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.token_type")
 
 
 def open_gguf(path: Path) -> OpenCheckpoint:
@@ -49,7 +50,7 @@ def open_gguf(path: Path) -> OpenCheckpoint:
     licence, texts = _licence(file)
     return OpenCheckpoint(
         path=path, format="gguf", config=config, entries=fit_entries(found, config, path),
-        open_tokenizer=lambda: _tokenizer(file), generation=_generation(file),
+        open_tokenizer=lambda: _tokenizer(file, config.vocab_size), generation=_generation(file),
         chat_template=file.metadata.get("tokenizer.chat_template") or template_beside(path.parent),
         licence=licence, licence_texts=texts)
 
@@ -64,16 +65,8 @@ def write_gguf(path: Path, source: OpenCheckpoint, kind: GgufType, name: str | N
     writer.add_string("general.name", name or source.path.stem or "model")
     writer.add_uint32("general.file_type", _FILE_TYPES[kind])
     writer.add_uint32("general.quantization_version", 2)
-    tokenizer = source.open_tokenizer()
-    tables = [config_to_gguf(source.config), {} if tokenizer is None else tokenizer.gguf_metadata(),
-              licence_to_gguf(source.licence)]
-    for key, value in (item for table in tables for item in table.items()):
+    for key, value in _metadata(source).items():
         _add(writer, key, value)
-    if source.chat_template is not None:
-        _add(writer, "tokenizer.chat_template", source.chat_template)
-    _add(writer, GENERATION, source.generation.model_dump_json())
-    if source.licence_texts:
-        _add(writer, LICENCE_TEXTS, json.dumps(source.licence_texts, ensure_ascii=False))
     rows = list(_rows(source, kind, arch))
     for label, shape, raw, n_bytes, _ in rows:
         writer.add_tensor_info(label, shape, np.dtype(np.float32), n_bytes, raw_dtype=raw)
@@ -83,6 +76,16 @@ def write_gguf(path: Path, source: OpenCheckpoint, kind: GgufType, name: str | N
     for _, _, _, _, read in rows:
         writer.write_tensor_data(read())
     writer.close()
+
+
+def _metadata(source: OpenCheckpoint) -> dict[str, Any]:
+    table = {**config_to_gguf(source.config), **_tokenizer_keys(source), **licence_to_gguf(source.licence),
+             GENERATION: source.generation.model_dump_json()}
+    if source.chat_template is not None:
+        table["tokenizer.chat_template"] = source.chat_template
+    if source.licence_texts:
+        table[LICENCE_TEXTS] = json.dumps(source.licence_texts, ensure_ascii=False)
+    return table
 
 
 def our_name(name: str) -> str:
@@ -168,13 +171,37 @@ def _turned(name: str, entry: Entry, config: LlamaConfig) -> Entry:
                  entry.name)
 
 
-def _tokenizer(file: GgufFile) -> "Tokenizer | None":
+def _tokenizer(file: GgufFile, vocab_size: int) -> "Tokenizer | None":
     """The tokenizer inside the file, else one that lies beside it."""
     if "tokenizer.ggml.tokens" not in file.metadata:
-        return open_tokenizer(file.path.parent)
+        return fitting_tokenizer(file.path.parent, vocab_size)
     from ayllu.text.tokenizer import Tokenizer
 
-    return Tokenizer.from_gguf({key: value for key, value in file.metadata.items() if key.startswith("tokenizer.")})
+    table = {key: value for key, value in file.metadata.items() if key.startswith("tokenizer.")}
+    n_tokens = file.metadata.get(N_TOKENS)
+    if isinstance(n_tokens, int):                        # without the rows that only fill the embedding up
+        table |= {key: table[key][:n_tokens] for key in _COLUMNS if key in table}
+    return Tokenizer.from_gguf(table)
+
+
+def _tokenizer_keys(source: OpenCheckpoint) -> dict[str, Any]:
+    """The tokenizer's metadata; llama.cpp wants as many tokens as the embedding has rows."""
+    tokenizer = source.open_tokenizer()
+    if tokenizer is None:
+        return {}
+    missing = source.config.vocab_size - tokenizer.vocab_size
+    if missing < 0:
+        raise CheckpointError(f"{source.path}: the tokenizer has {tokenizer.vocab_size} ids, the model only "
+                              f"{source.config.vocab_size}: they don't belong together, or the embedding was never "
+                              "enlarged")
+    table = tokenizer.gguf_metadata()
+    if missing:
+        first = tokenizer.vocab_size
+        fill: dict[str, list[Any]] = {"tokens": [f"[PAD{first + i}]" for i in range(missing)],
+                                      "scores": [-1e9] * missing, "token_type": [5] * missing}      # 5: unused
+        table |= {key: [*table[key], *fill[key.rsplit(".", 1)[1]]] for key in _COLUMNS if key in table}
+        table[N_TOKENS] = first
+    return table
 
 
 def _generation(file: GgufFile) -> GenerationDefaults:

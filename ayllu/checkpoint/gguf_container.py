@@ -1,7 +1,7 @@
 """The GGUF container, read with every length checked against the file's size before it is believed.
 
-gguf's own reader trusts those lengths and takes 2 s for a vocabulary of 32,000; this walk takes 0.1 s. Files are written
-by gguf's GGUFWriter, and the tests compare both readers. Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+gguf's own reader trusts those lengths and takes 2 s for a vocabulary of 32,000; this walk takes 0.1 s. Files are
+written by gguf's GGUFWriter, and the tests compare both readers. Layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import struct

@@ -11,7 +11,7 @@ import torch
 from ayllu.checkpoint.folder import inside, read_json, read_json_if_there
 from ayllu.checkpoint.generation import generation_from_hf, generation_to_hf
 from ayllu.checkpoint.hf_config import config_from_hf, config_to_hf
-from ayllu.checkpoint.licence import licence_of
+from ayllu.checkpoint.licence import licence_of, write_licence
 from ayllu.checkpoint.picklefile import read_pickle
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
 from ayllu.checkpoint.sidecar import open_tokenizer, template_beside, tokenizer_files
@@ -55,6 +55,7 @@ def write_hf(folder: Path, source: OpenCheckpoint, dtype: torch.dtype | None = N
         _dump(folder / "generation_config.json", generation)
     if source.chat_template is not None:
         (folder / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+    write_licence(folder, source.licence, source.licence_texts)
     _write_weights(folder, source, dtype)
 
 

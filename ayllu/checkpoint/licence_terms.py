@@ -34,8 +34,8 @@ def _meta(name: str, date: str, url: str, notice: str, en: tuple[str, ...], zh: 
 
 def _built_with(sentence: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     en = (f'Show "{sentence}" on the website, interface or product page where the model is used.',
-          'A model that you train, fine-tune or improve with these weights or their output, and pass on, must have a name '
-          'that begins with "Llama".')
+          'A model that you train, fine-tune or improve with these weights or their output, and pass on, must have a '
+          'name that begins with "Llama".')
     zh = (f"在使用该模型的网站、界面或产品页面上显示“{sentence}”。",
           "用这些权重或其输出训练、微调或改进并对外提供的模型，名称必须以“Llama”开头。")
     return en, zh

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ayllu.checkpoint.licence import own_licence
 from ayllu.checkpoint.rope_layout import to_half_split, to_interleaved, turned_heads
-from ayllu.checkpoint.sidecar import open_tokenizer, template_beside, tokenizer_files
+from ayllu.checkpoint.sidecar import fitting_tokenizer, template_beside, tokenizer_files
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, expected_shapes, fit_entries
 from ayllu.errors import CheckpointError
 from ayllu.model.config import LlamaConfig
@@ -54,10 +54,11 @@ def open_llama2c(path: Path) -> OpenCheckpoint:
         entries[name] = Entry(shapes[name], torch.float32, _reader(data, at, shapes[name], heads), path, "F32", name)
         at += size
     folder = path.parent
+    tokenizer = fitting_tokenizer(folder, config.vocab_size)
     licence, texts = own_licence(folder)
     return OpenCheckpoint(
         path=path, format="llama2c", config=config, entries=fit_entries(entries, config, path),
-        open_tokenizer=lambda: open_tokenizer(folder), tokenizer_files=tokenizer_files(folder),
+        open_tokenizer=lambda: tokenizer, tokenizer_files=tokenizer_files(folder) if tokenizer else (),
         chat_template=template_beside(folder), licence=licence, licence_texts=texts)
 
 

@@ -4,11 +4,11 @@ import os
 import re
 from pathlib import Path
 
+from ayllu.checkpoint.download import ALIASES, download
 from ayllu.errors import CheckpointError, MissingExtra
 from ayllu.log import say
 
 BUNDLED = "ayllu-mini"
-ALIASES = {"facebook/llama2-7b": "meta-llama/Llama-2-7b-hf"}      # names that texts about Llama use, and the true ones
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -67,8 +67,6 @@ def in_cache(name: str, revision: str = "main") -> Path | None:
 
 
 def _fetch(name: str) -> Path:
-    from ayllu.checkpoint.download import download
-
     try:
         return download(name).path
     except MissingExtra as error:

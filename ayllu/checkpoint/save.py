@@ -48,7 +48,8 @@ def save_checkpoint(path: str | Path, model: Llama, *, tokenizer: "Tokenizer | N
 
 
 def source_from_model(model: Llama, *, tokenizer: "Tokenizer | None" = None,
-                      generation: GenerationDefaults | None = None, chat_template: str | None = None, licence: Licence | None = None,
+                      generation: GenerationDefaults | None = None, chat_template: str | None = None,
+                      licence: Licence | None = None,
                       licence_texts: dict[str, str] | None = None, name: str = "model") -> OpenCheckpoint:
     """A model in memory as something that writers take."""
     place = Path(name)
@@ -116,7 +117,8 @@ def _write_folder(folder: Path, source: OpenCheckpoint, to: Format, dtype: str |
             write_gguf(folder / GGUF_FILE, source, _gguf_type(stored), name=name)
     if source.chat_template is not None and to != "gguf" and "chat_template.jinja" not in copied:
         (folder / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
-    write_licence(folder, source.licence, source.licence_texts)
+    if to != "hf":                                       # write_hf did it
+        write_licence(folder, source.licence, source.licence_texts)
     write_manifest(folder, Manifest(format=to, source_format=source.format, source=source.path.name, dtype=stored,
                                     n_tensors=len(source.entries)))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ayllu.checkpoint.folder import inside, read_json_if_there
+from ayllu.log import warn
 
 if TYPE_CHECKING:
     from ayllu.text.tokenizer import Tokenizer
@@ -23,6 +24,16 @@ def open_tokenizer(folder: Path) -> "Tokenizer | None":
         return None
     from ayllu.text.tokenizer import Tokenizer
     return Tokenizer.load(folder)
+
+
+def fitting_tokenizer(folder: Path, vocab_size: int) -> "Tokenizer | None":
+    """The tokenizer beside a lone file, if its ids fit the model: another model's may lie there."""
+    tokenizer = open_tokenizer(folder)
+    if tokenizer is not None and tokenizer.vocab_size > vocab_size:
+        warn(f"the tokenizer in {folder} has {tokenizer.vocab_size} ids, the model {vocab_size}: it belongs to another "
+             "model and is not used")
+        return None
+    return tokenizer
 
 
 def template_beside(folder: Path) -> str | None:

@@ -28,7 +28,7 @@ def convert(source: Annotated[str, typer.Argument(help="A folder, a file of any 
         return print_json(done.as_table())
     print(f"{done.path}: {done.format}, {done.dtype}, {done.n_tensors} tensors, {human_bytes(done.n_bytes)}, "
           f"{done.seconds:.1f} s")
-    weights = f"{done.largest_weight_difference:.3g} in {done.differs_most}" if done.differs_most else "0, every bit kept"
+    weights = f"{done.largest_weight_difference:.3g} in {done.differs_most}" if done.differs_most else "0"
     print(f"largest difference of a weight: {weights}")
     print(f"largest difference of a logit: {done.largest_logit_difference:.3g} (their deviation is "
           f"{done.logit_deviation:.3g}); the likeliest next token agrees at {done.same_next_token:.1%} of "
