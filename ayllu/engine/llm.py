@@ -31,6 +31,8 @@ from ayllu.text.stream import StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int]
+SHAPING = {"temperature", "top_k", "top_p", "min_p", "typical_p"}
+DEFAULT_SAMPLING = {"temperature": 0.8, "top_p": 0.95}   # where neither caller nor checkpoint says any of SHAPING
 DEFAULT_MAX_TOKENS = 256                                 # where neither caller nor checkpoint says; less if need be
 ROWS = 16                                                # sequences that run as one batch
 
@@ -191,7 +193,8 @@ class LLM:
         if self.tokenizer is None:
             return NextToken(token, f"<{token}>", "", probability)
         text = StreamDecoder(self.tokenizer, prompt).push(token)
-        return NextToken(token, self.tokenizer.id_to_piece(token), text, probability)
+        is_whole = "\N{REPLACEMENT CHARACTER}" not in text
+        return NextToken(token, self.tokenizer.id_to_piece(token), text if is_whole else "", probability)
 
     def _need_tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
@@ -207,7 +210,10 @@ class LLM:
         if params is not None:
             return same_for_all(params, len(rows))
         defaults = self.checkpoint.generation.sampling()
-        settings = same_for_all(validate(SamplingParams, {**defaults, **options}, where="sampling"), len(rows))
+        table = {**defaults, **options}
+        if not SHAPING & set(table):
+            table = {**DEFAULT_SAMPLING, **table}
+        settings = same_for_all(validate(SamplingParams, table, where="sampling"), len(rows))
         if options.get("max_tokens") is not None:
             return settings
         most = [max(1, min(s.max_tokens or DEFAULT_MAX_TOKENS, self.config.max_context - len(ids)))
