@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any
 
 from ayllu.errors import CheckpointError, RequestError
@@ -72,9 +72,10 @@ class ChatTemplate:
         given = {"add_generation_prompt": add_generation_prompt, "tools": tools or None, **_names(tokenizer),
                  **variables}
         writing = _Writing(self.source, list(messages), given, now)
-        found = writing.locate(tokenizer.control_pattern)
+        found = writing.locate(tokenizer)
         trusted = [(0, len(found.text))] if allow_special else _outside(found.contents, len(found.text))
-        segments = _one_bos(tokenizer.segments(found.text, trusted), tokenizer.bos_id)
+        markers = [] if allow_special else [span for span in found.answers if span[0] >= 0]
+        segments = _one_bos(tokenizer.segments(found.text, trusted, markers), tokenizer.bos_id)
         ids = [id for _, _, part in segments for id in part]
         answers = writing.answers(found) if with_spans else []
         if not answers:
@@ -110,18 +111,18 @@ class _Writing:
         messages = self.messages if messages is None else messages
         return jinja.run(self.source, {"messages": messages, **self.given, **changes}, self.now)
 
-    def locate(self, controls: re.Pattern[str]) -> Found:
+    def locate(self, tokenizer: Tokenizer) -> Found:
         """The rendering and where in it the contents are."""
         text = self.plain()
+        controls = tokenizer.control_pattern
         extra = {k: v for k, v in self.given.items() if not k.endswith("_token")}
         written = [*texts_in(self.messages), *texts_in(extra)]
-        marks = Marks.absent_from(text + "".join(written), controls)
+        marks = Marks.absent_from(text + "".join(written), controls, tokenizer.special_pattern)
         if marks is None:
             raise RequestError("the messages hold Unicode noncharacters (U+FDD0 to U+FDEF), which are no text")
-        extra = {k: marks.wrap_controls(v) for k, v in extra.items()}
-        fine = [m | {k: marks.wrap_controls(v) for k, v in m.items() if k != "role"} for m in self.messages]
-        for messages in ([marks.wrap_message(m) for m in self.messages], fine):
-            found = self._try(messages, extra, marks)
+        extra = marks.wrap_controls(extra)
+        for wrap in (marks.wrap, marks.wrap_controls):
+            found = self._try([wrap(m) for m in self.messages], extra, marks)
             if found and found.text == text:
                 return found
         if any(controls.search(t) for t in written):
@@ -141,9 +142,24 @@ class _Writing:
             return found.generations
         spoken = [m for m in self.messages if m.get("role") == "assistant"]
         if len(found.answers) == len(spoken) and not any(m.get("tool_calls") for m in spoken):
-            return [_with_margins(span, m["content"], found.text)
-                    for span, m in zip(found.answers, spoken, strict=True)]
+            spans = [_with_margins(span, m["content"], found.text) if span[0] >= 0 else
+                     _shortened(span[1], m["content"], found.text)
+                     for span, m in zip(found.answers, spoken, strict=True)]
+            gap = self._gap(spans, found.text)
+            return [(start - len(gap) if found.text.endswith(gap, 0, start) else start, end) for start, end in spans]
         return list(self._added_by_turns(found.text))
+
+    def _gap(self, spans: list[Span], text: str) -> str:
+        """White space between prompt and answer that the model has to write itself (Llama 2: a space)."""
+        first = next((n for n, m in enumerate(self.messages) if m.get("role") == "assistant"), None)
+        if first is None or not spans:
+            return ""
+        try:
+            prompt = self.plain(self.messages[:first], add_generation_prompt=True)
+        except RequestError:                             # a template that takes whole chats only
+            return ""
+        gap = text[len(prompt):spans[0][0]]
+        return gap if text.startswith(prompt) and not gap.strip() else ""
 
     def _added_by_turns(self, text: str) -> Iterator[Span]:
         """What stands between the prompt for an answer and the end of that turn."""
@@ -201,6 +217,14 @@ def _with_margins(span: Span, content: str, text: str) -> Span:
     if after and text.startswith(after, end):
         end += len(after)
     return start, end
+
+
+def _shortened(end: int, content: str, text: str) -> Span:
+    """The end of a content whose beginning (its reasoning) the template dropped: as far back as both agree."""
+    backwards = zip(reversed(content.rstrip()), reversed(text[:end]), strict=False)
+    pairs = takewhile(lambda pair: pair[0] == pair[1], backwards)
+    kept = "".join(char for char, _ in pairs)[::-1].lstrip()
+    return end - len(kept), end
 
 
 def _with_ends(answers: list[Span], text: str, segments: list[Segment], tokenizer: Tokenizer) -> list[Span]:

@@ -55,7 +55,7 @@ def run(source: str, variables: dict[str, Any], now: datetime | None = None) -> 
                 raise CheckpointError(f"the chat template wrote over {MOST_CHARS} characters: it is broken")
     except _MessagesError as error:
         raise RequestError(f"the chat template refuses these messages: {error}") from error
-    except (TemplateError, TypeError, ValueError, KeyError, OverflowError, AttributeError) as error:
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise RequestError(f"the chat template can't use these messages ({type(error).__name__}: {error}); "
                            "check roles and contents, or choose another template") from error
     return "".join(parts)

@@ -32,7 +32,7 @@ def write(codec: Codec) -> bytes:
     if not isinstance(codec, SentencePieceCodec):
         raise CheckpointError("llama2.c's tokenizer.bin holds SentencePiece BPE only, not a byte-level vocabulary")
     named = codec.named
-    if (named.unk_id, named.bos_id, named.eos_ids) != (0, 1, (2,)):
+    if (named.unk_id, named.bos_id, named.eos_ids[:1]) != (0, 1, (2,)):
         raise CheckpointError("llama2.c's tokenizer.bin needs <unk>, <s>, </s> as ids 0, 1, 2; found "
                               f"{named.unk_id}, {named.bos_id}, {named.eos_ids}")
     if not codec.has_dummy_prefix or codec.leading.strip_all:

@@ -7,6 +7,7 @@ renderings must be equal; the marks say which characters are content.
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 Span = tuple[int, int]
@@ -18,53 +19,56 @@ _NONCHARACTERS = [chr(c) for c in range(0xFDD0, 0xFDF0)]
 class Marks:
     """Characters that open and close four kinds of text; `controls` matches special tokens in what people wrote.
 
-    The marks around a content may be cut apart by a template that keeps only a part of it (reasoning models drop what
-    stands before `</think>`); those around each special token within stay with it, so that none passes unseen.
+    An assistant may write markers such as `<think>`, which are ordinary by its vocabulary's own account, but nobody
+    may write special tokens. The marks around a content may be cut apart by a template that keeps only a part of it
+    (some drop what stands before `</think>`); those around each special token stay with it, so none passes unseen.
     """
 
     controls: re.Pattern[str]
+    specials: re.Pattern[str]                            # those that an assistant may not write either
     content: tuple[str, str]
     answer: tuple[str, str]                              # an assistant's content
     generation: tuple[str, str]                          # a {% generation %} block
     control: tuple[str, str]
 
     @classmethod
-    def absent_from(cls, text: str, controls: re.Pattern[str]) -> "Marks | None":
+    def absent_from(cls, text: str, controls: re.Pattern[str], specials: re.Pattern[str]) -> "Marks | None":
         """Marks that the text does not hold; None if it holds nearly all noncharacters."""
         free = [c for c in _NONCHARACTERS if c not in text]
-        return cls(controls, *zip(free[:4], free[4:8], strict=True)) if len(free) >= 8 else None
+        return cls(controls, specials, *zip(free[:4], free[4:8], strict=True)) if len(free) >= 8 else None
 
     @property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """All four kinds."""
         return self.content, self.answer, self.generation, self.control
 
-    def wrap(self, value: Any) -> Any:
-        """Messages, tools or documents with marks around every text and the special tokens in it."""
-        return each_text(value, lambda text: self._around(text, self.content))
-
-    def wrap_message(self, message: dict[str, Any]) -> dict[str, Any]:
-        """A message with marks; its role stays as it is."""
-        out = {key: value if key == "role" else self.wrap(value) for key, value in message.items()}
-        content = message.get("content")
-        if message.get("role") == "assistant" and isinstance(content, str):
-            out["content"] = self._around(content, self.answer)
+    def wrap(self, message: dict[str, Any]) -> dict[str, Any]:
+        """A message with marks around each text and around special tokens in it; its role stays as it is."""
+        answers = message.get("role") == "assistant"
+        pattern = self.specials if answers else self.controls
+        out = self.wrap_controls(message)
+        for key, value in message.items():
+            if key == "content":
+                pair = self.answer if answers and isinstance(value, str) else self.content
+                out[key] = each_text(value, partial(self._around, pair=pair, pattern=pattern))
         return out
 
-    def wrap_controls(self, value: Any) -> Any:
+    def wrap_controls(self, message: dict[str, Any]) -> dict[str, Any]:
         """Marks around special tokens only, for templates that look at how a text begins or how long it is."""
-        return each_text(value, self._mark_controls)
+        pattern = self.specials if message.get("role") == "assistant" else self.controls
+        return {key: value if key == "role" else each_text(value, lambda text: self._each(text, pattern))
+                for key, value in message.items()}
 
-    def _around(self, text: str, pair: tuple[str, str]) -> str:
+    def _around(self, text: str, pair: tuple[str, str], pattern: re.Pattern[str]) -> str:
         """Marks inside the white space at both ends, so that a template may trim; none where there is nothing else."""
         core = text.strip()
         if not core:
             return text
         start = text.index(core)
-        return text[:start] + pair[0] + self._mark_controls(core) + pair[1] + text[start + len(core):]
+        return text[:start] + pair[0] + self._each(core, pattern) + pair[1] + text[start + len(core):]
 
-    def _mark_controls(self, text: str) -> str:
-        return self.controls.sub(lambda m: self.control[0] + m[0] + self.control[1], text)
+    def _each(self, text: str, pattern: re.Pattern[str]) -> str:
+        return pattern.sub(lambda m: self.control[0] + m[0] + self.control[1], text)
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Found:
 
     text: str
     contents: list[Span]                                 # of anybody, with special tokens in them
-    answers: list[Span]
+    answers: list[Span]                                  # of an assistant; start -1 where the template cut it
     generations: list[Span]
 
 
@@ -102,7 +106,7 @@ def texts_in(value: Any) -> Iterator[str]:
 
 
 def find(marked: str, marks: Marks) -> Found:
-    """Take the marks out; one whose partner the template cut away counts for nothing."""
+    """Take the marks out; an end whose beginning the template cut away has the start -1."""
     kind_of = {mark: n for n, pair in enumerate(marks.pairs) for mark in pair}
     closing = {pair[1] for pair in marks.pairs}
     spans: list[list[Span]] = [[], [], [], []]
@@ -115,8 +119,8 @@ def find(marked: str, marks: Marks) -> Found:
             at += len(part)
             continue
         kind = kind_of[part]
-        start = begun[kind]
-        if part in closing and start is not None:
-            spans[kind].append((start, at))
+        if part in closing:
+            spans[kind].append((-1 if begun[kind] is None else begun[kind] or 0, at))
         begun[kind] = None if part in closing else at
-    return Found("".join(text), sorted(spans[0] + spans[1] + spans[3]), sorted(spans[1]), sorted(spans[2]))
+    whole = [span for kind in (0, 1, 3) for span in spans[kind] if span[0] >= 0]
+    return Found("".join(text), sorted(whole), spans[1], spans[2])

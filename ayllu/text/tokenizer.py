@@ -124,12 +124,17 @@ class Tokenizer:
         """
         return [id for _, _, ids in self.segments(text, trusted) for id in ids]
 
-    def segments(self, text: str, trusted: Iterable[Span]) -> list[tuple[int, int, list[int]]]:
-        """(start, end, ids) of each special token and of each stretch of ordinary text between them."""
+    def segments(self, text: str, trusted: Iterable[Span],
+                 markers: Iterable[Span] = ()) -> list[tuple[int, int, list[int]]]:
+        """(start, end, ids) of each special token and of each stretch of ordinary text between them.
+
+        In `markers` spans only those count that the vocabulary itself calls ordinary, such as `<think>`.
+        """
         _check_unicode(text)
         found: list[tuple[int, int, list[int]]] = []
         at = 0
-        for start, end, control in (*self._find_controls(text, trusted), (len(text), len(text), None)):
+        spans = [(a, b, self.control_pattern) for a, b in trusted] + [(a, b, self.marker_pattern) for a, b in markers]
+        for start, end, control in (*self._find_controls(text, spans), (len(text), len(text), None)):
             if start > at:
                 found.append((at, start, self._plain(text[at:start], continues=bool(found))))
             if control:
@@ -186,11 +191,12 @@ class Tokenizer:
                                "remove it, or pass allow_special=True if it is meant")
         return ids
 
-    def _find_controls(self, text: str, trusted: Iterable[Span]) -> Iterable[tuple[int, int, Control]]:
+    def _find_controls(self, text: str, spans: list[tuple[int, int, re.Pattern[str]]]
+                       ) -> Iterable[tuple[int, int, Control]]:
         """Each span is searched by itself, so that nothing around it can swallow a token that lies inside."""
         at = 0
-        for low, high in sorted(trusted):
-            for match in self.control_pattern.finditer(text, low, high):
+        for low, high, pattern in sorted(spans, key=lambda span: span[:2]):
+            for match in pattern.finditer(text, low, high):
                 start, end = match.span()
                 control = self._by_text[match[0]]
                 if control.lstrip:
@@ -207,8 +213,17 @@ class Tokenizer:
     @cached_property
     def control_pattern(self) -> re.Pattern[str]:
         """Matches every special token and marker of the vocabulary in a text."""
-        longest_first = sorted(self._by_text, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+        return _any_of(self._by_text)
+
+    @cached_property
+    def special_pattern(self) -> re.Pattern[str]:
+        """Matches special tokens only, not markers."""
+        return _any_of(c.text for c in self.codec.controls if c.special)
+
+    @cached_property
+    def marker_pattern(self) -> re.Pattern[str]:
+        """Matches markers only."""
+        return _any_of(c.text for c in self.codec.controls if not c.special)
 
 
 class Decoding:
@@ -248,6 +263,10 @@ class Decoding:
             data = data[1:]
         self._at_start = not data and (self._strip_all or not has_space)
         return data
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or r"(?!)")
 
 
 def _check_unicode(text: str) -> None:
