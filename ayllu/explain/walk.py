@@ -93,7 +93,11 @@ class _Run:
         self.config: Any = self.model.config
         self.is_llama = isinstance(self.model, Llama)
         self.file = "model/llama.py" if self.is_llama else "model/transformer.py"
-        self.turns = self.is_llama or self.config.positions == "rope"
+
+    @property
+    def turns(self) -> bool:
+        """Whether positions turn q and k (rotary) instead of being added."""
+        return self.is_llama or self.config.positions == "rope"
 
     def steps(self) -> list[Step]:
         """In the order in which the model computes."""
