@@ -34,7 +34,7 @@ def inside(folder: Path, name: str) -> Path:
 
     Hugging Face's cache keeps links from snapshots/<revision>/ to blobs/ of the same model: these are allowed.
     """
-    if not isinstance(name, str) or not name or "\0" in name or Path(name).name != name or "\\" in name:
+    if not isinstance(name, str) or not name or "\0" in name or Path(name).name != name or name == ".." or "\\" in name:
         raise CheckpointError(f"{folder}: the file name {name!r} leads out of the folder, which no honest checkpoint "
                               "needs: do not use it")
     path = folder / name

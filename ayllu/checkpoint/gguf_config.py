@@ -76,7 +76,8 @@ def config_from_gguf(metadata: dict[str, Any], entries: dict[str, Entry], where:
             rope_theta=decimal(get("rope.freq_base", 10_000.0)), sliding_window=get("attention.sliding_window") or None,
             qkv_bias="layers.0.attention.wq.bias" in entries, out_bias="layers.0.attention.wo.bias" in entries,
             mlp_bias="layers.0.feed_forward.w1.bias" in entries, tie_embeddings="output.weight" not in entries)
-        return base.model_copy(update={"rope_scaling": _scaling_from_gguf(get, base, entries, where)})
+        scaling = _scaling_from_gguf(get, base, entries, where, _exact_scaling(metadata))
+        return base.model_copy(update={"rope_scaling": scaling})
     except KeyError as error:
         raise CheckpointError(f"{where}: tensor {error.args[0]!r} is missing: this file holds no whole "
                               "model") from error
@@ -106,10 +107,11 @@ def _scaling_to_gguf(config: LlamaConfig) -> dict[str, Any]:
     return table
 
 
-def _scaling_from_gguf(get: Any, base: LlamaConfig, entries: dict[str, Entry], where: str) -> RopeScaling | None:
+def _scaling_from_gguf(get: Any, base: LlamaConfig, entries: dict[str, Entry], where: str,
+                       exact: RopeScaling | None) -> RopeScaling | None:
     kind, factor = get("rope.scaling.type", "none"), get("rope.scaling.factor") or get("rope.scale_linear") or 1.0
     if "rope_freqs.weight" in entries:
-        return _llama3_from(entries["rope_freqs.weight"].read().float(), base, where)
+        return _llama3_from(entries["rope_freqs.weight"].read().float(), base, where, exact)
     if kind == "none" or (kind == "linear" and factor == 1.0):
         return None
     if kind == "linear":
@@ -125,12 +127,21 @@ def _scaling_from_gguf(get: Any, base: LlamaConfig, entries: dict[str, Entry], w
         attention_factor=None if attention in (None, 1.0) else decimal(attention) * _paper_factor(decimal(factor)))
 
 
-def _llama3_from(factors: torch.Tensor, base: LlamaConfig, where: str) -> RopeScaling | None:
+def _exact_scaling(metadata: dict[str, Any]) -> RopeScaling | None:
+    """What our own key says: one more guess at what is behind rope_freqs.weight."""
+    try:
+        return LlamaConfig.model_validate_json(metadata.get(EXACT, "{}")).rope_scaling
+    except ValidationError:
+        return None
+
+
+def _llama3_from(factors: torch.Tensor, base: LlamaConfig, where: str, exact: RopeScaling | None) -> RopeScaling | None:
     """The scaling that gives these factors, if it is of Llama 3.1's kind, whose bands are the same in all releases."""
     if torch.equal(factors, torch.ones_like(factors)):
         return None
-    for original in (8192, base.max_context):
-        scaling = RopeScaling(kind="llama3", factor=decimal(factors.max().item()), original_context=original)
+    factor = decimal(factors.max().item())
+    guesses = [RopeScaling(kind="llama3", factor=factor, original_context=n) for n in (8192, base.max_context)]
+    for scaling in [exact, *guesses] if exact is not None else guesses:
         mine = rope_factors(base.model_copy(update={"rope_scaling": scaling}))
         if mine is not None and mine.shape == factors.shape and torch.allclose(mine, factors, rtol=1e-4):
             return scaling

@@ -96,7 +96,7 @@ def _sharded(folder: Path, index: str, read: Any) -> dict[str, Entry]:
     if not isinstance(where, dict) or not where:
         raise CheckpointError(f"{folder / index} has no weight_map: fetch it again")
     shards: dict[str, dict[str, Entry]] = {}
-    for file in dict.fromkeys(where.values()):
+    for file in dict.fromkeys(str(name) if isinstance(name, str) else "" for name in where.values()):
         path = inside(folder, file)
         if not path.is_file():
             raise CheckpointError(f"{path} is missing, which {index} names: the download is incomplete")

@@ -33,6 +33,15 @@ _ROPE_KEYS = {"rope_type", "type", "rope_theta", "factor", "original_max_positio
 
 def config_from_hf(raw: dict[str, Any], where: str = "config.json") -> LlamaConfig:
     """Our config from the content of a config.json; a CheckpointError names what can't be computed."""
+    try:
+        return _read(raw, where)
+    except ValidationError as error:
+        raise CheckpointError(f"{where}: " + "; ".join(_plain(e) for e in error.errors())) from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{where}: a value has the wrong type ({error}): fetch the file again") from error
+
+
+def _read(raw: dict[str, Any], where: str) -> LlamaConfig:
     kind = _model_type(raw, where)
     table = {**_DEFAULTS[kind], **raw}
     _refuse_unknown_mathematics(table, where)
@@ -47,19 +56,16 @@ def config_from_hf(raw: dict[str, Any], where: str = "config.json") -> LlamaConf
     theta, scaling = _rope_from_hf(table, where)
     window, first = _window_from_hf(kind, table, where)
     both_biases = kind == "llama" and bool(table.get("attention_bias"))
-    try:
-        return LlamaConfig(
-            dim=width, n_layers=_number(table, "num_hidden_layers", where), n_heads=heads,
-            n_kv_heads=heads if kv_heads is None else kv_heads, head_dim=head_dim,
-            hidden_dim=_number(table, "intermediate_size", where), vocab_size=_number(table, "vocab_size", where),
-            max_context=table["max_position_embeddings"], norm_eps=table.get("rms_norm_eps", 1e-6),
-            rope_theta=theta, rope_scaling=scaling, qkv_bias=both_biases or kind == "qwen2", out_bias=both_biases,
-            mlp_bias=kind == "llama" and bool(table.get("mlp_bias")),
-            tie_embeddings=bool(table.get("tie_word_embeddings", False)), sliding_window=window,
-            first_sliding_layer=first, attention_dropout=table.get("attention_dropout") or 0.0,
-            residual_dropout=table.get("resid_pdrop") or 0.0, embedding_dropout=table.get("embd_pdrop") or 0.0)
-    except ValidationError as error:
-        raise CheckpointError(f"{where}: " + "; ".join(_plain(e) for e in error.errors())) from error
+    return LlamaConfig(
+        dim=width, n_layers=_number(table, "num_hidden_layers", where), n_heads=heads,
+        n_kv_heads=heads if kv_heads is None else kv_heads, head_dim=head_dim,
+        hidden_dim=_number(table, "intermediate_size", where), vocab_size=_number(table, "vocab_size", where),
+        max_context=table["max_position_embeddings"], norm_eps=table.get("rms_norm_eps", 1e-6),
+        rope_theta=theta, rope_scaling=scaling, qkv_bias=both_biases or kind == "qwen2", out_bias=both_biases,
+        mlp_bias=kind == "llama" and bool(table.get("mlp_bias")),
+        tie_embeddings=bool(table.get("tie_word_embeddings", False)), sliding_window=window,
+        first_sliding_layer=first, attention_dropout=table.get("attention_dropout") or 0.0,
+        residual_dropout=table.get("resid_pdrop") or 0.0, embedding_dropout=table.get("embd_pdrop") or 0.0)
 
 
 def config_to_hf(config: LlamaConfig) -> dict[str, Any]:
@@ -90,11 +96,12 @@ def _model_type(raw: dict[str, Any], where: str) -> str:
     kind = raw.get("model_type")
     if kind is None:
         named = raw.get("architectures") or []
+        named = named if isinstance(named, list) else []
         kind = next((k for k, name in _ARCHITECTURES.items() if name in named), None)
-    if kind not in _DEFAULTS:
+    if not isinstance(kind, str) or kind not in _DEFAULTS:
         raise CheckpointError(f"{where}: model_type {kind!r} is not computed by Ayllu, which knows llama, mistral and "
                               "qwen2 (Llama 1-3.2, Code Llama, TinyLlama, SmolLM, Yi and relatives are llama)")
-    return str(kind)
+    return kind
 
 
 def _refuse_unknown_mathematics(table: dict[str, Any], where: str) -> None:
@@ -124,7 +131,7 @@ def _window_from_hf(kind: str, table: dict[str, Any], where: str) -> tuple[int |
         return window, 0
     layers = _number(table, "num_hidden_layers", where)
     types = table.get("layer_types")
-    if types is None:
+    if not isinstance(types, list):
         return window, int(table.get("max_window_layers", 28))
     slides = [t == "sliding_attention" for t in types]
     first = slides.index(True) if True in slides else layers
@@ -173,10 +180,7 @@ def _scaling_from_hf(kind: str, rope: dict[str, Any], table: dict[str, Any], whe
     fields |= {key: rope[key] for key in wanted.get(kind, ()) if rope.get(key) is not None}
     if kind == "yarn":
         fields["attention_factor"] = _yarn_attention(rope, float(factor))
-    try:
-        return RopeScaling(**fields)
-    except ValidationError as error:
-        raise CheckpointError(f"{where}: RoPE: " + "; ".join(_plain(e) for e in error.errors())) from error
+    return RopeScaling(**fields)
 
 
 def _yarn_attention(rope: dict[str, Any], factor: float) -> float | None:

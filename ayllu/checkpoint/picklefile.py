@@ -45,7 +45,8 @@ def load_safely(path: Path) -> dict[str, Any]:
                 "take the safetensors version of these weights, or convert it in a sandbox with the program that "
                 "wrote it"
             ) from error
-        raise CheckpointError(f"{path}: torch can't read it ({str(error).splitlines()[0][:200]}): {AGAIN}") from error
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise CheckpointError(f"{path}: torch can't read it ({reason}): {AGAIN}") from error
     for key in ("model", "state_dict"):                  # some files wrap the table once
         if isinstance(table, dict) and isinstance(table.get(key), dict):
             table = table[key]
