@@ -54,7 +54,7 @@ def test_a_missing_core_package_is_a_problem(monkeypatch, capsys):
     real = importlib.metadata.version
 
     def version(name: str) -> str:
-        if name in ("safetensors", "tensorboard"):
+        if name in ("safetensors", "huggingface_hub"):
             raise importlib.metadata.PackageNotFoundError(name)
         return real(name)
 
@@ -63,8 +63,8 @@ def test_a_missing_core_package_is_a_problem(monkeypatch, capsys):
     assert checks["packages"].status == "problem"
     assert "safetensors" in checks["packages"].found
     assert str(checks["packages"].fix).startswith("pip install 'safetensors")
-    assert checks["extra train"].status == "note"
-    assert checks["extra train"].fix == "pip install 'ayllu[train]'"
+    assert checks["extra download"].status == "note"
+    assert checks["extra download"].fix == "pip install 'ayllu[download]'"
     assert run(["doctor"]) == 1
     assert "can't be used here yet" in capsys.readouterr().out
 

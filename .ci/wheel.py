@@ -1,0 +1,42 @@
+"""Check what a wheel or a source archive of Ayllu holds, and print its size: python .ci/wheel.py FILE..."""
+
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+MODEL = "ayllu/weights/ayllu-mini/"
+NEEDED = {
+    ".whl": ("ayllu/__init__.py", "ayllu/py.typed", "ayllu/cli/table.py", MODEL + "model.gguf",
+             MODEL + "tokenizer.model", MODEL + "README.md"),
+    ".gz": ("ayllu/__init__.py", "ayllu/py.typed", MODEL + "model.gguf", "README.md", "README.zh-CN.md", "LICENSE",
+            "constraints.txt", "recipes/mini.toml", "tests/test_architecture.py", "docs/architecture.md"),
+}
+MOST_BYTES = 40 * 1000**2                                # what the bundled weights may take
+
+
+def names_of(archive: Path) -> dict[str, int]:
+    """Bytes by name; a source archive's top folder is left out of the names."""
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            return {info.filename: info.file_size for info in wheel.infolist()}
+    with tarfile.open(archive) as source:
+        return {member.name.partition("/")[2]: member.size for member in source if member.isfile()}
+
+
+def faults_of(archive: Path) -> list[str]:
+    names = names_of(archive)
+    faults = [f"lacks {name}" for name in NEEDED[archive.suffix] if name not in names]
+    if archive.suffix == ".whl":
+        faults += [f"holds {name}" for name in names if not name.startswith(("ayllu/", "ayllu-"))]
+    faults += [f"holds {name}" for name in names if name.endswith((".pyc", ".safetensors")) or "__pycache__" in name]
+    weights = sum(size for name, size in names.items() if name.startswith("ayllu/weights/"))
+    if weights > MOST_BYTES:
+        faults.append(f"holds {weights:,} bytes of weights, the most is {MOST_BYTES:,}")
+    print(f"{archive.name}: {archive.stat().st_size:,} bytes, {len(names)} files, {weights:,} bytes of weights")
+    return [f"{archive.name} {fault}" for fault in faults]
+
+
+if __name__ == "__main__":
+    found = [fault for name in sys.argv[1:] for fault in faults_of(Path(name))]
+    sys.exit("\n".join(found))
