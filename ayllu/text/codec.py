@@ -69,6 +69,10 @@ class Codec(Protocol):
         """Ids of ordinary text; `continues` where a special token stands before it."""
         ...
 
+    def encode_rest(self, text: str) -> list[int]:
+        """Ids of ordinary text that goes on in the middle of a word: no space is put before it."""
+        ...
+
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of many whole texts."""
         ...

@@ -40,6 +40,10 @@ class HfCodec:
             text = _with_prefix(text)
         return self._backend.encode(text, add_special_tokens=False).ids
 
+    def encode_rest(self, text: str) -> list[int]:
+        """Ids of a text that goes on in the middle of a word."""
+        return self.encode(text, continues=True)
+
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of many whole texts."""
         if self._prefix_first:

@@ -39,16 +39,17 @@ class SentencePieceCodec:
         self.added = sorted(added or [], key=lambda c: c.id)
         self.prefix_each_segment = prefix_each_segment
         self._spm = _processor(model)
-        self.trainer, self.normalizer = spm_proto.read_settings(model)
+        settings = spm_proto.read_settings(model)
+        self.trainer, self.normalizer = settings.trainer, settings.normalizer
         self._n_pieces = self._spm.get_piece_size()
         self.size = max([self._n_pieces, *(c.id + 1 for c in self.added)])
         self._added_text = {c.id: c.text for c in self.added}
         self._added_id = {c.text: c.id for c in self.added}
         self._byte_pieces = bool(self.trainer.get(spm_proto.BYTE_FALLBACK, False))
-        self._types = self._read_types()
+        self._types = self._read_types(settings.user_defined)
         self.controls = self._find_controls()
         eos = (i for i in (self._spm.eos_id(), *turn_ends(self.controls)) if i >= 0)
-        self.named = Named(bos_id=_id(self._spm.bos_id()), eos_ids=tuple(eos), pad_id=_id(self._spm.pad_id()),
+        self.named = Named(bos_id=_id(self._spm.bos_id()), eos_ids=tuple(eos), pad_id=self._find_pad(),
                            unk_id=_id(self._spm.unk_id()), add_bos=self._spm.bos_id() >= 0)
         no_space = bool(self.normalizer.get(spm_proto.REMOVE_EXTRA_WHITESPACES, True))
         self.leading = Leading(strip=self.has_dummy_prefix or no_space, strip_all=no_space)
@@ -63,6 +64,10 @@ class SentencePieceCodec:
         if continues and self.has_dummy_prefix and not self.prefix_each_segment:
             return self._without_prefix.encode(text)
         return self._spm.encode(text)
+
+    def encode_rest(self, text: str) -> list[int]:
+        """Ids of a text that goes on in the middle of a word: no dummy prefix."""
+        return (self._without_prefix if self.has_dummy_prefix else self._spm).encode(text)
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Ids of many whole texts."""
@@ -137,7 +142,7 @@ class SentencePieceCodec:
     def _without_prefix(self) -> SentencePieceProcessor:
         return _processor(spm_proto.with_dummy_prefix(self.model, False))
 
-    def _read_types(self) -> list[PieceType]:
+    def _read_types(self, user_defined: list[int]) -> list[PieceType]:
         ids = list(range(self._n_pieces))
         types = [PieceType.NORMAL] * len(ids)
         tests = ((self._spm.is_byte, PieceType.BYTE), (self._spm.is_control, PieceType.CONTROL),
@@ -146,11 +151,23 @@ class SentencePieceCodec:
             for i, yes in zip(ids, test(ids), strict=True):
                 if yes:
                     types[i] = kind
+        for i in user_defined:
+            types[i] = PieceType.USER_DEFINED
         return types
 
+    def _is_control(self, id: int, kind: PieceType) -> bool:
+        """User-defined pieces are matched in any text: those that look like markers must not be."""
+        return kind in (PieceType.CONTROL, PieceType.UNKNOWN) or (
+            kind == PieceType.USER_DEFINED and looks_like_markup(self._spm.id_to_piece(id)))
+
+    def _find_pad(self) -> int | None:
+        """The model's own padding, or a control piece of that name, as in those that Ayllu trains."""
+        named = (c.id for c in self.controls if c.text == "<pad>" and c.special)
+        return next(named, None) if self._spm.pad_id() < 0 else self._spm.pad_id()
+
     def _find_controls(self) -> list[Control]:
-        found = [Control(i, self._spm.id_to_piece(i)) for i, kind in enumerate(self._types)
-                 if kind in (PieceType.CONTROL, PieceType.UNKNOWN) and i not in self._added_text]
+        found = [Control(i, self._spm.id_to_piece(i), special=kind != PieceType.USER_DEFINED)
+                 for i, kind in enumerate(self._types) if i not in self._added_text and self._is_control(i, kind)]
         return [*found, *(c for c in self.added if c.special or looks_like_markup(c.text))]
 
 

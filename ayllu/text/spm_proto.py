@@ -62,16 +62,32 @@ class SpmModel:
         return b"".join(pieces) + _pack(TRAINER, _message(self.trainer)) + _pack(NORMALIZER, _message(self.normalizer))
 
 
-def read_settings(data: bytes) -> tuple[dict[int, Value], dict[int, Value]]:
-    """The trainer's and the normalizer's settings; the pieces are skipped, so this is fast."""
-    trainer: dict[int, Value] = {}
-    normalizer: dict[int, Value] = {}
+@dataclass
+class Settings:
+    """What a ModelProto says beside its pieces, by field number, and what only the proto tells about pieces."""
+
+    trainer: dict[int, Value] = field(default_factory=dict)
+    normalizer: dict[int, Value] = field(default_factory=dict)
+    user_defined: list[int] = field(default_factory=list)    # ids; the Python interface calls these normal
+
+
+def read_settings(data: bytes) -> Settings:
+    """One quick pass: pieces are not parsed, except those whose last two bytes say that they are user-defined."""
+    found = Settings()
+    ending = bytes([3 << 3 | VARINT, PieceType.USER_DEFINED])    # a piece's type is its last field
+    id = 0
     for number, value in _fields(data):
-        if number == TRAINER and isinstance(value, bytes):
-            trainer.update(_fields(value))
-        elif number == NORMALIZER and isinstance(value, bytes):
-            normalizer.update(_fields(value))
-    return trainer, normalizer
+        if not isinstance(value, bytes):
+            continue
+        if number == PIECES:
+            if value.endswith(ending) and dict(_fields(value)).get(3) == PieceType.USER_DEFINED:
+                found.user_defined.append(id)
+            id += 1
+        elif number == TRAINER:
+            found.trainer.update(_fields(value))
+        elif number == NORMALIZER:
+            found.normalizer.update(_fields(value))
+    return found
 
 
 def with_dummy_prefix(data: bytes, wanted: bool) -> bytes:

@@ -184,8 +184,8 @@ class Tokenizer:
         """The vocabulary can spell a special token from letters: cut each one after its first letter."""
         cuts = [m.start() + 1 for m in self.control_pattern.finditer(text)]
         parts = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-        ids = [id for n, part in enumerate(parts) if part
-               for id in self.codec.encode(part, continues=continues or n > 0)]
+        ids = self.codec.encode(parts[0], continues=continues)
+        ids += [id for part in parts[1:] for id in self.codec.encode_rest(part)]
         if not self._forbidden.isdisjoint(ids):
             raise RequestError("the text spells a special token that this tokenizer can't write as ordinary text; "
                                "remove it, or pass allow_special=True if it is meant")

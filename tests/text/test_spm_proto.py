@@ -29,7 +29,8 @@ def test_what_we_write_they_read():
 
 def test_what_they_write_we_read():
     message = parse(kinds.model_file())
-    trainer, normalizer = spm_proto.read_settings(kinds.model_file())
+    settings = spm_proto.read_settings(kinds.model_file())
+    trainer, normalizer = settings.trainer, settings.normalizer
     assert (trainer[spm_proto.VOCAB_SIZE], trainer[spm_proto.PAD_ID]) == (message.trainer_spec.vocab_size, -1)
     assert trainer[spm_proto.UNK_SURFACE] == message.trainer_spec.unk_surface.encode()
     assert normalizer[spm_proto.NORMALIZER_NAME] == b"identity"
