@@ -1,14 +1,13 @@
 """`ayllu generate` continues a text; `ayllu next` shows what may come next, with probabilities."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ayllu import files
 from ayllu.cli import sampling as flags
-from ayllu.cli.output import Json, print_json
-from ayllu.files import write_json, write_text
+from ayllu.cli.output import Json, print_json, write_text
 from ayllu.log import say
 
 if TYPE_CHECKING:
@@ -82,11 +81,10 @@ def next_token(
 
 def _stream(llm: "LLM", prompt: str, options: dict[str, Any]) -> "Result":
     stream = llm.stream(prompt, **options)
-    sys.stdout.write(prompt)
+    write_text(prompt)
     for piece in stream:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    sys.stdout.write("\n")
+        write_text(piece)
+    write_text("\n")
     assert stream.result is not None
     return stream.result
 
@@ -94,7 +92,7 @@ def _stream(llm: "LLM", prompt: str, options: dict[str, Any]) -> "Result":
 def _print_all(prompt: str, results: "list[Result]") -> None:
     for number, result in enumerate(results, 1):
         score = "" if result.score is None else f" (score {result.score:.3f})"
-        typer.echo(f"[{number}]{score} {prompt}{result.text}")
+        write_text(f"[{number}]{score} {prompt}{result.text}\n")
 
 
 def _record(result: "Result") -> dict[str, Any]:
@@ -105,9 +103,9 @@ def _record(result: "Result") -> dict[str, Any]:
 
 def _write(out: Path, record: dict[str, Any], texts: list[str]) -> None:
     if out.suffix == ".json":
-        write_json(out, record)
+        files.write_json(out, record)
     else:
-        write_text(out, "\n---\n".join(texts) + "\n")
+        files.write_text(out, "\n---\n".join(texts) + "\n")
     say(f"written to {out}")
 
 

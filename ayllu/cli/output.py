@@ -20,6 +20,14 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
+def write_text(text: str) -> None:
+    """Write a model's text to stdout at once. A terminal gets no control characters: they could command it."""
+    if sys.stdout.isatty():
+        text = "".join(c for c in text if c in "\n\t" or not (c < " " or "\x7f" <= c < "\xa0"))
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def human_bytes(n: float) -> str:
     """Bytes for people, in powers of 1024: 13476831232 -> '12.6 GiB'."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
