@@ -39,7 +39,11 @@ def _find(name: str) -> tuple[Any, dict[str, Any]]:
     if name.lower() in PRESETS and not Path(name).exists():
         return preset(name), {"format": "published shape, no weights"}
     from ayllu.checkpoint.load import open_checkpoint
+    from ayllu.checkpoint.transformer import is_transformer, open_transformer
     from ayllu.explain.describe import describe_checkpoint
+    if is_transformer(name):
+        baseline = open_transformer(name)
+        return baseline.config, describe_checkpoint(baseline)
     try:
         source = open_checkpoint(name)
     except CheckpointError as error:

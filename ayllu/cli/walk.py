@@ -28,11 +28,10 @@ def walk(
 
     Every step is computed a second time, slowly; exit code 1 says that one of them disagrees.
     """
-    from ayllu.checkpoint.load import load_checkpoint
     from ayllu.explain.walk import walk as walk_through
-    checkpoint = load_checkpoint(model, dtype=dtype)
-    numbers, pieces, vocabulary = _read(text, ids, checkpoint.tokenizer)
-    done = walk_through(checkpoint.model, numbers, pieces, vocabulary, layer=layer, top=top)
+    network, tokenizer = _load(model, dtype)
+    numbers, pieces, vocabulary = _read(text, ids, tokenizer)
+    done = walk_through(network, numbers, pieces, vocabulary, layer=layer, top=top)
     if out is not None:
         from ayllu.explain.page import page
         from ayllu.files import write_text
@@ -48,6 +47,17 @@ def walk(
         show(done, Console(file=sys.stdout, highlight=False, width=None if is_terminal() else 120), zh)
     if not done.agrees:
         raise AylluError("a step differs from its slow computation: see the step marked ✗")
+
+
+def _load(name: str, dtype: str) -> tuple[Any, Any]:
+    """A Llama from any checkpoint, or an original Transformer that Ayllu trained; with its tokenizer."""
+    from ayllu.checkpoint.load import load_checkpoint
+    from ayllu.checkpoint.transformer import is_transformer, open_transformer
+    if is_transformer(name):
+        baseline = open_transformer(name)
+        return baseline.build(dtype), baseline.open_tokenizer()
+    checkpoint = load_checkpoint(name, dtype=dtype)
+    return checkpoint.model, checkpoint.tokenizer
 
 
 def _read(text: str, ids: str | None, tokenizer: Any) -> tuple[list[int], list[str], Any]:

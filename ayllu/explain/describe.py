@@ -7,6 +7,7 @@ from ayllu.model.config import LlamaConfig, TransformerConfig
 
 if TYPE_CHECKING:
     from ayllu.checkpoint.source import OpenCheckpoint
+    from ayllu.checkpoint.transformer import OpenTransformer
 
 
 def describe_shape(config: LlamaConfig | TransformerConfig, context: int, batch: int, dtype: str) -> dict[str, Any]:
@@ -28,17 +29,18 @@ def describe_shape(config: LlamaConfig | TransformerConfig, context: int, batch:
     return facts
 
 
-def describe_checkpoint(source: "OpenCheckpoint") -> dict[str, Any]:
+def describe_checkpoint(source: "OpenCheckpoint | OpenTransformer") -> dict[str, Any]:
     """What a checkpoint brings beside its config; None stands for what it doesn't have."""
     tokenizer = source.open_tokenizer()
+    licence, template = source.licence, source.chat_template
     return {
         "path": str(source.path),
         "format": source.format,
         "stored_as": sorted({entry.stored_as for entry in source.entries.values()}),
-        "licence": source.licence.model_dump() if source.licence else None,
+        "licence": licence.model_dump() if licence else None,
         "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "bos_id": tokenizer.bos_id,
                       "eos_ids": list(tokenizer.eos_ids), "fingerprint": tokenizer.fingerprint} if tokenizer else None,
-        "chat_template": source.chat_template,
+        "chat_template": template,
     }
 
 

@@ -284,7 +284,7 @@ class _Run:
         outputs = [self.out(f"layers.{i}") for i in range(self.config.n_layers)]
         rms = torch.stack([y.double().square().mean(-1).sqrt() for y in outputs])            # (L, T)
         following = [self.into(f"layers.{i + 1}") for i in range(self.config.n_layers - 1)]
-        return self.step("layers", "x = layer₍L₎(… layer₍₁₎(x))",
+        return self.step("layers", "x = layer_L(… layer_1(x))",
                          self.line("for layer, attend in zip", "def trunk"), [Value("rms(x)", "L T", rms)],
                          outputs, [*following, outputs[-1]], of_layer=False)
 
@@ -293,7 +293,7 @@ class _Run:
         last = f"layers.{self.config.n_layers - 1}"
         h = self.out("norm" if "norm" in self.record.outputs else last)[-1].double()
         head = self.model.tok_embeddings if self.config.tie_embeddings else self.model.output
-        return self.step("logits", "l = h·Wᵀ, at the last token", self.line("self.output(h)", "def logits"),
+        return self.step("logits", "l = h_T·Wᵀ", self.line("self.output(h)", "def logits"),
                          [Value("l", "V", logits)], [head.weight.double() @ h], [logits], of_layer=False)
 
     def distribution(self) -> Step:
