@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ayllu.checkpoint.licence import own_licence
 from ayllu.checkpoint.rope_layout import to_half_split, to_interleaved, turned_heads
-from ayllu.checkpoint.sidecar import fitting_tokenizer, template_beside, tokenizer_files
+from ayllu.checkpoint.sidecar import fitting_tokenizer, generation_beside, template_beside, tokenizer_files
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, expected_shapes, fit_entries
 from ayllu.errors import CheckpointError
 from ayllu.model.config import LlamaConfig
@@ -59,7 +59,7 @@ def open_llama2c(path: Path) -> OpenCheckpoint:
     return OpenCheckpoint(
         path=path, format="llama2c", config=config, entries=fit_entries(entries, config, path),
         open_tokenizer=lambda: tokenizer, tokenizer_files=tokenizer_files(folder) if tokenizer else (),
-        chat_template=template_beside(folder), licence=licence, licence_texts=texts)
+        generation=generation_beside(folder), chat_template=template_beside(folder), licence=licence, licence_texts=texts)
 
 
 def write_llama2c(path: Path, source: OpenCheckpoint) -> None:

@@ -12,13 +12,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ayllu.checkpoint.folder import inside, read_json, read_json_if_there
-from ayllu.checkpoint.generation import generation_from_hf, generation_to_hf
+from ayllu.checkpoint.folder import inside, read_json
 from ayllu.checkpoint.licence import licence_of
 from ayllu.checkpoint.own_config import FILE, read_own, refined
 from ayllu.checkpoint.picklefile import read_pickle
 from ayllu.checkpoint.rope_layout import to_half_split, to_interleaved, turned_heads
-from ayllu.checkpoint.sidecar import open_tokenizer, template_beside, tokenizer_files
+from ayllu.checkpoint.sidecar import generation_beside, open_tokenizer, template_beside, tokenizer_files
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, fit_entries, natural_dtype
 from ayllu.errors import CheckpointError
 from ayllu.model.config import LlamaConfig, RopeScaling
@@ -41,11 +40,10 @@ def open_meta(folder: Path) -> OpenCheckpoint:
     entries = {name: _merged(name, [s.get(name) for s in shards], config, folder)
                for name in shards[0] if name != "rope.freqs"}
     licence, texts = licence_of(folder)
-    generation = read_json_if_there(folder, "generation_config.json")
     return OpenCheckpoint(
         path=folder, format="meta", config=config, entries=fit_entries(entries, config, folder),
         open_tokenizer=lambda: open_tokenizer(folder), tokenizer_files=tokenizer_files(folder),
-        generation=generation_from_hf(generation, {}, str(folder)), chat_template=template_beside(folder),
+        generation=generation_beside(folder), chat_template=template_beside(folder),
         licence=licence, licence_texts=texts)
 
 
@@ -64,8 +62,6 @@ def write_meta(folder: Path, source: OpenCheckpoint, dtype: torch.dtype | None =
     torch.save(tensors, folder / "consolidated.00.pth")
     _dump(folder / "params.json", params)
     _dump(folder / FILE, json.loads(config.model_dump_json()))
-    if generation_to_hf(source.generation):
-        _dump(folder / "generation_config.json", generation_to_hf(source.generation))
 
 
 def config_from_meta(params: dict[str, Any], shards: list[dict[str, Entry]], where: str) -> LlamaConfig:

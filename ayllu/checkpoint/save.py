@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import nn
 
-from ayllu.checkpoint.generation import GenerationDefaults
+from ayllu.checkpoint.generation import GenerationDefaults, generation_to_hf
 from ayllu.checkpoint.gguf import GgufType, write_gguf
 from ayllu.checkpoint.hf import write_hf
 from ayllu.checkpoint.licence import Licence, write_licence
@@ -23,7 +23,7 @@ from ayllu.checkpoint.safefile import NAMES
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, fit_entries
 from ayllu.device import pick_dtype
 from ayllu.errors import CheckpointError, ConfigError
-from ayllu.files import atomic_folder, atomic_path
+from ayllu.files import atomic_folder, atomic_path, write_json
 from ayllu.model.llama import Llama
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ Format = Literal["hf", "meta", "llama2c", "gguf"]
 FORMATS: tuple[str, ...] = get_args(Format)
 GGUF_FILE, LLAMA2C_FILE = "model.gguf", "model.bin"
 _GGUF_NAMES: dict[torch.dtype, GgufType] = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-_GENERATED = ("config.json", "generation_config.json", "chat_template.jinja")
 Check = Callable[[Path], None]
 
 
@@ -117,6 +116,8 @@ def _write_folder(folder: Path, source: OpenCheckpoint, to: Format, dtype: str |
             write_gguf(folder / GGUF_FILE, source, _gguf_type(stored), name=name)
     if source.chat_template is not None and to != "gguf" and "chat_template.jinja" not in copied:
         (folder / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
+    if to in ("meta", "llama2c") and generation_to_hf(source.generation):
+        write_json(folder / "generation_config.json", generation_to_hf(source.generation))
     if to != "hf":                                       # write_hf did it
         write_licence(folder, source.licence, source.licence_texts)
     write_manifest(folder, Manifest(format=to, source_format=source.format, source=source.path.name, dtype=stored,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ayllu.checkpoint.folder import inside, read_json_if_there
+from ayllu.checkpoint.generation import GenerationDefaults, generation_from_hf
 from ayllu.log import warn
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ def fitting_tokenizer(folder: Path, vocab_size: int) -> "Tokenizer | None":
              "model and is not used")
         return None
     return tokenizer
+
+
+def generation_beside(folder: Path) -> GenerationDefaults:
+    """What generation_config.json says; nothing where there is none."""
+    return generation_from_hf(read_json_if_there(folder, "generation_config.json"), {}, str(folder))
 
 
 def template_beside(folder: Path) -> str | None:
