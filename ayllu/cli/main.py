@@ -124,10 +124,20 @@ def run(words: list[str], debug: bool = False) -> int:
         return _report(error, _usage_text(error), 2, as_json, debug)
     except AylluError as error:
         return _report(error, str(error), error.exit_code, as_json, debug)
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, FileExistsError) as error:
+        return _report(error, f"{error.filename}: {error.strerror}", 2, as_json, debug)
     except Exception as error:                           # the last line of defence: a person reads one line, not fifty
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        hint = "" if debug else "\nthis is a fault in ayllu; run again with --debug for the traceback"
-        return _report(error, text + hint, 1, as_json, debug)
+        return _report(error, _unexpected(error, debug), 1, as_json, debug)
+
+
+def _unexpected(error: Exception, debug: bool) -> str:
+    """The machine's limits in plain words; anything else is our fault, and the traceback helps to mend it."""
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":     # or torch's own
+        return f"out of memory ({text}); `ayllu doctor` shows which sizes fit, --dtype bfloat16 halves most of them"
+    if isinstance(error, OSError):
+        return text
+    return text if debug else f"{text}\nthis is a fault in ayllu; run again with --debug for the traceback"
 
 
 def _report(error: BaseException, text: str, code: int, as_json: bool, debug: bool) -> int:

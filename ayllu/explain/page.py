@@ -8,7 +8,7 @@ from torch import Tensor
 from ayllu.explain.page_style import PAGE as SHELL
 from ayllu.explain.page_style import SCRIPT, STYLE
 from ayllu.explain.walk import Step, Value, Walk
-from ayllu.explain.words import PAGE, STEPS
+from ayllu.explain.words import PAGE, STEPS, readable
 
 COLUMNS = 10                                             # features shown of a wide vector
 HEADS = 16                                               # attention maps shown
@@ -36,9 +36,7 @@ def _chips(walk: Walk) -> str:
 
 
 def _piece(piece: str) -> str:
-    """A piece as people can read it: spaces and line ends shown."""
-    shown = piece.replace("▁", "·").replace(" ", "·").replace("\n", "⏎")
-    return escape(shown) or "∅"
+    return escape(readable(piece))
 
 
 def _step(walk: Walk, step: Step, number: int) -> str:
@@ -119,7 +117,7 @@ def _map(walk: Walk, head: int, weights: Tensor) -> str:
     squares = []
     for t, row in enumerate(weights.tolist()):
         for s, weight in enumerate(row[:t + 1]):
-            title = f"{walk.pieces[t]} → {walk.pieces[s]}: {weight:.3f}"
+            title = f"{readable(walk.pieces[t])} → {readable(walk.pieces[s])}: {weight:.3f}"
             squares.append(f'<rect data-t="{t}" x="{s}" y="{t}" width="1" height="1" style="--a:{weight:.3f}">'
                            f'<title>{escape(title)}</title></rect>')
     caption = _both(*(text.format(head) for text in PAGE["head"]))

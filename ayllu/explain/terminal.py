@@ -7,7 +7,7 @@ from rich.text import Text
 from torch import Tensor
 
 from ayllu.explain.walk import Step, Value, Walk
-from ayllu.explain.words import PAGE, STEPS
+from ayllu.explain.words import PAGE, STEPS, readable
 
 COLUMNS = 8                                              # features shown of a wide vector
 HEADS = 4                                                # attention maps shown
@@ -53,7 +53,7 @@ def _table(rows: Tensor, labels: tuple[str, ...], console: Console) -> None:
     for _ in range(shown.shape[1]):
         table.add_column(justify="right", no_wrap=True)
     for label, row in zip(labels, shown.tolist(), strict=True):
-        table.add_row(Text("   " + _piece(label)), *(_cell(x, largest) for x in row))
+        table.add_row(Text("   " + readable(label)), *(_cell(x, largest) for x in row))
     console.print(table)
 
 
@@ -70,15 +70,15 @@ def _maps(walk: Walk, value: Value, console: Console, word: int) -> None:
     table = Table.grid(padding=(0, 3))
     table.add_row("  ", *(Text(PAGE["head"][word].format(head), style="dim") for head in range(heads)))
     for t, piece in enumerate(walk.pieces):
-        rows = [value.tensor[head, t].tolist() for head in range(heads)]
-        table.add_row(Text("   " + _piece(piece)), *("".join(SHADES[min(int(w * 5), 4)] * 2 for w in r) for r in rows))
+        rows = ("".join(SHADES[min(int(w * 5), 4)] * 2 for w in value.tensor[head, t].tolist()) for head in range(heads))
+        table.add_row(Text("   " + readable(piece)), *rows)
     console.print(table)
 
 
 def _ids(walk: Walk, console: Console) -> None:
     table = Table.grid(padding=(0, 2))
     for t, (number, piece) in enumerate(zip(walk.ids, walk.pieces, strict=True)):
-        table.add_row(Text(f"   {t}", style="dim"), Text(_piece(piece)), Text(str(number)))
+        table.add_row(Text(f"   {t}", style="dim"), Text(readable(piece)), Text(str(number)))
     console.print(table)
 
 
@@ -87,7 +87,7 @@ def _bars(walk: Walk, console: Console) -> None:
     table = Table.grid(padding=(0, 1))
     for number, piece, p in walk.top:
         bar = Text("█" * max(1, round(30 * p / best)), style="yellow")
-        table.add_row(Text("   " + _piece(piece)), Text(f"{p:7.2%}"), bar, Text(str(number), style="dim"))
+        table.add_row(Text("   " + readable(piece)), Text(f"{p:7.2%}"), bar, Text(str(number), style="dim"))
     console.print(table)
 
 
@@ -96,7 +96,3 @@ def _check(step: Step, console: Console, word: int) -> None:
         mark, style = ("✓", "green") if step.agrees else ("✗", "bold red")
         verdict = PAGE["agrees" if step.agrees else "differs"][word]
         console.print(Text(f"   {mark} {verdict}, {PAGE['difference'][word]} {step.difference:.1e}", style=style))
-
-
-def _piece(piece: str) -> str:
-    return piece.replace("▁", "·").replace(" ", "·").replace("\n", "⏎") or "∅"

@@ -3,6 +3,12 @@
 from typing import NamedTuple
 
 
+def readable(piece: str) -> str:
+    """A piece as people can read it: spaces and line ends shown, control characters spelled out."""
+    shown = piece.replace("▁", "·").replace(" ", "·").replace("\n", "⏎")
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown) or "∅"
+
+
 class Words(NamedTuple):
     """A title and one or two sentences, in both languages."""
 

@@ -46,14 +46,15 @@ def test_every_row_leads_to_a_function_with_a_help_page(name: str, row: Row):
 
 
 def test_help_is_fast_and_imports_no_torch():
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        result = ayllu("--help")
-        times.append(time.perf_counter() - start)
+    result = ayllu("--help")
     assert result.returncode == 0
     assert all(name in result.stdout for name in COMMANDS)
-    assert min(times) < 0.3, times                       # the smallest: other processes share this machine
+    times: list[float] = []
+    while min(times, default=1.0) >= 0.3 and len(times) < 20:                # other processes share this machine
+        start = time.perf_counter()
+        ayllu("--help")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 0.3, times
     code = ("import sys; from ayllu.cli.main import run; run(['--help']); "
             "print({'torch', 'numpy', 'rich', 'ayllu.cli.generate'} & set(sys.modules))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
@@ -82,7 +83,9 @@ def test_usage_error_as_json_is_the_last_line():
 
 
 @pytest.mark.parametrize(("error", "code"), [(CheckpointError("bad file x"), 2), (TrainingDiverged("step 3"), 1),
-                                             (ValueError("oh"), 1), (KeyboardInterrupt(), 130)])
+                                             (ValueError("oh"), 1), (KeyboardInterrupt(), 130),
+                                             (MemoryError(), 1), (OSError(28, "No space left on device"), 1),
+                                             (PermissionError(13, "Permission denied", "/x"), 2)])
 def test_errors_become_exit_codes(error: BaseException, code: int, monkeypatch, capsys):
     def probe() -> None:
         raise error
@@ -91,7 +94,8 @@ def test_errors_become_exit_codes(error: BaseException, code: int, monkeypatch, 
     out, err = capsys.readouterr()
     assert out == ""
     assert "Traceback" not in err
-    assert str(error) in err
+    assert ("fault in ayllu" in err) == isinstance(error, ValueError)
+    assert (error.filename if isinstance(error, PermissionError) else str(error)) in err
 
 
 def test_json_error_object(monkeypatch, capsys):

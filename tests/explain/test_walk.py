@@ -14,7 +14,7 @@ from ayllu.explain.record import record, slow_attention
 from ayllu.explain.source import find_line
 from ayllu.explain.walk import walk
 from ayllu.explain.walk_json import as_table
-from ayllu.explain.words import STEPS
+from ayllu.explain.words import STEPS, readable
 from ayllu.model import llama as llama_module
 from ayllu.model.config import LlamaConfig, RopeScaling, TransformerConfig
 from ayllu.model.llama import Llama
@@ -170,6 +170,12 @@ def test_the_page_is_one_safe_file(name: str):
     assert text.count('lang="zh"') == text.count('lang="en"') - 2            # <html> and <body>
     assert text.count("<section") == text.count("</section>") == len(walk(model_of(name), IDS, PIECES).steps)
     assert text.count("✓") == text.count("<section") - 1
+
+
+def test_pieces_can_not_play_with_the_terminal():
+    assert readable("▁a b\n") == "·a·b⏎"
+    assert readable("\x1b[31m") == "\\x1b[31m"
+    assert readable("") == "∅"
 
 
 def test_json_holds_the_values():
