@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from ayllu.errors import CheckpointError
+from ayllu.log import warn
 from ayllu.text import spm, words
 from ayllu.text.codec import Codec, Named, turn_ends
 from ayllu.text.hf import HfCodec, byte_level_json
+from ayllu.text.json_spm import as_sentencepiece
 from ayllu.text.spm_proto import Piece, PieceType
 
 _P = "tokenizer.ggml."
@@ -34,12 +36,10 @@ def read_gguf(metadata: dict[str, Any]) -> tuple[Codec, Named]:
 
 def write_gguf(codec: Codec, named: Named) -> dict[str, Any]:
     """The `tokenizer.ggml.*` entries for a codec."""
-    if isinstance(codec, spm.SentencePieceCodec):
-        table = _sentencepiece_entries(codec)
-    elif isinstance(codec, HfCodec):
+    if isinstance(codec, HfCodec) and codec.is_byte_level:
         table = _byte_level_entries(codec)
     else:
-        raise CheckpointError(f"GGUF can't hold a tokenizer of kind {codec.kind!r}")
+        table = _sentencepiece_entries(as_sentencepiece(codec, "GGUF"))
     ids = {"bos_token_id": named.bos_id, "eos_token_id": next(iter(named.eos_ids), None),
            "eot_token_id": named.eos_ids[1] if len(named.eos_ids) > 1 else None,
            "unknown_token_id": named.unk_id, "padding_token_id": named.pad_id}
@@ -85,6 +85,9 @@ def _sentencepiece(metadata: dict[str, Any], tokens: Sequence[str]) -> spm.Sente
 
 
 def _sentencepiece_entries(codec: spm.SentencePieceCodec) -> dict[str, Any]:
+    if codec.has_dummy_prefix and not codec.prefix_each_segment:
+        warn("GGUF puts a space after special tokens too, where this tokenizer (legacy: false) does not: chats may get "
+             "other ids in other programs")
     pieces = codec.pieces()
     if codec.added and [c.id for c in codec.added] != list(range(len(pieces), codec.size)):
         raise CheckpointError("added tokens take the place of pieces or leave gaps: GGUF can't hold this tokenizer")
@@ -113,10 +116,9 @@ def _byte_level(metadata: dict[str, Any], tokens: Sequence[str]) -> HfCodec:
 def _byte_level_entries(codec: HfCodec) -> dict[str, Any]:
     model = codec.data["model"]
     pre = words.name_of(codec.data.get("pre_tokenizer"))
-    if model.get("type") != "BPE" or pre is None or not codec.is_byte_level:
+    if model.get("type") != "BPE" or pre is None:
         raise CheckpointError("GGUF holds byte-level BPE with a known rule for words "
-                              f"({', '.join(sorted(words.PATTERNS))}); this tokenizer.json is something else. "
-                              "Where a tokenizer.model lies beside it, load that file instead")
+                              f"({', '.join(sorted(words.PATTERNS))}); this tokenizer.json has another")
     special = {c.id: c.special for c in codec.controls}
     tokens = [codec.piece(id) for id in range(codec.size)]
     holes = [id for id, text in enumerate(tokens) if not text]

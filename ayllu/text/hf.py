@@ -93,9 +93,7 @@ class HfCodec:
 
     def _guess_named(self) -> Named:
         """BOS from the post-processor; EOS by the names that Llama's relatives use."""
-        edges = Backend.from_str(json.dumps(self.data)).encode("a", add_special_tokens=True)
-        ids = [i for i, special in zip(edges.ids, edges.special_tokens_mask, strict=True) if special]
-        first = ids[0] if ids and edges.special_tokens_mask[0] else None
+        first = _first_special(self.data.get("post_processor"))
         known = {c.text: c.id for c in self.controls if c.special}
         ends = [known[t] for t in ("</s>", "<|end_of_text|>", "<|endoftext|>") if t in known]
         eos = tuple(i for i in (*turn_ends(self.controls), *ends) if i != first)
@@ -138,6 +136,18 @@ def byte_level_json(vocab: dict[str, int], merges: Sequence[tuple[str, str]], ad
         "model": {"type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": None,
                   "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False,
                   "ignore_merges": ignore_merges, "vocab": vocab, "merges": [list(m) for m in merges]}}
+
+
+def _first_special(step: dict[str, Any] | None) -> int | None:
+    """The id that the post-processor puts before every text."""
+    if not step:
+        return None
+    if step["type"] == "Sequence":
+        found = [_first_special(inner) for inner in step["processors"]]
+        return next((id for id in found if id is not None), None)
+    if step["type"] != "TemplateProcessing" or not step.get("single") or "SpecialToken" not in step["single"][0]:
+        return None
+    return step["special_tokens"][step["single"][0]["SpecialToken"]["id"]]["ids"][0]
 
 
 def _parse(text: str) -> dict[str, Any]:

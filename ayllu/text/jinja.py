@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ayllu.errors import CheckpointError, RequestError
 
-MOST_CHARS = 1 << 26                                     # a template that writes more has run wild
+MOST_CHARS = 1 << 24                                     # a template that writes more has run wild
 
 
 class Generation(Extension):

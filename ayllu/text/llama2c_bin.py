@@ -8,6 +8,7 @@ import struct
 
 from ayllu.errors import CheckpointError
 from ayllu.text.codec import METASPACE, Codec
+from ayllu.text.json_spm import as_sentencepiece
 from ayllu.text.spm import SentencePieceCodec, build
 from ayllu.text.spm_proto import Piece, PieceType
 
@@ -29,8 +30,7 @@ def codec(data: bytes) -> SentencePieceCodec:
 
 def write(codec: Codec) -> bytes:
     """The bytes of a tokenizer.bin; refused where the format can't say what the tokenizer does."""
-    if not isinstance(codec, SentencePieceCodec):
-        raise CheckpointError("llama2.c's tokenizer.bin holds SentencePiece BPE only, not a byte-level vocabulary")
+    codec = as_sentencepiece(codec, "llama2.c's tokenizer.bin")
     named = codec.named
     if (named.unk_id, named.bos_id, named.eos_ids[:1]) != (0, 1, (2,)):
         raise CheckpointError("llama2.c's tokenizer.bin needs <unk>, <s>, </s> as ids 0, 1, 2; found "

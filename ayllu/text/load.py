@@ -80,8 +80,8 @@ def _sentencepiece(data: bytes, settings: dict[str, Any]) -> SentencePieceCodec:
             added.append(Control(id, token["content"], special=bool(token.get("special", False)),
                                  lstrip=bool(token.get("lstrip", False)), rstrip=bool(token.get("rstrip", False))))
     # transformers means legacy=True where tokenizer_config.json of a LlamaTokenizer says nothing.
-    legacy = settings.get("legacy")
-    return SentencePieceCodec(data, added=added, prefix_each_segment=legacy is not False)
+    each = settings.get("legacy") is not False
+    return SentencePieceCodec(data, added=added, prefix_each_segment=each) if added or not each else bare
 
 
 def _named(codec: Codec, settings: dict[str, Any], folder: Path) -> Named:

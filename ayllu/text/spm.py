@@ -14,6 +14,8 @@ from ayllu.text import spm_json, spm_proto
 from ayllu.text.codec import Control, Leading, Named, looks_like_markup, metaspace_bytes, turn_ends
 from ayllu.text.spm_proto import Piece, PieceType, SpmModel, Value
 
+_TEXT = (PieceType.NORMAL, PieceType.BYTE)
+
 
 def _one_mark_per_byte(error: UnicodeError) -> tuple[str, int]:
     """SentencePiece shows one U+FFFD for each byte that is no UTF-8; Python's "replace" shows one for each run."""
@@ -167,7 +169,8 @@ class SentencePieceCodec:
 
     def _find_controls(self) -> list[Control]:
         found = [Control(i, self._spm.id_to_piece(i), special=kind != PieceType.USER_DEFINED)
-                 for i, kind in enumerate(self._types) if i not in self._added_text and self._is_control(i, kind)]
+                 for i, kind in enumerate(self._types)
+                 if kind not in _TEXT and i not in self._added_text and self._is_control(i, kind)]
         return [*found, *(c for c in self.added if c.special or looks_like_markup(c.text))]
 
 

@@ -151,6 +151,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    if at < len(data) and data[at] < 0x80:               # nearly all are one byte: models hold 32,000 pieces
+        return data[at], at + 1
     value = shift = 0
     while True:
         if at >= len(data) or shift > 63:

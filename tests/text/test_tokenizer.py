@@ -256,6 +256,20 @@ def test_an_edited_tokenizer_json_is_noticed(tmp_path):
     assert Tokenizer.load(tmp_path).encode("<|new|>", allow_special=True) == [900]
 
 
+def test_bos_from_the_post_processor():
+    table = kinds.qwen_json()
+    begin = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    template = {"type": "TemplateProcessing", "single": [begin, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [begin, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [600], "tokens": ["<|endoftext|>"]}}}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": False, "use_regex": True}
+    table["post_processor"] = {"type": "Sequence", "processors": [byte_level, template]}
+    tokenizer = Tokenizer(HfCodec(json.dumps(table)))
+    assert (tokenizer.bos_id, tokenizer.add_bos, tokenizer.eos_ids) == (600, True, (602,))
+    table["post_processor"] = byte_level
+    assert not Tokenizer(HfCodec(json.dumps(table))).add_bos
+
+
 def test_fingerprints_tell_vocabularies_apart():
     prints = {make().fingerprint for make in KINDS.values()}
     assert len(prints) == len(KINDS)
