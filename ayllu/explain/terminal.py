@@ -1,7 +1,6 @@
 """A walk in the terminal: colours where a person looks on, plain lines where it is piped."""
 
 from rich.console import Console
-from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -12,7 +11,6 @@ from ayllu.explain.words import PAGE, STEPS, readable
 COLUMNS = 8                                              # features shown of a wide vector
 HEADS = 4                                                # attention maps shown
 SHADES = " ░▒▓█"
-WARM, COOL = (205, 100, 50), (60, 130, 180)
 
 
 def show(walk: Walk, console: Console, chinese: bool = False) -> None:
@@ -58,10 +56,10 @@ def _table(rows: Tensor, labels: tuple[str, ...], console: Console) -> None:
 
 
 def _cell(x: float, largest: float) -> Text:
-    """A number on warm ground when positive and on cool ground when negative, the stronger the larger."""
-    strength = min(abs(x) / largest, 1.0) * 0.7
-    red, green, blue = (int(c * strength) for c in (WARM if x >= 0 else COOL))
-    return Text(f"{x:7.3g}", style=Style(bgcolor=f"rgb({red},{green},{blue})") if strength > 0.1 else "")
+    """Red when positive, blue when negative, bold when large; the terminal's own colours suit its background."""
+    size = abs(x) / largest
+    weight = "bold " if size > 0.5 else "dim " if size < 0.1 else ""
+    return Text(f"{x:7.3g}", style=weight + ("red" if x >= 0 else "blue"))
 
 
 def _maps(walk: Walk, value: Value, console: Console, word: int) -> None:
@@ -70,8 +68,9 @@ def _maps(walk: Walk, value: Value, console: Console, word: int) -> None:
     table = Table.grid(padding=(0, 3))
     table.add_row("  ", *(Text(PAGE["head"][word].format(head), style="dim") for head in range(heads)))
     for t, piece in enumerate(walk.pieces):
-        rows = ("".join(SHADES[min(int(w * 5), 4)] * 2 for w in value.tensor[head, t].tolist()) for head in range(heads))
-        table.add_row(Text("   " + readable(piece)), *rows)
+        rows = [value.tensor[head, t].tolist() for head in range(heads)]
+        shades = ("".join(SHADES[min(int(w * 5), 4)] * 2 for w in row) for row in rows)
+        table.add_row(Text("   " + readable(piece)), *shades)
     console.print(table)
 
 
