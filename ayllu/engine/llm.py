@@ -183,7 +183,7 @@ class LLM:
     def score(self, prompt: str, candidates: Sequence[str]) -> list[Candidate]:
         """The probability of each candidate to come next, likeliest first; model/score.py says how it is counted."""
         joint = [self.encode(prompt + candidate) for candidate in candidates]
-        scores = score_candidates(self.model, self.encode(prompt), joint)
+        scores = score_candidates(self.runner, self.encode(prompt), joint)
         shares = torch.tensor([s.logprob for s in scores], dtype=torch.float64).softmax(-1).tolist()
         found = [Candidate(text, s.logprob, share, s.n_tokens, s.is_merged)
                  for text, s, share in zip(candidates, scores, shares, strict=True)]

@@ -71,8 +71,8 @@ def keep_top_p(logits: Tensor, p: Tensor, head: int = HEAD) -> Tensor:
     """
     V = logits.shape[-1]
     head = min(head, V)
-    values = logits.topk(head, dim=-1).values                                 # (B, head), falling
-    probabilities = (values - logits.logsumexp(-1, keepdim=True)).exp()
+    values, places = logits.topk(head, dim=-1)                                # (B, head), falling
+    probabilities = logits.softmax(-1).gather(-1, places)
     mass = probabilities.cumsum(-1)
     if head < V and bool((mass[:, -1] < p)[p < 1].any()):
         return keep_top_p(logits, p, head=V)
@@ -104,7 +104,7 @@ def draw(logits: Tensor, u: Tensor) -> Tensor:
 
     The inverse of the cumulative distribution, summed in float64 so that a large vocabulary leaves no bias.
     """
-    mass = logits.double().softmax(-1).cumsum(-1)
+    mass = logits.softmax(-1).cumsum(-1, dtype=torch.float64)
     ids = torch.searchsorted(mass, (u * mass[:, -1])[:, None], right=True)[:, 0]
     return ids.clamp(max=logits.shape[-1] - 1)
 

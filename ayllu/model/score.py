@@ -16,8 +16,9 @@ import torch
 
 from ayllu.errors import ContextTooLong, RequestError
 from ayllu.model.cache import DenseCache
+from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.request import check_ids
-from ayllu.model.step import Batch, EagerRunner, Model
+from ayllu.model.step import Batch, Model, Runner, as_runner
 
 ROWS = 16                                                # candidates per pass: bounds the memory of the logits
 
@@ -32,41 +33,41 @@ class CandidateScore:
 
 
 @torch.inference_mode()
-def score_candidates(model: Model, prompt: Sequence[int], joint: Sequence[Sequence[int]]) -> list[CandidateScore]:
+def score_candidates(model: Model | Runner, prompt: Sequence[int],
+                     joint: Sequence[Sequence[int]]) -> list[CandidateScore]:
     """Score candidates; each of `joint` is the ids of prompt and candidate tokenised together (BOS included)."""
-    prompt, full = list(prompt), [list(ids) for ids in joint]
-    _check(model, prompt, full)
+    prompt, full, runner = list(prompt), [list(ids) for ids in joint], as_runner(model)
+    _check(runner.config, prompt, full)
     shared = [_common(prompt, ids) for ids in full]
     base = min(shared)
     rows = [*full, prompt]                               # the prompt's own end is scored too, where one needs it
-    logprobs = _tail_logprobs(model, rows, base)
+    logprobs = _tail_logprobs(runner, rows, base)
     own = logprobs.pop()
     return [CandidateScore(sum(tail[n - base:]) - sum(own[n - base:]), len(ids) - n, n < len(prompt))
             for tail, ids, n in zip(logprobs, full, shared, strict=True)]
 
 
-def _tail_logprobs(model: Model, rows: list[list[int]], base: int) -> list[list[float]]:
+def _tail_logprobs(runner: Runner, rows: list[list[int]], base: int) -> list[list[float]]:
     """For each row, the log-probability of each id from place `base` on; all rows agree before it."""
-    runner = EagerRunner(model)
     cache = runner.new_cache([0], max(len(ids) for ids in rows))
     if base > 1:
         runner.hidden(Batch(torch.tensor([rows[0][:base - 1]], device=runner.device), cache))
     out: list[list[float]] = []
-    for start in range(0, len(rows), ROWS):
-        out += _pass(runner, cache, rows[start:start + ROWS], base)
+    scaling = runner.config.rope_scaling
+    size = 1 if scaling is not None and scaling.kind == "dynamic" else ROWS    # filling would count as length there
+    for start in range(0, len(rows), size):
+        out += _pass(runner, cache, rows[start:start + size], base)
         cache.truncate(base - 1)
     return out
 
 
-def _pass(runner: EagerRunner, cache: DenseCache, rows: list[list[int]], base: int) -> list[list[float]]:
+def _pass(runner: Runner, cache: DenseCache, rows: list[list[int]], base: int) -> list[list[float]]:
     """One batch, filled on the right: what follows a row's end is computed for nothing and never looked at."""
     cache.select([0] * len(rows))
     width = max(len(ids) for ids in rows)
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=runner.device)
-    positions = cache.extend(width - base + 1)
-    model = runner.model
-    hidden = model.trunk(model.embed(ids[:, base - 1:]), positions, cache.attends)          # (B, T, D)
-    logp = model.logits(hidden[:, :-1]).float().log_softmax(-1)                             # (B, T - 1, V)
+    hidden = runner.hidden(Batch(ids[:, base - 1:], cache))                   # (B, T, D)
+    logp = runner.logits(hidden[:, :-1]).float().log_softmax(-1)              # (B, T - 1, V)
     chosen = logp.gather(-1, ids[:, base:, None])[..., 0].double().tolist()
     return [values[:len(row) - base] for values, row in zip(chosen, rows, strict=True)]
 
@@ -75,12 +76,12 @@ def _common(a: list[int], b: list[int]) -> int:
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False)))
 
 
-def _check(model: Model, prompt: list[int], full: list[list[int]]) -> None:
-    limit = model.config.max_context
+def _check(config: LlamaConfig | TransformerConfig, prompt: list[int], full: list[list[int]]) -> None:
+    limit = config.max_context
     if not full:
         raise RequestError("there are no candidates: give at least one")
     for ids in (prompt, *full):
-        check_ids(ids, model.config)
+        check_ids(ids, config)
         if len(ids) > limit:
             raise ContextTooLong(f"prompt and candidate have {len(ids)} tokens and the model's context takes {limit}: "
                                  "shorten the prompt")

@@ -32,6 +32,16 @@ def test_candidates_of_different_lengths(fields):
         assert (score.n_tokens, score.is_merged) == (len(tail), False)
 
 
+def test_dynamic_positions_are_those_of_each_text_alone():
+    """Past the original context the rotation depends on a text's own length, not on its neighbours'."""
+    model = _there.small_model(rope_scaling={"kind": "dynamic", "factor": 4.0, "original_context": 8})
+    prompt = list(range(1, 7))
+    tails = [[3], [3, 4, 5, 6, 7, 8]]
+    together = score_candidates(model, prompt, [prompt + tail for tail in tails])
+    alone = [score_candidates(model, prompt, [prompt + tail])[0] for tail in tails]
+    assert [s.logprob for s in together] == pytest.approx([s.logprob for s in alone], abs=1e-5)
+
+
 def test_single_tokens_sum_to_one():
     model, prompt = _there.small_model(), [1, 5, 9]
     scores = score_candidates(model, prompt, [[*prompt, i] for i in range(101)])      # several passes
