@@ -35,7 +35,8 @@ def download(name: str, *, folder: Path | None = None, revision: str | None = No
     name = ALIASES.get(name, name)
     hub = _hub()
     try:
-        listed = hub.HfApi().list_repo_files(name, revision=revision)
+        info = hub.HfApi().model_info(name, revision=revision, timeout=20)       # asks once: no network shows at once
+        listed = [sibling.rfilename for sibling in info.siblings or ()]
         wanted = choose(listed, name, file)
         path = hub.snapshot_download(name, revision=revision, allow_patterns=[_literal(w) for w in wanted],
                                      local_dir=None if folder is None else str(folder))

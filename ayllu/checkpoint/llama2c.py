@@ -59,7 +59,8 @@ def open_llama2c(path: Path) -> OpenCheckpoint:
     return OpenCheckpoint(
         path=path, format="llama2c", config=config, entries=fit_entries(entries, config, path),
         open_tokenizer=lambda: tokenizer, tokenizer_files=tokenizer_files(folder) if tokenizer else (),
-        generation=generation_beside(folder), chat_template=template_beside(folder), licence=licence, licence_texts=texts)
+        generation=generation_beside(folder), chat_template=template_beside(folder), licence=licence,
+        licence_texts=texts)
 
 
 def write_llama2c(path: Path, source: OpenCheckpoint) -> None:

@@ -55,9 +55,11 @@ def serve(repositories: dict[str, Path], gated: set[str] = frozenset()) -> Itera
             files = sorted(p for p in repositories[name].rglob("*") if p.is_file())
             names = [p.relative_to(repositories[name]).as_posix() for p in files]
             if rest[:1] == ["tree"]:
-                return [{"type": "file", "path": n, "size": p.stat().st_size, "oid": hashlib.sha1(p.read_bytes()).hexdigest()}
+                return [{"type": "file", "path": n, "size": p.stat().st_size,
+                         "oid": hashlib.sha1(p.read_bytes()).hexdigest()}
                         for n, p in zip(names, files, strict=True)]
-            return {"id": name, "modelId": name, "sha": COMMIT, "private": False, "gated": name in gated, "disabled": False,
+            return {"id": name, "modelId": name, "sha": COMMIT, "private": False, "gated": name in gated,
+                    "disabled": False,
                     "downloads": 0, "likes": 0, "tags": [], "siblings": [{"rfilename": n} for n in names]}
 
         def send(self, status: int, data: bytes, body: bool, headers: dict[str, str]) -> None:

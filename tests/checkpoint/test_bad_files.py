@@ -1,4 +1,4 @@
-"""Damaged and hostile files of every format: a CheckpointError that names the file, never a crash, never much memory."""
+"""Damaged and hostile files of every format: a CheckpointError that names the file, no crash, little memory."""
 
 import json
 import pickle
@@ -48,6 +48,15 @@ def read_all(path: Path) -> None:
     found.open_tokenizer()
 
 
+def refusal(path: Path) -> str | None:
+    """What a load refuses with, or None where it goes well; any other exception is a failure."""
+    try:
+        read_all(path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
 @pytest.mark.parametrize("kind", WEIGHTS)
 @BUDGET
 @given(part=st.floats(0, 0.9999))
@@ -79,32 +88,28 @@ def test_flipped_header_bytes(kind: str, data: st.DataObject, folders: dict[str,
         changed[at] ^= value
     try:
         file.write_bytes(bytes(changed))
-        try:
-            read_all(folders[kind])
-        except CheckpointError as error:
-            assert str(folders[kind]) in str(error) or "tokenizer" in str(error)
+        error = refusal(folders[kind])
+        assert error is None or str(folders[kind]) in error or "tokenizer" in error
     finally:
         file.write_bytes(whole)
 
 
 @BUDGET
-@given(key=st.sampled_from(["hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size",
+@given(key=st.sampled_from(["hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
+                            "vocab_size",
                             "intermediate_size", "head_dim", "max_position_embeddings", "rope_theta", "rms_norm_eps",
                             "rope_scaling", "rope_parameters", "tie_word_embeddings", "eos_token_id", "model_type",
                             "architectures", "layer_types", "attention_dropout"]),
        value=st.one_of(st.none(), st.integers(-2**70, 2**70), st.floats(), st.text(max_size=5), st.booleans(),
-                       st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=4), st.integers(), max_size=2)))
+                       st.lists(st.integers(), max_size=2), st.dictionaries(st.text(max_size=4), st.integers(),
+                                                                            max_size=2)))
 def test_any_value_in_config_json(key: str, value: object, folders: dict[str, Path]) -> None:
     file = folders["hf"] / "config.json"
     whole = file.read_text()
     try:
         file.write_text(json.dumps(json.loads(whole) | {key: value}))
-        try:
-            read_all(folders["hf"])
-        except CheckpointError as error:
-            assert str(folders["hf"]) in str(error)
-        except MemoryError:
-            pytest.fail("an absurd config took the memory")
+        error = refusal(folders["hf"])
+        assert error is None or str(folders["hf"]) in error
     finally:
         file.write_text(whole)
 
@@ -155,7 +160,8 @@ def test_absurd_sizes_take_no_memory(folders: dict[str, Path], tmp_path: Path) -
         "try: load_checkpoint(sys.argv[1])\n"
         "except CheckpointError as error: print('refused:', error)\n")
     done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
-    assert done.stdout.startswith("refused:") and "10000000 layers" in done.stdout, done.stderr
+    assert done.stdout.startswith("refused:"), done.stderr
+    assert "10000000 layers" in done.stdout
 
 
 class Evil:
@@ -172,7 +178,8 @@ def test_code_in_pickles_never_runs(kind: str, zipped: bool, tmp_path: Path, mon
     torch.save(table, folder / WEIGHTS[kind], _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match="never allows") as found:
         open_checkpoint(folder)
-    assert WEIGHTS[kind] in str(found.value) and "safetensors" in str(found.value)
+    assert WEIGHTS[kind] in str(found.value)
+    assert "safetensors" in str(found.value)
     (folder / WEIGHTS[kind]).write_bytes(pickle.dumps(Evil()))
     with pytest.raises(CheckpointError):
         open_checkpoint(folder)
@@ -217,7 +224,8 @@ def test_nan_and_infinity(kind: str, value: float, tmp_path: Path) -> None:
         from safetensors.torch import load_file
         torch.save(load_file(file), folder / WEIGHTS["bin"])
         file.unlink()
-    name = {"hf": r"model\.layers\.0\.mlp\.down_proj", "bin": r"model\.layers\.0\.mlp\.down_proj", "gguf": r"blk\.0\.ffn_down",
+    name = {"hf": r"model\.layers\.0\.mlp\.down_proj", "bin": r"model\.layers\.0\.mlp\.down_proj",
+            "gguf": r"blk\.0\.ffn_down",
             "meta": r"layers\.0\.feed_forward\.w2", "llama2c": r"layers\.0\.feed_forward\.w2"}[kind]
     with pytest.raises(CheckpointError, match=rf"{WEIGHTS[kind]}.*{name}.* 1 values that are NaN or infinite"):
         read_all(folder)
@@ -245,7 +253,8 @@ def test_tensors_that_do_not_fit(change: Callable[[dict], None], says: str, tmp_
     assert str(folder) in str(found.value)
 
 
-@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../b", "sub/model.safetensors", "", "..",
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "a/../../b", "sub/model.safetensors", "",
+                                  "..",
                                   "x\0y", "..\\secret", 7, None, ["a"]])
 def test_index_names_that_lead_outside(name: object, tmp_path: Path) -> None:
     folder = written("hf", tmp_path / "out")

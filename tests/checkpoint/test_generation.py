@@ -32,7 +32,8 @@ def test_config_json_fills_in_and_minus_one_is_none() -> None:
 
 def test_a_file_that_does_not_sample_is_greedy_and_its_temperature_ignored() -> None:
     raw = {"do_sample": False, "temperature": 0.7, "repetition_penalty": 1.1, "max_new_tokens": 9}
-    assert generation_from_hf(raw, {}, "x").sampling() == {"temperature": 0.0, "repetition_penalty": 1.1, "max_tokens": 9}
+    assert generation_from_hf(raw, {}, "x").sampling() == {"temperature": 0.0, "repetition_penalty": 1.1,
+                                                           "max_tokens": 9}
 
 
 @pytest.mark.parametrize("value", ["2", [1, "2"], 2.5, True, {}])

@@ -25,7 +25,8 @@ def test_there_and_back_bit_for_bit(name: str, dtype: torch.dtype, tmp_path: Pat
     before = source(name, dtype)
     path = write_checkpoint(before, tmp_path / "m.gguf", to="gguf")
     after = open_checkpoint(path)
-    assert after.config == before.config and after.dtype == dtype
+    assert after.config == before.config
+    assert after.dtype == dtype
     assert_same_tensors(before, after)
     back = open_checkpoint(write_checkpoint(after, tmp_path / "back"))
     assert {e.dtype for e in back.entries.values()} == {dtype}      # norms, which GGUF widens, are narrow again
@@ -39,7 +40,8 @@ def test_as_ggufs_own_reader_sees_it(name: str, tmp_path: Path) -> None:
     arch = "qwen2" if name == "qwen2" else "llama"
     fields = {key: field.contents() for key, field in reader.fields.items()}
     assert fields["general.architecture"] == arch
-    assert fields[f"{arch}.block_count"] == 2 and fields[f"{arch}.attention.head_count_kv"] == 2
+    assert fields[f"{arch}.block_count"] == 2
+    assert fields[f"{arch}.attention.head_count_kv"] == 2
     assert fields[f"{arch}.rope.freq_base"] == before.config.rope_theta
     tensors = {t.name: np.array(t.data) for t in reader.tensors}
     assert set(tensors) == {gguf_name(n) for n in before.entries}
@@ -56,7 +58,8 @@ def test_q8_0_is_what_gguf_itself_gives(name: str, tmp_path: Path) -> None:
     before = source(name)
     path = write_checkpoint(before, tmp_path / "m.gguf", to="gguf", dtype="q8_0")
     after = open_checkpoint(path)
-    assert after.dtype == (torch.float16 if name == "odd" else torch.float32) and after.config == before.config
+    assert after.dtype == (torch.float16 if name == "odd" else torch.float32)
+    assert after.config == before.config
     kinds = set()
     for key, tensor in before.tensors():
         stored = after.entries[key].stored_as
@@ -68,9 +71,11 @@ def test_q8_0_is_what_gguf_itself_gives(name: str, tmp_path: Path) -> None:
         elif stored == "F16":
             wanted = wanted.astype(np.float16).astype(np.float32)
         assert np.array_equal(after.tensor(key).float().numpy(), wanted), key
-    assert "F32" in kinds and ("Q8_0" in kinds or name == "odd")
+    assert "F32" in kinds
+    assert "Q8_0" in kinds or name == "odd"
     mine, other = logits(build_model(before)), logits(build_model(after))
-    assert 0 < (mine - other).abs().max() and (mine - other).std() < 0.1 * mine.std()
+    assert (mine - other).abs().max() > 0
+    assert (mine - other).std() < 0.1 * mine.std()
     again = open_checkpoint(write_checkpoint(after, tmp_path / "again.gguf", to="gguf", dtype="q8_0"))
     for key, tensor in after.tensors():                  # quantising what was quantised changes nothing
         assert torch.equal(again.tensor(key), tensor), key
@@ -82,7 +87,8 @@ def test_a_file_as_llama_cpp_writes_it(tmp_path: Path) -> None:
     model = random_model(config)
     path = tmp_path / "theirs.gguf"
     writer = gguf.GGUFWriter(path, "llama")
-    for add, value in ((writer.add_context_length, 131072), (writer.add_embedding_length, 64), (writer.add_block_count, 2),
+    for add, value in ((writer.add_context_length, 131072), (writer.add_embedding_length, 64),
+                       (writer.add_block_count, 2),
                        (writer.add_feed_forward_length, 96), (writer.add_head_count, 4), (writer.add_head_count_kv, 2),
                        (writer.add_layer_norm_rms_eps, 1e-5), (writer.add_rope_freq_base, 500_000.0),
                        (writer.add_rope_dimension_count, 16), (writer.add_vocab_size, 128),
@@ -105,8 +111,10 @@ def test_a_file_as_llama_cpp_writes_it(tmp_path: Path) -> None:
     writer.write_tensors_to_file()
     writer.close()
     found = load_checkpoint(path)
-    assert found.config == config and config.rope_scaling == LLAMA3
-    assert found.generation.eos_ids == (2, 9) and found.generation.sampling() == {"temperature": pytest.approx(0.6)}
+    assert found.config == config
+    assert config.rope_scaling == LLAMA3
+    assert found.generation.eos_ids == (2, 9)
+    assert found.generation.sampling() == {"temperature": pytest.approx(0.6)}
     assert torch.equal(logits(found.model), logits(model))
 
 
@@ -123,12 +131,14 @@ def test_rope_factors_that_no_llama_has_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("update", "named"), [
-    ({"rope_scaling": CONFIGS["dynamic"].rope_scaling}, "dynamic"), ({"sliding_window": 4, "first_sliding_layer": 1}, "first_"),
+    ({"rope_scaling": CONFIGS["dynamic"].rope_scaling}, "dynamic"), ({"sliding_window": 4, "first_sliding_layer": 1},
+                                                                     "first_"),
     ({"rope_scaling": CONFIGS["yarn"].rope_scaling.model_copy(update={"truncate": False})}, "truncate")])
 def test_what_the_format_cannot_hold_is_refused_by_field(update: dict, named: str, tmp_path: Path) -> None:
     before = source("plain")
     with pytest.raises(CheckpointError, match=named):
-        write_checkpoint(replace(before, config=before.config.model_copy(update=update)), tmp_path / "m.gguf", to="gguf")
+        write_checkpoint(replace(before, config=before.config.model_copy(update=update)), tmp_path / "m.gguf",
+                         to="gguf")
     assert not list(tmp_path.iterdir())
 
 
@@ -157,15 +167,18 @@ def test_other_types_are_refused_by_name(tmp_path: Path) -> None:
 def test_tokenizer_template_and_generation_travel_inside(extra: int, chat_checkpoint: Path, tmp_path: Path) -> None:
     before = load_checkpoint(chat_checkpoint)
     config = before.config.model_copy(update={"vocab_size": before.config.vocab_size + extra})     # padded embedding
-    path = save_checkpoint(tmp_path / "m.gguf", random_model(config), tokenizer=before.tokenizer, generation=before.generation,
+    path = save_checkpoint(tmp_path / "m.gguf", random_model(config), tokenizer=before.tokenizer,
+                           generation=before.generation,
                            chat_template=before.chat_template, to="gguf", dtype="q8_0")
     after = load_checkpoint(path)
     assert len(gguf.GGUFReader(path).fields["tokenizer.ggml.tokens"].contents()) == config.vocab_size
-    assert after.tokenizer is not None and before.tokenizer is not None
+    assert after.tokenizer is not None
+    assert before.tokenizer is not None
     assert after.tokenizer.vocab_size == before.tokenizer.vocab_size
     for text in ("Once upon a time", "我喜欢阅读和编程。", "a  b\n\t9 🦊", " x"):
         assert after.tokenizer.encode(text, bos=True) == before.tokenizer.encode(text, bos=True)
-    assert after.chat_template == before.chat_template and after.chat_template
+    assert after.chat_template == before.chat_template
+    assert after.chat_template
     assert after.generation == before.generation
     folder = write_checkpoint(open_checkpoint(path), tmp_path / "hf")
     assert Tokenizer.load(folder).encode("小狐狸 fox") == before.tokenizer.encode("小狐狸 fox")

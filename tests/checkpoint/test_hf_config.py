@@ -35,7 +35,8 @@ def test_llama_2() -> None:
 
 def test_llama_3_1_in_both_spellings() -> None:
     old = config_from_hf(LLAMA31_8B)
-    assert old.rope_theta == 500_000 and old.n_kv_heads == 8
+    assert old.rope_theta == 500_000
+    assert old.n_kv_heads == 8
     assert old.rope_scaling == RopeScaling(kind="llama3", factor=8.0, original_context=8192)
     new = {k: v for k, v in LLAMA31_8B.items() if k not in ("rope_theta", "rope_scaling")}
     assert config_from_hf(new | {"rope_parameters": LLAMA3_SCALING | {"rope_theta": 500000.0}}) == old
@@ -45,7 +46,10 @@ def test_mistral_and_qwen2() -> None:
     assert config_from_hf(MISTRAL_7B).sliding_window == 4096
     assert config_from_hf(MISTRAL_7B | {"sliding_window": None}).sliding_window is None
     qwen = config_from_hf(QWEN2)
-    assert qwen.qkv_bias and not qwen.out_bias and qwen.tie_embeddings and qwen.sliding_window is None
+    assert qwen.qkv_bias
+    assert not qwen.out_bias
+    assert qwen.tie_embeddings
+    assert qwen.sliding_window is None
     sliding = config_from_hf(QWEN2 | {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 20})
     assert (sliding.window(19), sliding.window(20)) == (None, 64)
     types = ["full_attention"] * 3 + ["sliding_attention"] * 21
@@ -56,10 +60,12 @@ def test_mistral_and_qwen2() -> None:
 
 
 @pytest.mark.parametrize(("change", "named"), [
-    ({"model_type": "mixtral"}, "mixtral"), ({"model_type": "gpt2"}, "gpt2"), ({"num_local_experts": 8}, "num_local_experts"),
+    ({"model_type": "mixtral"}, "mixtral"), ({"model_type": "gpt2"}, "gpt2"), ({"num_local_experts": 8},
+                                                                               "num_local_experts"),
     ({"hidden_act": "gelu"}, "hidden_act"), ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
-    ({"rope_scaling": {"rope_type": "linear"}}, "factor"), ({"rope_scaling": {"type": "linear", "factor": 2, "w": 1}}, "'w'"),
+    ({"rope_scaling": {"rope_type": "linear"}}, "factor"), ({"rope_scaling": {"type": "linear", "factor": 2, "w": 1}},
+                                                            "'w'"),
     ({"rope_scaling": [1]}, "tables"), ({"hidden_size": None}, "hidden_size"), ({"hidden_size": "big"}, "hidden_size"),
     ({"hidden_size": -4096}, "hidden_size"), ({"num_hidden_layers": 2**40}, "num_hidden_layers"),
     ({"hidden_size": 4097}, "head_dim"), ({"num_key_value_heads": 5}, "n_kv_heads"), ({"head_dim": 7}, "head_dim"),

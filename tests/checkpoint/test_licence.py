@@ -12,8 +12,8 @@ from ayllu.checkpoint.load import open_checkpoint
 from ayllu.checkpoint.save import FORMATS, write_checkpoint
 from ayllu.errors import CheckpointError
 
-LLAMA2_NOTICE = ("Llama 2 is licensed under the LLAMA 2 Community License, Copyright (c) Meta Platforms, Inc. All Rights "
-                 "Reserved.")
+LLAMA2_NOTICE = ("Llama 2 is licensed under the LLAMA 2 Community License, Copyright (c) Meta Platforms, Inc. "
+                 "All Rights Reserved.")
 TEXTS = {"LICENSE.txt": "LLAMA 2 COMMUNITY LICENSE AGREEMENT ...", "USE_POLICY.md": "# Policy 政策\n"}
 
 
@@ -57,7 +57,8 @@ def test_the_card_goes_before_the_text_and_our_record_before_both(tmp_path: Path
     (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: nice-1\nlicense_link: https://x.example/\n"
                                         "base_model: a/b\n---\nlicense: mit\n")
     card, _ = licence_of(tmp_path)
-    assert card == Licence(id="nice-1", name="nice-1", url="https://x.example/", found_in="README.md", derived_from=("a/b",))
+    assert card == Licence(id="nice-1", name="nice-1", url="https://x.example/", found_in="README.md",
+                           derived_from=("a/b",))
     assert "read its text before use" in card.plain_words()
     write_licence(tmp_path, licence_by_id("mit").derived("c/d"), {})
     assert licence_of(tmp_path)[0] == licence_by_id("mit").derived("c/d")

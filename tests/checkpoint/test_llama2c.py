@@ -37,7 +37,8 @@ def test_writing_gives_the_same_file(tmp_path: Path) -> None:
     old, new = STORIES.read_bytes(), (folder / "model.bin").read_bytes()
     config = open_checkpoint(STORIES).config
     tables = config.max_context * config.head_dim * 4    # cosines and sines, at the end: last digits may differ
-    assert len(old) == len(new) and old[:-tables] == new[:-tables]
+    assert len(old) == len(new)
+    assert old[:-tables] == new[:-tables]
     assert np.allclose(np.frombuffer(old[-tables:], "<f4"), np.frombuffer(new[-tables:], "<f4"), atol=1e-4)
 
 
@@ -46,7 +47,8 @@ def test_there_and_back_bit_for_bit(name: str, tmp_path: Path) -> None:
     before = source(name)
     folder = write_checkpoint(before, tmp_path / "out", to="llama2c")
     after = open_checkpoint(folder)
-    assert after.format == "llama2c" and after.config == before.config
+    assert after.format == "llama2c"
+    assert after.config == before.config
     assert_same_tensors(before, after)
     vocab = struct.unpack_from("<7i", (folder / "model.bin").read_bytes())[5]
     assert vocab == (128 if CONFIGS[name].tie_embeddings else -128)

@@ -14,7 +14,8 @@ from ayllu.checkpoint.save import FORMATS, save_checkpoint, write_checkpoint
 from ayllu.errors import CheckpointError, ConfigError
 
 
-@pytest.mark.parametrize(("to", "file"), [("hf", "model.safetensors"), ("hf", "config.json"), ("meta", "consolidated.00.pth"),
+@pytest.mark.parametrize(("to", "file"), [("hf", "model.safetensors"), ("hf", "config.json"),
+                                          ("meta", "consolidated.00.pth"),
                                           ("meta", "params.json"), ("llama2c", "model.bin"), ("gguf", "model.gguf")])
 def test_a_folder_or_a_file_in_it(to: str, file: str, tmp_path: Path) -> None:
     folder = write_checkpoint(source("plain"), tmp_path / "out", to=to)
@@ -57,7 +58,8 @@ def test_mixed_dtypes_become_one(tmp_path: Path) -> None:
 def test_memory_stays_at_one_model(to: str, tmp_path: Path) -> None:
     """Loading 64 MB of weights takes at most 64 MB and a little: nothing is held twice."""
     config = CONFIGS["grouped tied"].model_copy(update={
-        "vocab_size": 16_000, "dim": 512, "n_heads": 8, "n_kv_heads": 8, "head_dim": 64, "hidden_dim": 1024, "n_layers": 3})
+        "vocab_size": 16_000, "dim": 512, "n_heads": 8, "n_kv_heads": 8, "head_dim": 64, "hidden_dim": 1024,
+        "n_layers": 3})
     folder = save_checkpoint(tmp_path / "out", random_model(config), to=to)
     program = ("import sys, resource; from ayllu.checkpoint.load import load_checkpoint\n"
                "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"

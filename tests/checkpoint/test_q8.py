@@ -9,7 +9,8 @@ from ayllu.checkpoint import q8
 RNG = np.random.default_rng(0)
 CASES = {
     "normal": RNG.normal(size=(64, 96)), "heavy": RNG.standard_cauchy(size=(64, 64)), "zeros": np.zeros((2, 32)),
-    "tiny": RNG.normal(size=(16, 32)) * 1e-7, "halves": (np.arange(64).reshape(2, 32) - 31.5) * 2, "large": RNG.normal(size=(4, 32)) * 1e6,
+    "tiny": RNG.normal(size=(16, 32)) * 1e-7, "halves": (np.arange(64).reshape(2, 32) - 31.5) * 2,
+    "large": RNG.normal(size=(4, 32)) * 1e6,
     "many": RNG.normal(size=(q8._SLICE + 3, 32)), "one": np.eye(32),
 }
 

@@ -22,7 +22,8 @@ def test_convert_says_how_far_the_result_is(tiny_checkpoint: Path, tmp_path: Pat
 
 
 def test_mistakes_end_with_2_and_one_message(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    for words in (("nowhere", str(tmp_path / "o"), "--to", "hf"), (str(tiny_checkpoint), str(tmp_path / "o"), "--to", "onnx"),
+    for words in (("nowhere", str(tmp_path / "o"), "--to", "hf"), (str(tiny_checkpoint), str(tmp_path / "o"), "--to",
+                                                                   "onnx"),
                   (str(tiny_checkpoint), str(tiny_checkpoint), "--to", "hf")):
         done = ayllu("convert", *words)
         assert done.returncode == 2
