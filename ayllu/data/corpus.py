@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ayllu.config import Settings
 from ayllu.data.texts import documents, is_plain
+from ayllu.errors import DataError
 
 
 class Source(Settings):
@@ -33,7 +34,7 @@ class Corpus(Settings):
 
 def split(corpus: Corpus, source: Source, folder: Path) -> Iterator[tuple[str, int]]:
     """(document, copies) for each document of a source: 0 copies means held out for evaluation."""
-    path = folder / corpus.root / source.path
+    path = source_path(corpus, source, folder)
     if path.is_file() and is_plain(path):
         yield from _split_file(corpus, source, path)
         return
@@ -48,6 +49,15 @@ def split(corpus: Corpus, source: Source, folder: Path) -> Iterator[tuple[str, i
             copies = int(source.epochs) + (again < source.epochs % 1)
             if copies:
                 yield text, copies
+
+
+def source_path(corpus: Corpus, source: Source, folder: Path) -> Path:
+    """Where a source lies, given the recipe's folder."""
+    path = folder / corpus.root / source.path
+    if not path.exists():
+        raise DataError(f"no file or folder at {path}: the recipe's data.root is {corpus.root!r}; "
+                        "set data.root=FOLDER on the command line if your data lies elsewhere")
+    return path
 
 
 def _split_file(corpus: Corpus, source: Source, path: Path) -> Iterator[tuple[str, int]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ayllu.data.corpus import Corpus, Source, split, uniform
+from ayllu.data.corpus import Corpus, Source, source_path, split, uniform
 from ayllu.errors import DataError
 from ayllu.files import atomic_folder, sha256, write_json
 from ayllu.log import say
@@ -141,10 +141,7 @@ def _key(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path) -> str:
     """Changes with the corpus settings, the size and time of any source file, and the tokenizer's bytes."""
     facts: list[Any] = [corpus.model_dump(exclude={"root"})]
     for source in corpus.sources:
-        path = recipe_folder / corpus.root / source.path
-        if not path.exists():
-            raise DataError(f"no file or folder at {path}: the recipe's data.root is {corpus.root!r}; "
-                            "set data.root=FOLDER on the command line if your data lies elsewhere")
+        path = source_path(corpus, source, recipe_folder)
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         facts += [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     tokenizer_files = sorted(tokenizer_path.glob("tokenizer*")) if tokenizer_path.is_dir() else [tokenizer_path]

@@ -27,7 +27,7 @@ def documents(path: str | Path, fields: tuple[str, ...] = ("text",)) -> Iterator
             yield from documents(file, fields)
         return
     if not path.is_file():
-        raise DataError(f"no file or folder at {path}: check the path in the recipe (data.root is put before it)")
+        raise DataError(f"no file or folder at {path}: check the path")
     if _kind(path) == ".jsonl":
         yield from (_pick(row, fields, f"{path}:{number}") for number, row in rows(path))
     elif is_plain(path):

@@ -5,12 +5,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ayllu.checkpoint.generation import GenerationDefaults
-from ayllu.checkpoint.hf import write_hf
+from ayllu.checkpoint.hf import hf_name, write_hf
 from ayllu.checkpoint.source import Entry, OpenCheckpoint
+from ayllu.errors import CheckpointError
 from ayllu.files import atomic_folder, write_json
 from ayllu.model.config import LlamaConfig, ModelSettings
 from ayllu.text.tokenizer import Tokenizer
@@ -31,6 +34,17 @@ def export(model: nn.Module, config: ModelSettings, tokenizer: Tokenizer, out: P
             write_json(temporary / "ayllu_config.json", json.loads(config.model_dump_json()))
         tokenizer.save(temporary)
         write_json(temporary / "data.json", data)
+        _check(temporary / "model.safetensors", config, weights)
+
+
+def _check(file: Path, config: ModelSettings, weights: dict[str, Tensor]) -> None:
+    """What was written is what was trained, bit for bit; else nothing is exported."""
+    with safe_open(file, "pt") as stored:
+        for name, expected in weights.items():
+            found = stored.get_tensor(hf_name(name) if isinstance(config, LlamaConfig) else name)
+            if not torch.equal(found, expected):
+                raise CheckpointError(f"{file}: {name} differs from the trained weights after writing: "
+                                      "the disk may be failing; the run's checkpoints are intact")
 
 
 def _in_memory(weights: dict[str, Tensor], config: LlamaConfig, tokenizer: Tokenizer, out: Path) -> OpenCheckpoint:

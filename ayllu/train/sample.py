@@ -14,10 +14,11 @@ from ayllu.text.tokenizer import Tokenizer
 def sample_texts(model: CausalModel, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int = 60) -> list[str]:
     """Continue each prompt with a fixed seed; the generators that training draws from are not touched."""
     model.eval()
-    params = SamplingParams(max_tokens=max_tokens, temperature=0.8, top_p=0.95, seed=0)
     out = []
     for prompt in prompts:
         ids = tokenizer.encode(prompt, bos=True)
+        room = max(1, min(max_tokens, model.config.max_context - len(ids)))
+        params = SamplingParams(max_tokens=room, temperature=0.8, top_p=0.95, seed=0)
         result = generate(model, [ids], params, tokenizer.eos_ids)[0][0]
         out.append(tokenizer.decode([*ids, *result.ids], skip_special=True))
     model.train()

@@ -70,7 +70,7 @@ def test_every_split_into_micro_batches_gives_the_same_gradient(micro):
     grads = []
     for rows in (4, micro):
         state.model.zero_grad()
-        total, weight = accumulate(state.model, batch, next_token_loss, loop(micro_batch=rows), CPU)
+        _, weight = accumulate(state.model, batch, next_token_loss, loop(micro_batch=rows), CPU)
         grads.append([p.grad / weight for p in state.model.parameters()])
     for whole, split in zip(*grads, strict=True):        # float32 sums in another order
         torch.testing.assert_close(whole, split, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,213 @@
+"""From text files to a model by the command line: learn, stop, resume, export, and say clearly what is wrong."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ayllu.config import load_recipe
+from ayllu.errors import ConfigError
+from ayllu.train.pretrain import PretrainConfig
+
+RECIPE = """
+name = "tiny"
+out = "{out}"
+context = 16
+threads = 1
+compile = "off"
+samples = ["the"]
+{extra}
+[tokenizer]
+vocab_size = 480
+coverage = 1.0
+[model]
+vocab_size = 480
+dim = 32
+n_layers = 2
+n_heads = 2
+n_kv_heads = 1
+head_dim = 16
+hidden_dim = 48
+max_context = 32
+[loop]
+steps = 30
+batch_size = 4
+micro_batch = 2
+eval_every = 10
+checkpoint_every = 5
+log_every = 1
+[data]
+held_out = 0.1
+[[data.sources]]
+path = "texts.jsonl"
+language = "en"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    animals, verbs = ["goat", "dog", "cow", "hen"], ["ran", "sang", "slept", "ate"]
+    rows = [{"text": f"the {a} {v} and the {b} {w} by the river {i}"} for i in range(6)
+            for a in animals for b in animals for v in verbs for w in verbs]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+
+    def write(name, extra=""):
+        path = tmp_path / f"{name}.toml"
+        path.write_text(RECIPE.format(out=tmp_path / name, extra=extra), encoding="utf-8")
+        return path
+
+    return write
+
+
+def ayllu(*words, wait=True, **options):
+    command = [sys.executable, "-m", "ayllu", *map(str, words)]
+    if not wait:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def losses(folder):
+    rows = map(json.loads, (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    return {r["step"]: r["loss"] for r in rows if "loss" in r}
+
+
+def test_learns_and_exports_what_it_trained(recipe, tmp_path):
+    done = ayllu("pretrain", recipe("run"), "loop.steps=60", "optim.schedule.warmup_steps=5", "optim.lr=0.01", "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["steps"] == 60
+    found = losses(tmp_path / "run")
+    assert found[60] < found[1] - 2
+    assert {"config.json", "environment.json", "data.json", "loss.png", "samples.txt", "model"} <= {
+        p.name for p in (tmp_path / "run").iterdir()}
+    assert "step 60/60" in done.stderr                   # progress goes to stderr
+    again = ayllu("generate", "--model", result["model"], "the", "--max-tokens", "5", "--seed", "1")
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.strip()
+
+
+def test_repeats_bit_for_bit_from_its_own_config(recipe, tmp_path):
+    first = ayllu("pretrain", recipe("first"))
+    assert first.returncode == 0, first.stderr
+    config = json.loads((tmp_path / "first" / "config.json").read_text(encoding="utf-8"))
+    assert PretrainConfig.model_validate(config).loop.steps == 30
+    second = ayllu("pretrain", recipe("second"))
+    assert second.returncode == 0, second.stderr
+    assert same_weights(tmp_path / "first", tmp_path / "second")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_s", [0.0, 0.15, 0.4])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, delay_s):
+    whole = ayllu("pretrain", recipe("whole"))
+    assert whole.returncode == 0, whole.stderr
+    process = ayllu("pretrain", recipe("cut"), wait=False)
+    latest = tmp_path / "cut" / "checkpoints" / "latest"
+    wait_until(latest.exists, process)
+    time.sleep(delay_s)
+    process.kill()                                       # -9: no goodbye
+    process.communicate()
+    resumed = ayllu("pretrain", recipe("cut"), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming" in resumed.stderr
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path):
+    process = ayllu("pretrain", recipe("run"), "loop.steps=5000", wait=False)
+    wait_until((tmp_path / "run" / "checkpoints" / "latest").exists, process)
+    os.kill(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    stopped = int(re.search(r"stopped after step (\d+)", stderr).group(1))
+    assert "--resume" in stderr
+    assert (tmp_path / "run" / "checkpoints" / f"step-{stopped:08d}" / ".metadata").exists()
+
+
+def test_a_run_is_never_overwritten(recipe, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}", encoding="utf-8")
+    done = ayllu("pretrain", recipe("run"))
+    assert done.returncode == 2
+    assert "add --resume to go on with it" in done.stderr
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("loop.stepz=3", "unknown key 'loop.stepz'; did you mean 'steps'?"),
+    ("model.dimm=3", "did you mean 'dim'?"),
+    ("loop.steps=0", "loop.steps: Input should be greater than 0"),
+    ("loop.steps", "should read key=value"),
+    ("model.kind=mamba", "kind is 'llama' (the default) or 'transformer'"),
+])
+def test_bad_overrides(recipe, override, message):
+    with pytest.raises(ConfigError) as error:
+        load_recipe(PretrainConfig, recipe("run"), [override])
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("model.vocab_size=500", "model.vocab_size=500, but the tokenizer has 480 ids"),
+    ("context=64", "context=64 is longer than model.max_context=32"),
+    ("data.root=nowhere", "set data.root=FOLDER"),
+    ("compile=on", "compile=on, but there is no C++ compiler"),
+])
+def test_what_does_not_fit_is_said_before_training(recipe, override, message, tmp_path):
+    path = {**os.environ, "PATH": str(tmp_path)} if "compile" in override else None
+    done = ayllu("pretrain", recipe("run"), override, env=path)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_without_a_compiler_training_runs_eager_and_says_so(recipe, tmp_path):
+    done = ayllu("pretrain", recipe("run"), "compile=auto", "loop.steps=2", env={**os.environ, "PATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert "training runs eager, not compiled" in done.stderr
+
+
+def test_a_longer_context_starts_from_given_weights(recipe, tmp_path):
+    assert ayllu("pretrain", recipe("short"), "loop.steps=3").returncode == 0
+    done = ayllu("pretrain", recipe("long"), "loop.steps=1", "context=32", f"init_from={tmp_path / 'short' / 'model'}",
+                 f"tokenizer={tmp_path / 'short' / 'tokenizer.model'}", "optim.lr=1e-12")
+    assert done.returncode == 0, done.stderr
+    a, b = (load_file(tmp_path / n / "model" / "model.safetensors") for n in ("short", "long"))
+    for name in a:                                       # one step at a vanishing rate moves nothing
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_compiled_training_equals_eager(recipe, tmp_path):
+    for mode in ("off", "on"):
+        done = ayllu("pretrain", recipe(mode), f"compile={mode}", "loop.autocast=false", "loop.steps=10")
+        assert done.returncode == 0, done.stderr
+    eager, compiled = losses(tmp_path / "off"), losses(tmp_path / "on")
+    for step, loss in eager.items():                     # float32: sums in another order, over ten updates
+        assert compiled[step] == pytest.approx(loss, rel=1e-4)
+
+
+def test_the_original_transformer_runs_through_the_same_loop(recipe, tmp_path):
+    done = ayllu("pretrain", recipe("run"), "model.kind=transformer", "loop.steps=3")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model" / "ayllu_config.json").exists()
+
+
+def same_weights(a, b):
+    one, two = (load_file(folder / "model" / "model.safetensors") for folder in (a, b))
+    return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+def wait_until(condition, process):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "no checkpoint within two minutes"
+        time.sleep(0.02)
