@@ -63,3 +63,11 @@ def test_what_one_filter_held_passes_the_next():
     chain = FilterChain(StopFilter(["b!"]), StopFilter(["ab"]))
     assert chain.push("ab") == ""
     assert (chain.flush(), chain.stopped) == ("", True)
+
+
+def test_a_special_token_ends_a_broken_character():
+    tokenizer = kinds.sentencepiece()
+    first, second, third = [tokenizer.piece_to_id(f"<0x{b:02X}>") for b in "好".encode()]
+    decoder = StreamDecoder(tokenizer)
+    assert [decoder.push(i) for i in (first, second, tokenizer.bos_id, third)] == ["", "", "\ufffd\ufffd<s>", "\ufffd"]
+    assert tokenizer.decode([first, second, tokenizer.bos_id, third], skip_special=True) == "\ufffd" * 3
