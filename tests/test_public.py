@@ -41,3 +41,12 @@ def test_text_faces_bring_no_library_that_starting_must_not_wait_for():
             "print([m for m in ('transformers', 'matplotlib', 'rich', 'jinja2', 'torch._dynamo') if m in sys.modules])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_loading_and_generating_import_no_compiler(tiny_checkpoint):
+    """torch._dynamo and sympy take longer to import than a short answer takes to write."""
+    code = ("import sys; from ayllu.cli.main import run; "
+            f"run(['generate', 'The fox', '--model', {str(tiny_checkpoint)!r}, '--max-tokens', '3']); "
+            "print([m for m in ('torch._dynamo', 'sympy', 'rich', 'jinja2') if m in sys.modules])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"

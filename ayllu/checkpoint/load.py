@@ -18,6 +18,7 @@ from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.device import pick_device, pick_dtype
 from ayllu.errors import CheckpointError
 from ayllu.model.config import LlamaConfig
+from ayllu.model.init import Uninitialised
 from ayllu.model.llama import Llama
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def build_model(source: OpenCheckpoint, *, dtype: str | torch.dtype | None = Non
     model at most; on the CPU, and where the dtype fits, the weights stay views of the mapped file."""
     kind = source.dtype if dtype is None else pick_dtype(dtype) if isinstance(dtype, str) else dtype
     place = torch.device("cpu") if device is None else pick_device(str(device))
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialised():
         model = Llama(source.config)
     for name, tensor in source.tensors():
         owner, _, leaf = name.rpartition(".")

@@ -19,6 +19,7 @@ from ayllu.config import validate
 from ayllu.device import pick_dtype
 from ayllu.errors import CheckpointError
 from ayllu.model.config import TransformerConfig
+from ayllu.model.init import Uninitialised
 from ayllu.model.transformer import Transformer
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class OpenTransformer:
 
     def build(self, dtype: str = "float32") -> Transformer:
         """The model in eval mode, on the CPU."""
-        with torch.device("meta"):
+        with torch.device("meta"), Uninitialised():
             model = Transformer(self.config)
         for name, entry in self.entries.items():
             tensor = entry.read()
@@ -66,7 +67,7 @@ def open_transformer(path: str | Path) -> OpenTransformer:
     if not file.is_file():
         raise CheckpointError(f"{file} is missing: the folder holds a config without weights")
     entries = read_safetensors(file)
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialised():
         expected = {name: tuple(p.shape) for name, p in Transformer(config).named_parameters()}
     for name in expected | entries:
         stored, wanted = entries[name].shape if name in entries else "nothing", expected.get(name, "nothing")

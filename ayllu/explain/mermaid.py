@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from ayllu.model.config import LlamaConfig, TransformerConfig
+from ayllu.model.init import Uninitialised
 from ayllu.model.llama import Llama
 from ayllu.model.transformer import Transformer
 
 
 def draw(config: LlamaConfig | TransformerConfig) -> str:
     """The flowchart of the model with this config. The model is built without memory, so any size can be drawn."""
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialised():
         model = Llama(config) if isinstance(config, LlamaConfig) else Transformer(config)
     lines = ["flowchart TD", *_before(model), *_layer(model), *_after(model)]
     return "\n".join(lines) + "\n"

@@ -2,9 +2,11 @@
 
 import hashlib
 import math
+from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 STD = 0.02
 
@@ -31,3 +33,16 @@ def generator(seed: int, name: str) -> torch.Generator:
     """A random generator of its own for one name: the same seed and name give the same numbers anywhere."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class Uninitialised(TorchFunctionMode):
+    """A context in which modules are made without initial values, for those that get their weights from elsewhere.
+
+    On the meta device torch's own initialisation would do nothing, and import torch._dynamo (over a second) for it.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
