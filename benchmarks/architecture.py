@@ -4,7 +4,7 @@ Trains every recipe of recipes/compare at each learning rate with the first seed
 recipe, and repeats it with the other seeds. Prints held-out bits per byte (lower is better): mean and spread over the
 seeds, and the difference from the paper's model seed by seed. Needs ../shared/data.
 
-    python benchmarks/architecture.py [--quick] [--seeds 3] [--steps 200] [--lrs 1e-3,3e-3] [--json FILE]
+    python benchmarks/architecture.py [--quick] [--seeds 3] [--steps 800] [--lrs 1e-3,3e-3] [--json FILE]
 """
 
 import argparse
@@ -92,7 +92,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 steps, 2 seeds, one rate: shows that it runs, no more")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--lrs", type=lambda text: [float(x) for x in text.split(",")], default=[1e-3, 3e-3])
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(ARMS), help=", ".join(ARMS))
     parser.add_argument("--eval-tokens", type=int, help="held-out tokens for each language (default: all)")
