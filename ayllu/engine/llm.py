@@ -20,13 +20,14 @@ from ayllu.config import validate
 from ayllu.device import pick_device
 from ayllu.engine.dialogue import Message, as_prompt
 from ayllu.engine.result import Result, TextRow, Timing
-from ayllu.engine.runner import Batch, RunnerKind, make_runner
+from ayllu.engine.runner import Batch, FusedRunner, RunnerKind, make_runner
 from ayllu.errors import ConfigError, RequestError
 from ayllu.model.beam import beam_search
 from ayllu.model.generate import Generation
 from ayllu.model.params import SamplingParams
 from ayllu.model.request import check_prompt, same_for_all
 from ayllu.model.score import score_candidates
+from ayllu.model.step import Model, Runner
 from ayllu.text.stream import StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
 
@@ -93,13 +94,16 @@ class TextStream(Iterator[str]):
 
 
 class LLM:
-    """A checkpoint ready to write. `runner` is how its steps are computed (see engine/runner.py)."""
+    """A checkpoint ready to write. `runner` is how its steps are computed (see engine/runner.py).
+
+    The LLM takes the checkpoint's weights over; `model` gives the plain model, and from then on runs it as it is.
+    """
 
     def __init__(self, checkpoint: Checkpoint, runner: RunnerKind = "auto") -> None:
         self.checkpoint = checkpoint
-        self.model, self.config = checkpoint.model, checkpoint.config
+        self.config = checkpoint.config
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer
-        self.runner = make_runner(checkpoint.model, runner)
+        self.runner: Runner = make_runner(checkpoint.model, runner)
         own = checkpoint.generation.eos_ids
         self.eos_ids = tuple(own) or (self.tokenizer.eos_ids if self.tokenizer else ())
 
@@ -156,6 +160,14 @@ class LLM:
         settings = settings.model_copy(update={"stop": (*settings.stop, *prompt.stop)})
         generation = Generation(self.runner, [prompt.ids], settings, self.eos_ids)
         return TextStream(generation, TextRow(self.tokenizer, prompt.ids, settings.stop, prompt.strip), start)
+
+    @property
+    def model(self) -> Model:
+        """The plain model with its own weights, to look into or to change; the runner becomes the eager one."""
+        if isinstance(self.runner, FusedRunner):
+            self.runner.give_back()
+            self.runner = make_runner(self.checkpoint.model, "eager")
+        return self.checkpoint.model
 
     @property
     def has_chat_template(self) -> bool:

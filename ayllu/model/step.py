@@ -29,7 +29,10 @@ class Batch:
 
 
 class Runner(Protocol):
-    """Runs a model over a cache. `step` writes the batch's keys and values and gives logits (B, V) for what follows."""
+    """Runs a model over a cache. `step` writes the batch's keys and values and gives logits (B, V) for what follows.
+
+    `hidden` writes them too and gives what `logits` takes, (B, T, D), for every new token.
+    """
 
     @property
     def config(self) -> LlamaConfig | TransformerConfig: ...
@@ -40,6 +43,10 @@ class Runner(Protocol):
     def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache: ...
 
     def step(self, batch: Batch) -> Tensor: ...
+
+    def hidden(self, batch: Batch) -> Tensor: ...
+
+    def logits(self, h: Tensor) -> Tensor: ...
 
 
 class EagerRunner:
@@ -57,20 +64,28 @@ class EagerRunner:
 
     def step(self, batch: Batch) -> Tensor:
         """Logits (B, V) after the last new token of each row."""
-        return self.model.logits(self.hidden(batch)[:, -1])
+        for ids in prompt_parts(batch.ids, self.config):
+            hidden = self._trunk(ids, batch.cache)
+        return self.model.logits(hidden[:, -1])
 
     def hidden(self, batch: Batch) -> Tensor:
-        """The trunk's output (B, T', D) for the new tokens; of a prompt over CHUNK, for its last part only."""
-        for ids in self._parts(batch.ids):
-            positions = batch.cache.extend(ids.shape[1])
-            hidden = self.model.trunk(self.model.embed(ids), positions, batch.cache.attends)
-        return hidden
+        """The trunk's output (B, T, D) for all new tokens."""
+        return torch.cat([self._trunk(ids, batch.cache) for ids in prompt_parts(batch.ids, self.config)], dim=1)
 
-    def _parts(self, ids: Tensor) -> Sequence[Tensor]:
-        scaling = self.config.rope_scaling
-        if scaling is not None and scaling.kind == "dynamic":
-            return [ids]                                                      # its rotation depends on a pass's length
-        return ids.split(CHUNK, dim=1)
+    def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
+        """The model's head, for what `hidden` gives."""
+        return self.model.logits(h)
+
+    def _trunk(self, ids: Tensor, cache: DenseCache) -> Tensor:
+        return self.model.trunk(self.model.embed(ids), cache.extend(ids.shape[1]), cache.attends)
+
+
+def prompt_parts(ids: Tensor, config: LlamaConfig | TransformerConfig) -> Sequence[Tensor]:
+    """New ids (B, T) in the pieces that are computed one after the other."""
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.kind == "dynamic":
+        return [ids]                                                          # its rotation depends on a pass's length
+    return ids.split(CHUNK, dim=1)
 
 
 def as_runner(model: Model | Runner) -> Runner:

@@ -1,0 +1,255 @@
+"""A fast runner for Llama on the CPU: the arithmetic of llama.py in fewer and larger operations.
+
+wq, wk, wv become one matrix, w1 and w3 another; products go through oneDNN, which splits even a single row of a
+float32 product among the threads (MKL's does not), and which reads bfloat16 weights fastest in a blocked layout of its
+own; residuals are added inside the product; rotations come from a table; a step of one token reads the cache through
+views made once. The slow twin is EagerRunner (step.py); tests/model/test_fused.py says how far they may differ.
+
+B rows  T new tokens  N = B T  S slots  D width  H query heads  K key/value heads  E head width  F feed-forward width
+"""
+
+import functools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ayllu.errors import ConfigError
+from ayllu.model.cache import DenseCache
+from ayllu.model.llama import Attention, Block, FeedForward, Llama, RMSNorm
+from ayllu.model.step import Batch, prompt_parts
+
+Modules = Sequence[nn.Linear | nn.Embedding]
+DTYPES = (torch.float32, torch.bfloat16)
+PACKED_FOR = 128                                         # rows that oneDNN is told to expect when it picks a layout
+
+
+def why_not_fused(model: nn.Module) -> str | None:
+    """Why this model can't run fused, as the end of a sentence; None where it can."""
+    if not isinstance(model, Llama):
+        return "only the Llama family runs fused"
+    weights = {(p.device.type, p.dtype) for p in model.parameters()}
+    if len(weights) != 1:
+        return "its weights are of several dtypes or on several devices"
+    device, dtype = next(iter(weights))
+    if device != "cpu" or dtype not in DTYPES:
+        return f"its weights are {dtype} on {device}: fused are float32 and bfloat16 on the CPU"
+    plain = (Attention, FeedForward, Block, RMSNorm, nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList)
+    replaced = [name for name, module in model.named_modules() if name and type(module) not in plain]
+    if replaced:
+        return f"{replaced[0]} was replaced (adapted or quantised)"
+    return None if _onednn_works(dtype) else f"this torch or processor has no oneDNN product for {dtype}"
+
+
+class FusedRunner:
+    """Takes a model's weights over: it must not be used otherwise until `give_back`. Dropout is not applied."""
+
+    def __init__(self, model: Llama) -> None:
+        reason = why_not_fused(model)
+        if reason is not None:
+            raise ConfigError(f"this model can't run fused: {reason}; use runner='eager'")
+        self.config = model.config
+        self.device = model.tok_embeddings.weight.device
+        self._model: Llama | None = model
+        self._embedding = model.tok_embeddings.weight.detach()                # (V, D)
+        self._dtype = self._embedding.dtype
+        self._layers = [_Layer(block) for block in model.layers if isinstance(block, Block)]
+        self._norm = model.norm.weight.detach()
+        self._head = _matrix([model.tok_embeddings if self.config.tie_embeddings else model.output])
+        scaling = self.config.rope_scaling
+        self._is_dynamic = scaling is not None and scaling.kind == "dynamic"
+        self._rotations = _rotation(model, torch.arange(1), self._dtype)      # of positions 0.., grows with the caches
+
+    def give_back(self) -> Llama:
+        """The model with its own weights again, bit for bit; this runner can't be used any more."""
+        model = self._own()
+        self._model = None
+        for layer in self._layers:
+            layer.give_back()
+        self._head.give_back()
+        return model
+
+    def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache:
+        """An empty cache for one row per entry of `padding` (slots left empty), with room for `capacity` slots."""
+        return DenseCache(self.config, padding, capacity, dtype=self._dtype, device=self.device)
+
+    def step(self, batch: Batch) -> Tensor:
+        """Logits (B, V) after the last new token of each row."""
+        for ids in prompt_parts(batch.ids, self.config):
+            x = self._trunk(ids, batch.cache)                                 # (B, T, D)
+        return self._head(self._normed(x[:, -1], self._norm))
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """What `logits` takes, (B, T, D), for every new token."""
+        parts = [self._trunk(ids, batch.cache) for ids in prompt_parts(batch.ids, self.config)]
+        return self._normed(torch.cat(parts, dim=1), self._norm)
+
+    def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
+        """The model's last product."""
+        return self._head(h.reshape(-1, h.shape[-1])).view(*h.shape[:-1], -1)
+
+    def _own(self) -> Llama:
+        if self._model is None:
+            raise ConfigError("this runner gave its weights back: make a new one")
+        return self._model
+
+    def _trunk(self, ids: Tensor, cache: DenseCache) -> Tensor:               # (B, T) -> (B, T, D)
+        c, (B, T) = self.config, ids.shape
+        H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
+        cos, sin = self._rotation(cache.extend(T), cache)
+        mix = _DecodeMix(cache, H) if T == 1 else _PromptMix(cache, H)
+        x = self._embedding.index_select(0, ids.reshape(-1))                  # (N, D)
+        for number, layer in enumerate(self._layers):
+            qkv = layer.qkv(self._normed(x, layer.attention_norm)).view(B, T, H + 2 * K, E)
+            qk = qkv[:, :, :H + K]
+            turned = qk.roll(E // 2, -1)                                      # (b, a) where qk is (a, b)
+            qk.mul_(cos).addcmul_(turned, sin)
+            x = layer.wo.add(mix(number, qkv), x)
+            gate, up = layer.w13(self._normed(x, layer.ffn_norm)).chunk(2, dim=-1)
+            x = layer.w2.add(F.silu(gate).mul_(up), x)                        # (N, D)
+        return x.view(B, T, -1)
+
+    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:                   # (..., D)
+        """RMSNorm in fewer passes: the sum of squares in float32 by one reduction."""
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = length.square_().div_(x.shape[-1]).add_(self.config.norm_eps).rsqrt_()
+        return (x * scale).to(x.dtype).mul_(weight)
+
+    def _rotation(self, positions: Tensor, cache: DenseCache) -> tuple[Tensor, Tensor]:
+        """cos and signed sin, (T, 1, E) or (B, T, 1, E)."""
+        if self._is_dynamic:                                                  # frequencies follow each row's length
+            return _rotation(self._own(), positions, self._dtype)
+        if cache.length > len(self._rotations[0]):
+            self._rotations = _rotation(self._own(), torch.arange(max(cache.capacity, cache.length)), self._dtype)
+        cos, sin = self._rotations
+        if positions.dim() == 1:
+            begin, end = cache.length - cache.n_new, cache.length
+            return cos[begin:end], sin[begin:end]
+        return cos[positions], sin[positions]
+
+
+class _Layer:
+    def __init__(self, block: Block) -> None:
+        attention, feed_forward = block.attention, block.feed_forward
+        self.attention_norm, self.ffn_norm = block.attention_norm.weight.detach(), block.ffn_norm.weight.detach()
+        self.qkv = _matrix([attention.wq, attention.wk, attention.wv])
+        self.wo = _matrix([attention.wo])
+        self.w13 = _matrix([feed_forward.w1, feed_forward.w3])
+        self.w2 = _matrix([feed_forward.w2])
+
+    def give_back(self) -> None:
+        for matrix in (self.qkv, self.wo, self.w13, self.w2):
+            matrix.give_back()
+
+
+class _Matrix:
+    """x W^T + b by oneDNN, W in the plain layout: where several modules make one matrix, each becomes a view of it."""
+
+    def __init__(self, modules: Modules) -> None:
+        biases = [m.bias.detach() for m in modules if isinstance(m, nn.Linear) and m.bias is not None]
+        self.bias = torch.cat(biases) if biases else None
+        weights = [m.weight.detach() for m in modules]
+        self.weight = weights[0]
+        if len(modules) > 1:
+            self.weight = torch.cat(weights)
+            for module, rows in zip(modules, self.weight.split([len(m.weight) for m in modules]), strict=True):
+                module.weight.data = rows
+
+    def __call__(self, x: Tensor) -> Tensor:                                  # (N, in) -> (N, out)
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+
+    def add(self, x: Tensor, other: Tensor) -> Tensor:
+        """The product plus `other` (N, out), which stays as it is."""
+        return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
+
+    def give_back(self) -> None:
+        """Nothing was taken: the modules' weights are views."""
+
+
+class _PackedMatrix(_Matrix):
+    """W in oneDNN's blocked layout. It can't be shared, so the linear layers give up theirs; an embedding, which is
+    read row by row too, keeps its own."""
+
+    def __init__(self, modules: Modules) -> None:
+        super().__init__(modules)
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, PACKED_FOR)
+        self._taken = [module for module in modules if isinstance(module, nn.Linear)]
+        for module in self._taken:
+            _replace(module, module.weight.to("meta"))
+
+    def give_back(self) -> None:
+        """The weights in their plain layout, which is the same numbers in another order."""
+        if self._taken:
+            rows = self.weight.to_dense().split([len(module.weight) for module in self._taken])
+            for module, weight in zip(self._taken, rows, strict=True):
+                _replace(module, weight)
+
+
+def _matrix(modules: Modules) -> _Matrix:
+    """bfloat16 is read 1.2 to 2 times faster from the blocked layout; float32 decodes as fast from the plain one."""
+    return _PackedMatrix(modules) if modules[0].weight.dtype == torch.bfloat16 else _Matrix(modules)
+
+
+def _replace(module: nn.Linear, weight: Tensor) -> None:
+    module.weight = nn.Parameter(weight, requires_grad=module.weight.requires_grad)
+
+
+class _DecodeMix:
+    """Attention of one new token per row over the cache: all layers' views are made at once, by a few operations."""
+
+    def __init__(self, cache: DenseCache, n_heads: int) -> None:
+        self.B, self.H, self.K, self.E = cache.n_rows, n_heads, cache.buffer.shape[3], cache.buffer.shape[5]
+        self.attends = cache.attends
+        slot = cache.buffer[:, :, :, :, cache.length - 1]                     # (L, 2, B, K, E)
+        self.slots = slot.transpose(1, 2).unbind(0)                           # L of (B, 2, K, E)
+        windows = {attend.window for attend in cache.attends}
+        self.reads = {window: _read(cache, window) for window in windows}
+
+    def __call__(self, layer: int, qkv: Tensor) -> Tensor:                    # (B, 1, H + 2K, E) -> (B, H E)
+        B, H, K, E = self.B, self.H, self.K, self.E
+        self.slots[layer].copy_(qkv[:, 0, H:].view(B, 2, K, E))
+        q = qkv[:, 0, :H].view(B, K, H // K, E)          # a group's query heads stand where query tokens would
+        keys, values, mask = self.reads[self.attends[layer].window]
+        y = F.scaled_dot_product_attention(q, keys[layer], values[layer], attn_mask=mask)
+        return y.reshape(B, H * E)
+
+
+def _read(cache: DenseCache, window: int | None) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None]:
+    """Keys and values of each layer (B, K, S, E), and the mask over them."""
+    seen = cache.buffer[:, :, :, :, cache.first_slot(window):cache.length]    # (L, 2, B, K, S, E)
+    return seen[:, 0].unbind(0), seen[:, 1].unbind(0), cache.mask(window)
+
+
+class _PromptMix:
+    """Attention of several new tokens per row, as the cache does it for every model."""
+
+    def __init__(self, cache: DenseCache, n_heads: int) -> None:
+        self.attends, self.H, self.K = cache.attends, n_heads, cache.buffer.shape[3]
+
+    def __call__(self, layer: int, qkv: Tensor) -> Tensor:                    # (B, T, H + 2K, E) -> (B T, H E)
+        q, k, v = qkv.split([self.H, self.K, self.K], dim=2)
+        return self.attends[layer](q, k, v).reshape(qkv.shape[0] * qkv.shape[1], -1)
+
+
+def _rotation(model: Llama, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """cos and sin (..., T, 1, E) of positions (..., T); sin is negative in its first half, since that half gets -b."""
+    rope = model.rope(positions, dtype)
+    sin = rope.sin.clone()
+    sin[..., :sin.shape[-1] // 2].neg_()
+    cos = rope.cos
+    return (cos, sin) if positions.dim() > 1 else (cos[0], sin[0])
+
+
+@functools.cache
+def _onednn_works(dtype: torch.dtype) -> bool:
+    """Whether the products that this file uses exist in this torch, run on this processor and are right."""
+    generator = torch.Generator().manual_seed(0)
+    x, other = (torch.randn(3, 32, generator=generator).to(dtype) for _ in range(2))
+    linear = nn.Linear(32, 32, bias=False, dtype=dtype)
+    weight = linear.weight.detach().clone()
+    try:
+        got = _matrix([linear]).add(x, other)
+    except (AttributeError, NotImplementedError, RuntimeError):               # no such operation, or none for this type
+        return False
+    return torch.allclose(got.float(), other.float() + F.linear(x.float(), weight.float()), atol=0.05)
