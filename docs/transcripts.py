@@ -1,10 +1,10 @@
 """The code blocks of the documentation: read, run and, where they are transcripts, made anew from real runs.
 
-    python docs/transcripts.py README.md README.zh-CN.md      # fills every ```console block with what its commands print
-    python docs/transcripts.py --check README.md              # changes nothing; exit code 1 where a command fails
+    python docs/transcripts.py README.md README.zh-CN.md   # fills every ```console block with what its commands print
+    python docs/transcripts.py --check README.md           # changes nothing; exit code 1 where a command fails
 
 A block fenced `sh` or `python` is run by tests/docs/test_readme.py; `console` is a transcript: a line that begins with
-"$ " is a command, the rest is what it printed. `<!-- not run: REASON -->` or `<!-- slow -->` may stand on the line above.
+"$ " is a command, the rest is what it printed. `<!-- not run: REASON -->` or `<!-- slow -->` may stand above.
 """
 
 import os

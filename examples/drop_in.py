@@ -1,4 +1,4 @@
-"""The script that everybody writes, with only its import line changed. Another model: python examples/drop_in.py NAME"""
+"""The script that everybody writes, with only its import line changed. Another model: drop_in.py NAME"""
 
 import sys
 

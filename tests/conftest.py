@@ -1,9 +1,10 @@
-"""What several test rooms share: a tiny checkpoint with random weights and a real SentencePiece tokenizer."""
+"""What test rooms share: a tiny checkpoint with random weights and a real SentencePiece tokenizer; no skips in CI."""
 
 import io
 from pathlib import Path
 
 import pytest
+from ci_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
 
 TEXT = """Once upon a time there was a small fox who liked to read books by the river.
 The fox and the bird walked along the river every day and talked about the stars.

@@ -1,0 +1,29 @@
+"""The rule about skips, tried on small test files in a pytest of their own."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+MARKED = "import pytest\n@pytest.mark.gpu\ndef test_a():\n    pytest.skip('no GPU here')\n"
+PLAIN = "import pytest\ndef test_a():\n    pytest.skip('no data here')\n"
+DECORATED = "import pytest\n@pytest.mark.skipif(True, reason='no data here')\ndef test_a():\n    pass\n"
+WHOLE = "import pytest\npytest.importorskip('no_such_module')\ndef test_a():\n    pass\n"
+XFAIL = "import pytest\n@pytest.mark.xfail\ndef test_a():\n    raise ValueError\n"
+
+
+@pytest.mark.parametrize(("source", "ci", "passes"), [
+    (MARKED, "true", True), (PLAIN, "true", False), (DECORATED, "true", False), (WHOLE, "true", False),
+    (XFAIL, "true", True), (PLAIN, "", True), (DECORATED, "", True),
+])
+def test_only_gpu_tests_may_skip_in_ci(tmp_path, source, ci, passes):
+    (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n", encoding="utf-8")
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "ci_skips", "-p", "no:cacheprovider", "."],
+                          cwd=tmp_path, env={**os.environ, "CI": ci, "PYTHONPATH": str(TESTS)}, capture_output=True,
+                          text=True, timeout=120, check=False)
+    assert (done.returncode == 0) is passes, done.stdout
+    assert passes or "only gpu tests may skip in CI" in done.stdout
