@@ -40,6 +40,9 @@ _COLUMNS = ("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "tokenizer.ggml.to
 def open_gguf(path: Path) -> OpenCheckpoint:
     """Open one file; F32, F16 and BF16 tensors are views of the mapped file, Q8_0 becomes float32 when read."""
     file = read_gguf(path)
+    if file.metadata.get("split.count", 1) not in (0, 1):
+        raise CheckpointError(f"{path} is one of {file.metadata['split.count']} parts: put them together first "
+                              "(llama-gguf-split --merge)")
     if not file.tensors:
         raise CheckpointError(f"{path} holds a vocabulary and no weights: take the file of the whole model")
     found = {our_name(name): _entry(file, name, tensor) for name, tensor in file.tensors.items()}

@@ -12,11 +12,13 @@ from ayllu.checkpoint.gguf import open_gguf
 from ayllu.checkpoint.hf import open_hf
 from ayllu.checkpoint.licence import Licence
 from ayllu.checkpoint.llama2c import looks_like_llama2c, open_llama2c
+from ayllu.checkpoint.manifest import verify_manifest
 from ayllu.checkpoint.meta import open_meta
 from ayllu.checkpoint.resolve import resolve
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.device import pick_device, pick_dtype
 from ayllu.errors import CheckpointError
+from ayllu.log import warn
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import Uninitialised
 from ayllu.model.llama import Llama
@@ -40,19 +42,30 @@ class Checkpoint:
 
 
 def load_checkpoint(name_or_path: str | Path, *, dtype: str | torch.dtype | None = None,
-                    device: str | torch.device | None = None) -> Checkpoint:
-    """Load a model with its tokenizer. `dtype` None keeps the file's own (Q8_0: float32), `device` None is the CPU."""
+                    device: str | torch.device | None = None, verify: bool = False) -> Checkpoint:
+    """Load a model with its tokenizer. `dtype` None keeps the file's own (Q8_0: float32), `device` None is the CPU.
+
+    `verify` first compares every file of the folder with the SHA-256 in the manifest that Ayllu wrote.
+    """
     source = open_checkpoint(name_or_path)
+    if verify:
+        verify_manifest(source.path if source.path.is_dir() else source.path.parent)
     model = build_model(source, dtype=dtype, device=device)
-    return Checkpoint(model=model, config=source.config, tokenizer=source.open_tokenizer(),
+    tokenizer = source.open_tokenizer()
+    if tokenizer is not None and tokenizer.vocab_size > source.config.vocab_size:
+        warn(f"{source.path}: the tokenizer has {tokenizer.vocab_size} ids, the model {source.config.vocab_size}: the "
+             "last "
+             "ones (added tokens?) have no weights and can't be used")
+    return Checkpoint(model=model, config=source.config, tokenizer=tokenizer,
                       generation=source.generation, chat_template=source.chat_template, licence=source.licence,
                       path=source.path, format=source.format)
 
 
 def open_checkpoint(name_or_path: str | Path) -> OpenCheckpoint:
     """The lazy form: headers are read and checked, weights are not."""
-    path = resolve(name_or_path)
+    path = Path(name_or_path)
     try:
+        path = resolve(name_or_path)
         return _open_folder(path) if path.is_dir() else _open_file(path)
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} can't be read: {error}") from error

@@ -190,6 +190,19 @@ def test_a_tokenizer_larger_than_the_model_is_refused(chat_checkpoint: Path, tmp
                         tokenizer=load_checkpoint(chat_checkpoint).tokenizer)
 
 
+def test_one_part_of_a_split_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "m-00001-of-00002.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_uint16("split.count", 2)
+    writer.add_tensor("token_embd.weight", np.ones((4, 32), np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(CheckpointError, match="one of 2 parts"):
+        open_checkpoint(path)
+
+
 def test_names_are_each_others_inverse() -> None:
     for name in source("all biases").entries:
         assert our_name(gguf_name(name)) == name

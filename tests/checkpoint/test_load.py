@@ -10,7 +10,7 @@ from checkpoint.models import CONFIGS, assert_same_tensors, logits, random_model
 
 from ayllu.checkpoint import resolve
 from ayllu.checkpoint.load import build_model, load_checkpoint, open_checkpoint
-from ayllu.checkpoint.save import FORMATS, save_checkpoint, write_checkpoint
+from ayllu.checkpoint.save import save_checkpoint, write_checkpoint
 from ayllu.errors import CheckpointError, ConfigError
 
 
@@ -54,7 +54,8 @@ def test_mixed_dtypes_become_one(tmp_path: Path) -> None:
     assert {p.dtype for p in load_checkpoint(path).model.parameters()} == {torch.float16}
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", ["hf", "gguf", pytest.param("meta", marks=pytest.mark.slow),
+                                pytest.param("llama2c", marks=pytest.mark.slow)])
 def test_memory_stays_at_one_model(to: str, tmp_path: Path) -> None:
     """Loading 64 MB of weights takes at most 64 MB and a little: nothing is held twice."""
     config = CONFIGS["grouped tied"].model_copy(update={
@@ -65,11 +66,11 @@ def test_memory_stays_at_one_model(to: str, tmp_path: Path) -> None:
                "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
                "before = peak(); model = load_checkpoint(sys.argv[1]).model\n"
                "size = sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20\n"
-               "print((peak() - before) / size, size)")
+               "print(peak() - before - size, size)")
     done = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=True)
-    ratio, size = map(float, done.stdout.split())
+    beyond, size = map(float, done.stdout.split())       # MB
     assert size > 60
-    assert ratio < 1.4                                   # the pages of the file, once, and torch's small change
+    assert beyond < 40                                   # modules imported on the way; one more copy would be over 60
 
 
 def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +109,30 @@ def test_a_broken_pointer_in_the_cache(tmp_path: Path, monkeypatch: pytest.Monke
     (refs / "main").write_text("../../../../etc")
     with pytest.raises(CheckpointError, match="commit's hash"):
         open_checkpoint("a/b")
+
+
+def test_verify_compares_with_the_manifest(tmp_path: Path) -> None:
+    folder = write_checkpoint(source("plain"), tmp_path / "out")
+    assert load_checkpoint(folder, verify=True).format == "hf"
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    assert load_checkpoint(folder).format == "hf"
+    with pytest.raises(CheckpointError, match=r"config\.json differs"):
+        load_checkpoint(folder, verify=True)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_is_said(tiny_checkpoint: Path, tmp_path: Path,
+                                                          caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_checkpoint(source("plain"), tmp_path / "out")             # 128 ids
+    (folder / "tokenizer.model").write_bytes((tiny_checkpoint / "tokenizer.model").read_bytes())
+    with caplog.at_level("WARNING", logger="ayllu"):
+        assert load_checkpoint(folder).tokenizer is not None
+    assert "have no weights" in caplog.text
+
+
+def test_names_no_file_can_have() -> None:
+    for name in ("x" * 5000, "a\0b", ""):
+        with pytest.raises(CheckpointError):
+            open_checkpoint(name)
 
 
 def test_unknown_dtype_and_device(tmp_path: Path) -> None:
