@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ayllu.checkpoint.generation import GenerationDefaults
 from ayllu.checkpoint.hf import hf_name, write_hf
+from ayllu.checkpoint.licence import licence_by_id, write_licence
 from ayllu.checkpoint.source import Entry, OpenCheckpoint
 from ayllu.errors import CheckpointError
 from ayllu.files import atomic_folder, write_json
@@ -20,8 +21,9 @@ from ayllu.text.tokenizer import Tokenizer
 
 
 def export(model: nn.Module, config: ModelSettings, tokenizer: Tokenizer, out: Path,
-           data: dict[str, Any]) -> None:
-    """Write `out` whole or not at all. `data` is the manifest of the training data, kept beside the weights.
+           data: dict[str, Any], licence: str | None = None) -> None:
+    """Write `out` whole or not at all. `data` is the manifest of the training data, kept beside the weights;
+    `licence` is the id of what the weights are under (apache-2.0).
 
     The original Transformer has no Hugging Face form: its folder holds safetensors and `ayllu_config.json`.
     """
@@ -32,6 +34,7 @@ def export(model: nn.Module, config: ModelSettings, tokenizer: Tokenizer, out: P
         else:
             save_file({name: w.contiguous() for name, w in weights.items()}, temporary / "model.safetensors")
             write_json(temporary / "ayllu_config.json", json.loads(config.model_dump_json()))
+        write_licence(temporary, licence_by_id(licence) if licence else None, {})
         tokenizer.save(temporary)
         write_json(temporary / "data.json", data)
         _check(temporary / "model.safetensors", config, weights)

@@ -56,6 +56,7 @@ class PretrainConfig(Settings):
     device: str = "auto"
     threads: int | None = None                           # None: as many as torch picks
     compile: Literal["auto", "on", "off"] = "auto"
+    licence: str | None = None                           # of the weights that come out, as the hub calls it
     samples: tuple[str, ...] = ("Once upon a time", "从前")
     eval_tokens: int = Field(default=20_000, gt=0)       # per language on the way; all of them at the end
 
@@ -87,7 +88,7 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) 
         fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
             observer=report, evaluate=evaluate, device=device)
         last = report.last
-    export(state.model, config.model, tokenizer, run / "model", shards.manifest)
+    export(state.model, config.model, tokenizer, run / "model", shards.manifest, config.licence)
     say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
     return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
             "hours": round(state.seconds / 3600, 3), **last}
