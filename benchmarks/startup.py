@@ -1,0 +1,69 @@
+"""Seconds from typing `ayllu generate` to its first token, with everything on the disk read before.
+
+    python benchmarks/startup.py [--rounds 7] [--model ayllu-mini] [--json FILE]
+
+The command is started as a person starts it and its stdout is watched for the first byte after the prompt, which the
+command may repeat. The share of `import torch` is that of the same interpreter importing torch and nothing else, measured in turns with the command.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+GOAL_S = 3.0
+PROMPT = "Once upon a time"
+
+
+def main() -> None:
+    """Measure, print a line for each part, and the ratio to the goal last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--model", default=None, help="default: the command's own")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    command = [sys.executable, "-m", "ayllu", "generate", PROMPT, "--max-tokens", "16"]
+    command += ["--model", options.model] if options.model else []
+    bare, torch_only = [sys.executable, "-c", "print(1)"], [sys.executable, "-c", "import torch; print(1)"]
+    parts: dict[str, list[float]] = {"python": [], "import torch": [], "first token": []}
+    for number in range(options.rounds + 1):
+        for name, line in zip(parts, (bare, torch_only, command), strict=True):
+            seconds = first_byte(line)
+            if number:                                   # the first round warms the disk's cache
+                parts[name].append(seconds)
+    medians = {name: statistics.median(values) for name, values in parts.items()}
+    torch_s = medians["import torch"] - medians["python"]
+    for name, seconds in medians.items():
+        print(f"{name:14s}{seconds:6.2f} s")
+    print(f"import torch is {torch_s / medians['first token']:.0%} of the time to the first token (goal: {GOAL_S} s)")
+    if options.json:
+        options.json.write_text(json.dumps({**medians, "torch_share": torch_s / medians["first token"]}) + "\n")
+    print(f"worst ratio: {GOAL_S / medians['first token']:.2f} (time to the first token)")
+
+
+def first_byte(command: list[str]) -> float:
+    """Seconds until a command's stdout shows something that is not the prompt; the command is ended then."""
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                          env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        seen = process.stdout.read(1)
+        while seen and PROMPT.encode().startswith(seen.lstrip()):
+            more = process.stdout.read(1)
+            if not more:
+                break
+            seen += more
+        seconds = time.perf_counter() - start
+        if not seen:
+            raise SystemExit(f"{' '.join(command)} printed nothing:\n{process.stderr.read().decode()}")
+        process.kill()
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
