@@ -42,11 +42,12 @@ def greedy_in_transformers(theirs, prompt):
 
 def assert_same_greedy_ids(model, prompts):
     model, theirs = model.float(), in_transformers(model)
-    with torch.inference_mode():
-        ids = torch.tensor([prompts[-1]])
-        assert_same(model(ids), theirs(ids).logits)
     expected = [greedy_in_transformers(theirs, prompt) for prompt in prompts]
-    assert all(len(set(ids)) > 30 for ids in expected)   # a text, not one id over and over
+    assert len(set().union(*expected)) > 15              # small models go in circles, but not on one id for ever
+    with torch.inference_mode():
+        for prompt, answer in zip(prompts, expected, strict=True):
+            ids = torch.tensor([prompt + answer])
+            assert_same(model(ids), theirs(ids).logits)
     alone = [generate(model, [prompt], GREEDY)[0][0].ids for prompt in prompts]
     assert alone == expected
     assert [outputs[0].ids for outputs in generate(model, prompts, GREEDY)] == expected   # padded into one batch
