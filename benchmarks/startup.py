@@ -3,7 +3,8 @@
     python benchmarks/startup.py [--rounds 7] [--model ayllu-mini] [--json FILE]
 
 The command is started as a person starts it and its stdout is watched for the first byte after the prompt, which the
-command may repeat. The share of `import torch` is that of the same interpreter importing torch and nothing else, measured in turns with the command.
+command repeats. The share of `import torch` is that of the same interpreter importing torch and nothing else, measured
+in turns with the command.
 """
 
 import argparse
