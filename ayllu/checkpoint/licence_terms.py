@@ -1,6 +1,6 @@
 """What the licences of common weights ask, in plain words, English and Chinese. A summary for people, not legal advice.
 
-Meta's licences were read at github.com/meta-llama (2: 2023-07-18; 3: 2024-04-18; 3.1: 2024-07-23; 3.2: 2024-09-25).
+Read at github.com/meta-llama: Llama 2 (2023-07-18), 3 (2024-04-18), 3.1 (2024-07-23) and 3.2 (2024-09-25).
 """
 
 from typing import Any

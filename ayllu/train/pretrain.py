@@ -88,7 +88,7 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) 
         fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
             observer=report, evaluate=evaluate, device=device)
         last = report.last
-    export(state.model, config.model, tokenizer, run / "model", shards.manifest, config.licence)
+    export(state.model, tokenizer, run / "model", shards.manifest, config.licence)
     say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
     return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
             "hours": round(state.seconds / 3600, 3), **last}
