@@ -6,11 +6,13 @@ import torch
 
 from ayllu.errors import ConfigError
 from ayllu.model.config import LlamaConfig, ModelSettings, TransformerConfig
+from ayllu.model.init import Uninitialised
 from ayllu.model.llama import Llama
 from ayllu.model.transformer import Transformer
 
-__all__ = ["ModelSettings", "build_model", "count_parameters", "match_hidden_dim"]
+__all__ = ["CausalModel", "ModelSettings", "build_model", "count_parameters", "match_hidden_dim"]
 
+CausalModel = Llama | Transformer                        # what every loop, loss and sampler takes
 C = TypeVar("C", LlamaConfig, TransformerConfig)
 
 
@@ -25,7 +27,7 @@ def build_model(config: LlamaConfig | TransformerConfig) -> Llama | Transformer:
 
 def count_parameters(config: LlamaConfig | TransformerConfig) -> int:
     """Trainable numbers, a tied head counted once; nothing is allocated."""
-    with torch.device("meta"):
+    with torch.device("meta"), Uninitialised():
         return sum(p.numel() for p in build_model(config).parameters())
 
 
