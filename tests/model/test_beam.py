@@ -66,6 +66,24 @@ def test_equals_transformers(pair, eos, length_penalty, early_stopping):
         assert [o.score for o in got] == pytest.approx(expected.sequences_scores.tolist(), abs=1e-4)
 
 
+def test_the_rules_for_stopping_early_differ_as_they_do_in_transformers(pair):
+    """Cases in which "False" gives up although a beam could still win at full length, which "never" waits for."""
+    ours, theirs = pair
+    ends, n_different = list(range(2, 12)), 0
+    for prompt in prompts(5):
+        found = []
+        for early in (False, None, True):
+            params = SamplingParams(num_beams=2, max_tokens=40, length_penalty=2.0, early_stopping=early)
+            found.append(generate(ours, [prompt], params, eos_ids=ends)[0][0].ids)
+            expected = theirs.generate(
+                torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt)), num_beams=2, max_new_tokens=40,
+                do_sample=False, length_penalty=2.0, early_stopping="never" if early is None else early,
+                eos_token_id=ends, pad_token_id=60)
+            assert found[-1] == expected[0, len(prompt):].tolist()[:len(found[-1])]
+        n_different += found[0] != found[1]
+    assert n_different                                   # else nothing was compared
+
+
 def test_penalties_equal_transformers(pair):
     ours, theirs = pair
     for prompt in prompts(4):
