@@ -39,4 +39,4 @@ def faults_of(archive: Path) -> list[str]:
 
 if __name__ == "__main__":
     found = [fault for name in sys.argv[1:] for fault in faults_of(Path(name))]
-    sys.exit("\n".join(found))
+    sys.exit("\n".join(found) or 0)
