@@ -3,17 +3,30 @@
 import math
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ayllu.config import Settings
 
 
 class Schedule(Settings):
-    """Linear warm-up to the peak, then down to `floor` times the peak at the last step."""
+    """Linear warm-up to the peak, then down to `floor` times the peak at the last step.
 
-    kind: Literal["constant", "cosine", "linear"] = "cosine"
+    wsd (warm-up, stable, decay) stays at the peak until `decay_steps` before the end and comes down by 1 - sqrt
+    (Hägele et al. 2024, arXiv:2405.18392, section 3). Until the decay begins no rate depends on the number of steps,
+    so a run that was stopped there can be resumed with another one.
+    """
+
+    kind: Literal["constant", "cosine", "linear", "wsd"] = "cosine"
     warmup_steps: int = Field(default=100, ge=0)
+    decay_steps: int = Field(default=0, ge=0)            # of wsd
     floor: float = Field(default=0.1, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _decay_belongs_to_wsd(self) -> "Schedule":
+        if (self.kind == "wsd") != (self.decay_steps > 0):
+            raise ValueError(f"decay_steps={self.decay_steps} with kind={self.kind!r}: wsd needs decay_steps of at "
+                             "least 1, the other kinds take none")
+        return self
 
 
 def factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -26,5 +39,8 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
             return 1.0
         case "linear":
             return schedule.floor + (1 - schedule.floor) * (1 - done)
+        case "wsd":
+            decayed = max(step - (steps - schedule.decay_steps), 0) / schedule.decay_steps
+            return schedule.floor + (1 - schedule.floor) * (1 - math.sqrt(min(decayed, 1.0)))
         case "cosine":
             return schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

@@ -24,3 +24,21 @@ def test_never_rises_after_the_warm_up():
     for kind in ("cosine", "linear"):
         values = [factor(Schedule(kind=kind, warmup_steps=7), s, 50) for s in range(7, 50)]
         assert values == sorted(values, reverse=True)
+
+
+def test_wsd_is_flat_and_then_comes_down_by_one_minus_sqrt():
+    schedule = Schedule(kind="wsd", warmup_steps=10, decay_steps=16, floor=0.2)
+    assert [factor(schedule, s, 100) for s in (10, 50, 84)] == [1.0, 1.0, 1.0]
+    assert factor(schedule, 88, 100) == pytest.approx(0.2 + 0.8 * (1 - 0.5))
+    assert factor(schedule, 100, 100) == pytest.approx(0.2)
+
+
+def test_wsd_before_its_decay_knows_no_end():
+    schedule = Schedule(kind="wsd", warmup_steps=3, decay_steps=5)
+    assert [factor(schedule, s, 20) for s in range(15)] == [factor(schedule, s, 1000) for s in range(15)]
+
+
+@pytest.mark.parametrize("settings", [{"kind": "wsd"}, {"kind": "cosine", "decay_steps": 3}])
+def test_decay_steps_belong_to_wsd_alone(settings):
+    with pytest.raises(ValueError, match="decay_steps"):
+        Schedule(**settings)
