@@ -23,6 +23,7 @@ from ayllu.checkpoint.source import Entry
 from ayllu.config import Settings, validate
 from ayllu.device import pick_device
 from ayllu.engine.compat_tokenizer import LlamaTokenizer, check_keywords
+from ayllu.engine.runner import Runner, make_runner
 from ayllu.errors import ConfigError, ContextTooLong, RequestError
 from ayllu.log import say, warn
 from ayllu.model.attend import padded
@@ -133,11 +134,15 @@ class LlamaForCausalLM(nn.Module):
             outputs = [[self._streamed(ids, prompts, params, streamer)]]
         else:                                            # equal prompts of one call shall not give equal samples
             each = [params.model_copy(update={"seed": ((params.seed or 0) + i) % 2**64}) for i in range(len(prompts))]
-            outputs = [[output.ids for output in n] for n in generate(self.model, prompts, each)]
+            outputs = [[output.ids for output in n] for n in generate(self._runner(), prompts, each)]
         fill = next((i for i in (call.pad_token_id, *params.stop_ids) if i is not None and i >= 0), 0)
         rows = [row + new for row, each in zip(ids.tolist(), outputs, strict=True) for new in each]
         longest = max(len(row) for row in rows)
         return torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=self.device)
+
+    def _runner(self) -> Runner:
+        """Made for each call, since a script may change, train or move the model between two; it copies nothing."""
+        return make_runner(self.model, shares=True)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and safetensors, with the licence record that came with the weights."""
@@ -222,7 +227,7 @@ class LlamaForCausalLM(nn.Module):
         if len(prompts) > 1 or params.n > 1 or params.num_beams > 1:
             raise ConfigError("a streamer takes one sequence: one prompt, num_return_sequences=1 and no beams")
         streamer.put(ids.cpu())
-        generation, new = Generation(self.model, prompts, params), list[int]()
+        generation, new = Generation(self._runner(), prompts, params), list[int]()
         while tokens := generation.step():
             new.append(tokens[0].id)
             streamer.put(torch.tensor([tokens[0].id]))

@@ -15,10 +15,11 @@ __all__ = ["Batch", "EagerRunner", "FusedRunner", "Runner", "RunnerKind", "make_
 RunnerKind = Literal["auto", "eager", "fused"]
 
 
-def make_runner(model: Model, kind: RunnerKind = "auto") -> Runner:
+def make_runner(model: Model, kind: RunnerKind = "auto", shares: bool = False) -> Runner:
     """The runner of this kind for a model; `auto` takes the fastest that works where the model lies.
 
-    A fused runner takes the model's weights over: use the model no more, or ask the runner to `give_back`.
+    A fused runner takes the model's weights over: use the model no more, or ask the runner to `give_back`. With
+    shares=True it is one that leaves the model usable.
     """
     match kind:
         case "eager":
@@ -26,7 +27,7 @@ def make_runner(model: Model, kind: RunnerKind = "auto") -> Runner:
         case "fused" | "auto":
             reason = why_not_fused(model)
             if reason is None and isinstance(model, Llama):
-                return FusedRunner(model)
+                return FusedRunner(model, shares)
             if kind == "fused":
                 raise ConfigError(f"this model can't run fused: {reason}; use runner='eager'")
             return EagerRunner(model)

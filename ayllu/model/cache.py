@@ -3,7 +3,7 @@
 Rows end together: a shorter prompt starts later (left padding), so all rows write the same slot at each step and one
 slice holds what they read. A caller may pad on either side; `left_padded` brings rows into this form.
 
-B rows  T new tokens  S slots  L layers  H query heads  K key/value heads  E head width
+B rows  T new tokens  Q of them that ask  S slots  L layers  H query heads  K key/value heads  E head width
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class DenseCache:
         self.n_new = 0                                                        # of them, those of the current step
         self.buffer = torch.empty(self._shape(len(padding), max(capacity, GROW_FROM)), dtype=dtype, device=device)
         self.attends = [CacheAttend(self, layer, config.window(layer)) for layer in range(config.n_layers)]
-        self._masks: dict[int | None, Tensor | None] = {}
+        self._masks: dict[tuple[int | None, int], Tensor | None] = {}
         self._look_at_padding()
 
     @property
@@ -79,25 +79,25 @@ class DenseCache:
         """Forget all slots from `length` on; the next tokens are written there."""
         self.length = min(self.length, length)
 
-    def mask(self, window: int | None) -> Tensor | None:
-        """What is added to the scores of this step, (B or 1, 1, T, S); None where every slot read is seen."""
-        if window not in self._masks:
-            self._masks[window] = self._make_mask(window)
-        return self._masks[window]
+    def mask(self, window: int | None, n_queries: int) -> Tensor | None:
+        """What is added to the scores of this step's last n_queries tokens Q, (B or 1, 1, Q, S); None: all are seen."""
+        if (window, n_queries) not in self._masks:
+            self._masks[window, n_queries] = self._make_mask(window, n_queries)
+        return self._masks[window, n_queries]
 
-    def first_slot(self, window: int | None) -> int:
-        """The first slot that any query of this step may read."""
-        oldest = 0 if window is None else max(0, self.length - self.n_new - window + 1)
-        return max(oldest, self._least_padding) if self.n_new == 1 else oldest
+    def first_slot(self, window: int | None, n_queries: int) -> int:
+        """The first slot that any of this step's last n_queries tokens may read."""
+        oldest = 0 if window is None else max(0, self.length - n_queries - window + 1)
+        return max(oldest, self._least_padding) if n_queries == 1 else oldest
 
-    def _make_mask(self, window: int | None) -> Tensor | None:
-        first, end, T = self.first_slot(window), self.length, self.n_new
-        if T == 1 and self._most_padding <= first:
+    def _make_mask(self, window: int | None, n_queries: int) -> Tensor | None:
+        first, end = self.first_slot(window, n_queries), self.length
+        if n_queries == 1 and self._most_padding <= first:
             return None                                                       # a window is cut by first_slot already
         device = self.buffer.device
         key = torch.arange(first, end, device=device)                         # (S,)
-        query = torch.arange(end - T, end, device=device)[:, None]            # (T, 1)
-        seen = key <= query                                                   # (T, S)
+        query = torch.arange(end - n_queries, end, device=device)[:, None]    # (Q, 1)
+        seen = key <= query                                                   # (Q, S)
         if window is not None:
             seen = seen & (key > query - window)
         seen = seen[None]
@@ -123,23 +123,26 @@ class DenseCache:
 
 @dataclass(frozen=True, eq=False)
 class CacheAttend:
-    """One layer's view of the cache: writes the step's keys and values, then attends over all that are kept."""
+    """One layer's view of the cache: writes the step's keys and values, then attends over all that are kept.
+
+    `q` may hold the last Q of the step's T tokens only: the last layer of a prompt needs no more.
+    """
 
     cache: DenseCache
     layer: int
     window: int | None
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (B, T, H, E), (B, T, K, E)
-        cache, T = self.cache, q.shape[1]
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (B, Q, H, E), (B, T, K, E)
+        cache, Q, T = self.cache, q.shape[1], k.shape[1]
         keys, values = cache.buffer[self.layer]                               # (B, K, S, E)
         begin, end = cache.length - T, cache.length
         keys[:, :, begin:end] = k.transpose(1, 2)
         values[:, :, begin:end] = v.transpose(1, 2)
-        if begin == 0 and not cache.is_padded and (self.window is None or self.window >= T):
+        if begin == 0 and Q == T and not cache.is_padded and (self.window is None or self.window >= T):
             return sdpa(q, k, v, causal=True)
-        first = cache.first_slot(self.window)
-        keys, values, mask = keys[:, :, first:end], values[:, :, first:end], cache.mask(self.window)
-        if T > 1:
+        first = cache.first_slot(self.window, Q)
+        keys, values, mask = keys[:, :, first:end], values[:, :, first:end], cache.mask(self.window, Q)
+        if Q > 1:
             return sdpa(q, keys.transpose(1, 2), values.transpose(1, 2), mask=mask)
         return _attend_one(q, keys, values, mask)
 

@@ -5,7 +5,8 @@ float32 product among the threads (MKL's does not), and which reads bfloat16 wei
 own; residuals are added inside the product; rotations come from a table; a step of one token reads the cache through
 views made once. The slow twin is EagerRunner (step.py); tests/model/test_fused.py says how far they may differ.
 
-B rows  T new tokens  N = B T  S slots  D width  H query heads  K key/value heads  E head width  F feed-forward width
+B rows  T new tokens  N = B T  Q queries  S slots  D width  H query heads  K key/value heads  E head width
+F feed-forward width
 """
 
 import functools
@@ -43,9 +44,14 @@ def why_not_fused(model: nn.Module) -> str | None:
 
 
 class FusedRunner:
-    """Takes a model's weights over: it must not be used otherwise until `give_back`. Dropout is not applied."""
+    """Takes a model's weights over: it must not be used otherwise until `give_back`. Dropout is not applied.
 
-    def __init__(self, model: Llama) -> None:
+    With shares=True the model stays as usable as it was, also for training: its weights keep their plain layout, and
+    those that make one matrix here become views of it. Slower for bfloat16, which gains most from another layout. Make
+    a new runner after the weights changed; where these views are in place, that copies nothing.
+    """
+
+    def __init__(self, model: Llama, shares: bool = False) -> None:
         reason = why_not_fused(model)
         if reason is not None:
             raise ConfigError(f"this model can't run fused: {reason}; use runner='eager'")
@@ -54,9 +60,10 @@ class FusedRunner:
         self._model: Llama | None = model
         self._embedding = model.tok_embeddings.weight.detach()                # (V, D)
         self._dtype = self._embedding.dtype
-        self._layers = [_Layer(block) for block in model.layers if isinstance(block, Block)]
+        make = _Matrix if shares or self._dtype != torch.bfloat16 else _PackedMatrix
+        self._layers = [_Layer(block, make) for block in model.layers if isinstance(block, Block)]
         self._norm = model.norm.weight.detach()
-        self._head = _matrix([model.tok_embeddings if self.config.tie_embeddings else model.output])
+        self._head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
         scaling = self.config.rope_scaling
         self._is_dynamic = scaling is not None and scaling.kind == "dynamic"
         self._rotations = _rotation(model, torch.arange(1), self._dtype)      # of positions 0.., grows with the caches
@@ -76,13 +83,15 @@ class FusedRunner:
 
     def step(self, batch: Batch) -> Tensor:
         """Logits (B, V) after the last new token of each row."""
-        for ids in prompt_parts(batch.ids, self.config):
-            x = self._trunk(ids, batch.cache)                                 # (B, T, D)
-        return self._head(self._normed(x[:, -1], self._norm))
+        *before, last = prompt_parts(batch.ids, self.config)
+        for ids in before:
+            self._trunk(ids, batch.cache, last_only=True)
+        return self._head(self._normed(self._trunk(last, batch.cache, last_only=True), self._norm))
 
     def hidden(self, batch: Batch) -> Tensor:
         """What `logits` takes, (B, T, D), for every new token."""
-        parts = [self._trunk(ids, batch.cache) for ids in prompt_parts(batch.ids, self.config)]
+        parts = [self._trunk(ids, batch.cache, last_only=False).view(*ids.shape, -1)
+                 for ids in prompt_parts(batch.ids, self.config)]
         return self._normed(torch.cat(parts, dim=1), self._norm)
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
@@ -94,7 +103,8 @@ class FusedRunner:
             raise ConfigError("this runner gave its weights back: make a new one")
         return self._model
 
-    def _trunk(self, ids: Tensor, cache: DenseCache) -> Tensor:               # (B, T) -> (B, T, D)
+    def _trunk(self, ids: Tensor, cache: DenseCache, last_only: bool) -> Tensor:
+        """(B, T) -> (N, D), or (B, D) for each row's last token: the last layer then computes little but its cache."""
         c, (B, T) = self.config, ids.shape
         H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
         cos, sin = self._rotation(cache.extend(T), cache)
@@ -105,10 +115,14 @@ class FusedRunner:
             qk = qkv[:, :, :H + K]
             turned = qk.roll(E // 2, -1)                                      # (b, a) where qk is (a, b)
             qk.mul_(cos).addcmul_(turned, sin)
-            x = layer.wo.add(mix(number, qkv), x)
+            if last_only and T > 1 and number == len(self._layers) - 1:
+                x, y = x.view(B, T, -1)[:, -1].contiguous(), mix(number, qkv, n_queries=1)
+            else:
+                y = mix(number, qkv, n_queries=T)
+            x = layer.wo.add(y, x)
             gate, up = layer.w13(self._normed(x, layer.ffn_norm)).chunk(2, dim=-1)
-            x = layer.w2.add(F.silu(gate).mul_(up), x)                        # (N, D)
-        return x.view(B, T, -1)
+            x = layer.w2.add(F.silu(gate).mul_(up), x)
+        return x
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:                   # (..., D)
         """RMSNorm in fewer passes: the sum of squares in float32 by one reduction."""
@@ -130,13 +144,13 @@ class FusedRunner:
 
 
 class _Layer:
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, make: "type[_Matrix]") -> None:
         attention, feed_forward = block.attention, block.feed_forward
         self.attention_norm, self.ffn_norm = block.attention_norm.weight.detach(), block.ffn_norm.weight.detach()
-        self.qkv = _matrix([attention.wq, attention.wk, attention.wv])
-        self.wo = _matrix([attention.wo])
-        self.w13 = _matrix([feed_forward.w1, feed_forward.w3])
-        self.w2 = _matrix([feed_forward.w2])
+        self.qkv = make([attention.wq, attention.wk, attention.wv])
+        self.wo = make([attention.wo])
+        self.w13 = make([feed_forward.w1, feed_forward.w3])
+        self.w2 = make([feed_forward.w2])
 
     def give_back(self) -> None:
         for matrix in (self.qkv, self.wo, self.w13, self.w2):
@@ -150,11 +164,13 @@ class _Matrix:
         biases = [m.bias.detach() for m in modules if isinstance(m, nn.Linear) and m.bias is not None]
         self.bias = torch.cat(biases) if biases else None
         weights = [m.weight.detach() for m in modules]
-        self.weight = weights[0]
-        if len(modules) > 1:
-            self.weight = torch.cat(weights)
-            for module, rows in zip(modules, self.weight.split([len(m.weight) for m in modules]), strict=True):
+        joined = weights[0] if len(weights) == 1 else _as_one(weights)
+        if joined is None:
+            with torch.inference_mode(False), torch.no_grad():   # the modules' weights may be trained afterwards
+                joined = torch.cat(weights)
+            for module, rows in zip(modules, joined.split([len(w) for w in weights]), strict=True):
                 module.weight.data = rows
+        self.weight = joined
 
     def __call__(self, x: Tensor) -> Tensor:                                  # (N, in) -> (N, out)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
@@ -168,8 +184,8 @@ class _Matrix:
 
 
 class _PackedMatrix(_Matrix):
-    """W in oneDNN's blocked layout. It can't be shared, so the linear layers give up theirs; an embedding, which is
-    read row by row too, keeps its own."""
+    """W in oneDNN's blocked layout, from which bfloat16 is read 1.2 to 2 times faster (float32 is not). It can't be
+    shared, so the linear layers give up theirs; an embedding, which is read row by row too, keeps its own."""
 
     def __init__(self, modules: Modules) -> None:
         super().__init__(modules)
@@ -186,9 +202,15 @@ class _PackedMatrix(_Matrix):
                 _replace(module, weight)
 
 
-def _matrix(modules: Modules) -> _Matrix:
-    """bfloat16 is read 1.2 to 2 times faster from the blocked layout; float32 decodes as fast from the plain one."""
-    return _PackedMatrix(modules) if modules[0].weight.dtype == torch.bfloat16 else _Matrix(modules)
+def _as_one(weights: Sequence[Tensor]) -> Tensor | None:
+    """Weights (out_i, in) that lie one after the other in memory, as one matrix; None where they don't."""
+    place = weights[0].storage_offset()
+    for weight in weights:
+        same = weight.untyped_storage().data_ptr() == weights[0].untyped_storage().data_ptr()
+        if not (same and weight.is_contiguous() and weight.storage_offset() == place):
+            return None
+        place += weight.numel()
+    return weights[0].as_strided((sum(map(len, weights)), weights[0].shape[1]), weights[0].stride())
 
 
 def _replace(module: nn.Linear, weight: Tensor) -> None:
@@ -206,7 +228,7 @@ class _DecodeMix:
         windows = {attend.window for attend in cache.attends}
         self.reads = {window: _read(cache, window) for window in windows}
 
-    def __call__(self, layer: int, qkv: Tensor) -> Tensor:                    # (B, 1, H + 2K, E) -> (B, H E)
+    def __call__(self, layer: int, qkv: Tensor, n_queries: int = 1) -> Tensor:   # (B, 1, H + 2K, E) -> (B, H E)
         B, H, K, E = self.B, self.H, self.K, self.E
         self.slots[layer].copy_(qkv[:, 0, H:].view(B, 2, K, E))
         q = qkv[:, 0, :H].view(B, K, H // K, E)          # a group's query heads stand where query tokens would
@@ -217,8 +239,8 @@ class _DecodeMix:
 
 def _read(cache: DenseCache, window: int | None) -> tuple[Sequence[Tensor], Sequence[Tensor], Tensor | None]:
     """Keys and values of each layer (B, K, S, E), and the mask over them."""
-    seen = cache.buffer[:, :, :, :, cache.first_slot(window):cache.length]    # (L, 2, B, K, S, E)
-    return seen[:, 0].unbind(0), seen[:, 1].unbind(0), cache.mask(window)
+    seen = cache.buffer[:, :, :, :, cache.first_slot(window, 1):cache.length]    # (L, 2, B, K, S, E)
+    return seen[:, 0].unbind(0), seen[:, 1].unbind(0), cache.mask(window, 1)
 
 
 class _PromptMix:
@@ -227,9 +249,10 @@ class _PromptMix:
     def __init__(self, cache: DenseCache, n_heads: int) -> None:
         self.attends, self.H, self.K = cache.attends, n_heads, cache.buffer.shape[3]
 
-    def __call__(self, layer: int, qkv: Tensor) -> Tensor:                    # (B, T, H + 2K, E) -> (B T, H E)
+    def __call__(self, layer: int, qkv: Tensor, n_queries: int) -> Tensor:    # (B, T, H + 2K, E) -> (B Q, H E)
         q, k, v = qkv.split([self.H, self.K, self.K], dim=2)
-        return self.attends[layer](q, k, v).reshape(qkv.shape[0] * qkv.shape[1], -1)
+        y = self.attends[layer](q[:, -n_queries:], k, v)                      # (B, Q, H, E)
+        return y.reshape(qkv.shape[0] * n_queries, -1)
 
 
 def _rotation(model: Llama, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -249,7 +272,7 @@ def _onednn_works(dtype: torch.dtype) -> bool:
     linear = nn.Linear(32, 32, bias=False, dtype=dtype)
     weight = linear.weight.detach().clone()
     try:
-        got = _matrix([linear]).add(x, other)
+        got = (_PackedMatrix if dtype == torch.bfloat16 else _Matrix)([linear]).add(x, other)
     except (AttributeError, NotImplementedError, RuntimeError):               # no such operation, or none for this type
         return False
     return torch.allclose(got.float(), other.float() + F.linear(x.float(), weight.float()), atol=0.05)

@@ -145,6 +145,27 @@ def test_weights_are_held_once(dtype):
     assert sum(storages.values()) + packed == total
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_runner_that_shares_leaves_the_model_usable(dtype):
+    slow, _ = pair(dtype, qkv_bias=True)
+    model = copy.deepcopy(slow.model)
+    with torch.inference_mode():                         # as the drop-in `generate` makes it
+        FusedRunner(model, shares=True)
+    ids = torch.tensor(rows(12))
+    assert torch.equal(model(ids), slow.model(ids))
+    model(ids).float().square().mean().backward()        # and trainable
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter -= 0.01 * parameter.grad
+        expected = model(ids)[0, -1]
+        addresses = [p.data_ptr() for p in model.parameters()]
+        again = FusedRunner(model, shares=True)
+        found = again.step(Batch(ids, again.new_cache([0], 12)))[0]
+    assert [p.data_ptr() for p in model.parameters()] == addresses            # the second one copied nothing
+    assert (found - expected).abs().max() <= (1e-4 if dtype == torch.float32 else 0.05) * expected.std()
+    assert (expected - slow.model(ids)[0, -1]).abs().max() > 0.1 * expected.std()
+
+
 def test_what_cannot_run_fused_says_why():
     shape = {**SHAPE, "n_kv_heads": 6}
     assert "Llama family" in str(why_not_fused(Transformer(TransformerConfig(**shape))))
