@@ -43,7 +43,7 @@ def test_what_training_exports_is_such_a_folder(tmp_path: Path):
         def save(self, folder: Path) -> None: ...
 
     model = Transformer(CONFIG)
-    export.export(model, CONFIG, NoTokenizer(), tmp_path / "out", data={})
+    export.export(model, NoTokenizer(), tmp_path / "out", data={}, licence=None)
     again = open_transformer(tmp_path / "out").build()
     assert torch.equal(again(torch.tensor([[1, 2]])), model.eval()(torch.tensor([[1, 2]])))
 
