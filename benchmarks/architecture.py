@@ -85,6 +85,9 @@ def main() -> None:
         write_json(args.json, {"settings": settings, "environment": environment(CPU),
                                "data": shards.manifest["sources"], "rows": [asdict(r) for r in rows],
                                "runs": [asdict(r) for r in runs]})
+    llama = next((r for r in rows if r.arm == "llama"), None)
+    if baseline and llama:
+        print(f"worst ratio: {baseline.mean / llama.mean:.2f} (bits per byte, the original Transformer's over Llama's)")
 
 
 def parse() -> argparse.Namespace:

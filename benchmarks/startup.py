@@ -1,6 +1,6 @@
 """Seconds from typing `ayllu generate` to its first token, with everything on the disk read before.
 
-    python benchmarks/startup.py [--rounds 7] [--model ayllu-mini] [--json FILE]
+    python benchmarks/startup.py [--quick] [--rounds 7] [--model ayllu-mini] [--json FILE]
 
 The command is started as a person starts it and its stdout is watched for the first byte after the prompt, which the
 command repeats. The share of `import torch` is that of the same interpreter importing torch and nothing else, measured
@@ -23,10 +23,12 @@ PROMPT = "Once upon a time"
 def main() -> None:
     """Measure, print a line for each part, and the ratio to the goal last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="three rounds")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--model", default=None, help="default: the command's own")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    options.rounds = min(options.rounds, 3) if options.quick else options.rounds
     command = [sys.executable, "-m", "ayllu", "generate", PROMPT, "--max-tokens", "16"]
     command += ["--model", options.model] if options.model else []
     bare, torch_only = [sys.executable, "-c", "print(1)"], [sys.executable, "-c", "import torch; print(1)"]

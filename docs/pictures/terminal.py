@@ -3,6 +3,7 @@
     python docs/pictures/terminal.py [--model FOLDER]
 """
 
+import html
 import io
 import os
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -40,7 +42,14 @@ def draw(extra: list[str]) -> str:
                          for word in command)
         console.print(Text.assemble(("$ ", "bold green"), (shown, "bold")))
         console.print(Text(run(command, extra)))
-    return re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="ayllu"), flags=re.DOTALL)
+    picture = re.sub(r"@font-face \{.*?\}\s*", "", console.export_svg(title="ayllu"), flags=re.DOTALL)
+    return re.sub(r'textLength="([\d.]+)"([^>]*>)([^<]*)<', widened, picture)
+
+
+def widened(found: re.Match[str]) -> str:
+    """rich gives each character one column; a Chinese one takes two, and would be squeezed to half its width."""
+    length, rest, text = float(found[1]), found[2], html.unescape(found[3])
+    return f'textLength="{length * cell_len(text) / max(len(text), 1):.1f}"{rest}{found[3]}<'
 
 
 if __name__ == "__main__":
