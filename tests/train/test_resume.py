@@ -1,0 +1,90 @@
+"""A resume repeats an undisturbed run bit for bit, with each optimiser and each extra."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from ayllu.data.loader import WindowLoader
+from ayllu.model.build import build_model
+from ayllu.model.config import LlamaConfig
+from ayllu.model.init import initialise
+from ayllu.train.loop import Interrupted, LoopConfig, fit
+from ayllu.train.losses import next_token_loss
+from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.state import TrainState, restore
+
+CPU = torch.device("cpu")
+CONFIG = LlamaConfig(dim=32, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=16, hidden_dim=48, vocab_size=64,
+                     max_context=32, tie_embeddings=True)
+CASES = {
+    "adamw": {"optim": OptimConfig(lr=1e-2)},
+    "muon": {"optim": OptimConfig(kind="muon", lr=1e-2)},
+    "muon with a head of its own": {"optim": OptimConfig(kind="muon", lr=1e-2), "model": {"tie_embeddings": False}},
+    "schedule_free": {"optim": OptimConfig(kind="schedule_free", lr=1e-2)},
+    "prodigy": {"optim": OptimConfig(kind="prodigy")},
+}
+
+
+class Remember:
+    def __init__(self):
+        self.rows, self.losses = [], []
+
+    def log(self, row):
+        self.rows.append(row)
+
+    def advance(self, state, row):
+        self.losses.append(row["loss"])
+
+
+def new_state(case):
+    config = CONFIG.model_copy(update=case.get("model", {}))
+    model = build_model(config)
+    initialise(model, 2, 0)
+    return TrainState(model, build_optimizer(model, case["optim"]))
+
+
+def train(case, state, folder, loss=next_token_loss):
+    settings = LoopConfig(**{"steps": 14, "batch_size": 4, "micro_batch": 4, "eval_every": 4, "checkpoint_every": 3,
+                             "log_every": 1, "autocast": False, **case.get("loop", {})})
+    tokens = torch.randint(0, 64, (2000,), generator=torch.Generator().manual_seed(0)).numpy().astype("<u2")
+    observer = Remember()
+    fit(state, WindowLoader(tokens, 16, batch_size=4, seed=2), loss, loop=settings, optim=case["optim"], run=folder,
+        observer=observer, evaluate=held_out, device=CPU)
+    return observer
+
+
+def held_out(state):
+    """A number that follows the weights that evaluation sees."""
+    state.model.eval()
+    with torch.no_grad():
+        value = sum(p.double().abs().sum().item() for p in state.model.parameters())
+    state.model.train()
+    return {"held_out": value}
+
+
+@pytest.mark.parametrize("stop_at", [1, 5, 12])
+@pytest.mark.parametrize("name", CASES)
+def test_a_resume_is_bit_identical(tmp_path, name, stop_at):
+    case = CASES[name]
+    whole = new_state(case)
+    expected = train(case, whole, tmp_path / "whole")
+    first = new_state(case)
+
+    def stopping_loss(model, batch):
+        if first.step + 1 == stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return next_token_loss(model, batch)
+
+    with pytest.raises(Interrupted):
+        train(case, first, tmp_path / "cut", stopping_loss)
+    second = new_state(case)
+    assert restore(second, tmp_path / "cut")
+    found = train(case, second, tmp_path / "cut")
+    assert found.losses == expected.losses[stop_at:]
+    timeless = [[{k: v for k, v in row.items() if k != "seconds"} for row in rows if row["step"] > stop_at]
+                for rows in (found.rows, expected.rows)]
+    assert timeless[0] == timeless[1]
+    for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(a, b)
