@@ -14,12 +14,14 @@ from pydantic import Field
 
 from ayllu import dist
 from ayllu.config import Settings
-from ayllu.errors import TrainingDiverged
+from ayllu.errors import ConfigError, TrainingDiverged
 from ayllu.model.build import CausalModel
+from ayllu.train.average import update_average
+from ayllu.train.best import held_out_loss
 from ayllu.train.losses import Loss
 from ayllu.train.optim import OptimConfig
 from ayllu.train.schedule import factor
-from ayllu.train.state import TrainState, save
+from ayllu.train.state import TrainState, save, save_best
 
 
 class LoopConfig(Settings):
@@ -33,6 +35,8 @@ class LoopConfig(Settings):
     keep: int = Field(default=2, gt=0)                   # checkpoints kept
     log_every: int = Field(default=10, gt=0)
     autocast: bool = True                                # bf16 matrix products, float32 weights
+    ema: float = Field(default=0.0, ge=0, lt=1)          # decay of an average of the weights to evaluate; 0: none
+    patience: int = Field(default=0, ge=0)               # evaluations without a better one until it stops; 0: never
 
 
 class BatchSource(Protocol):
@@ -63,9 +67,9 @@ class Interrupted(Exception):                            # noqa: N818 - no error
 def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: LoopConfig, optim: OptimConfig,
         run: Path, observer: Observer, evaluate: Callable[[TrainState], dict[str, Any]], device: torch.device) -> None:
     """Train until `loop.steps`, saving and evaluating on the way; raises Interrupted or TrainingDiverged."""
-    last: dict[str, Any] = {}
+    _check_parts(state, loop)
     with _stop_requested() as stop:
-        while state.step < loop.steps:
+        while state.step < loop.steps and not state.stopped:
             started = time.perf_counter()
             batch = batches.batch(state.step)
             last = step(state, batch, loss, loop, optim, device)
@@ -75,11 +79,37 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
             if state.step % loop.log_every == 0 or is_last:
                 observer.log({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **last})
             if state.step % loop.eval_every == 0 or is_last:
-                observer.log({"step": state.step, **evaluate(state)})
-            if state.step % loop.checkpoint_every == 0 or is_last or stop():
+                _look(state, evaluate, loop, run, observer)
+            if state.step % loop.checkpoint_every == 0 or is_last or state.stopped or stop():
                 folder = save(state, run, loop.keep)
                 if stop() and not is_last:
                     raise Interrupted(state.step, folder)
+
+
+def _look(state: TrainState, evaluate: Callable[[TrainState], dict[str, Any]], loop: LoopConfig, run: Path,
+          observer: Observer) -> None:
+    """Evaluate with the averaged weights; keep the best, and stop once nothing better has come for a while."""
+    with state.averaged():
+        row = evaluate(state)
+    observer.log({"step": state.step, **row})
+    held = held_out_loss(row)
+    if state.best is None or held is None:
+        return
+    state.best = state.best.judge(held, state.step)
+    if state.best.since == 0:
+        save_best(state, run)
+    elif state.best.since >= loop.patience:
+        state.stopped = (f"no held-out loss below {state.best.loss:.4f} (step {state.best.step}) in "
+                         f"{state.best.since} evaluations")
+        observer.log({"step": state.step, "decision": "stop", "reason": state.stopped})
+
+
+def _check_parts(state: TrainState, loop: LoopConfig) -> None:
+    """A setting whose part was never built would be ignored silently."""
+    for name, wanted, part in (("ema", loop.ema > 0, state.average), ("patience", loop.patience > 0, state.best)):
+        if wanted != (part is not None):
+            raise ConfigError(f"loop.{name}={getattr(loop, name)}, but the state was built "
+                              f"{'without' if wanted else 'with'} it: build the state from the same settings")
 
 
 def step(state: TrainState, batch: Any, loss: LossFunction, loop: LoopConfig, optim: OptimConfig,
@@ -100,6 +130,8 @@ def step(state: TrainState, batch: Any, loss: LossFunction, loop: LoopConfig, op
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), optim.clip)
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
+    if state.average is not None:
+        update_average(state.average, state.model, loop.ema, state.step)
     state.step += 1
     state.tokens += int(weight)
     return {"loss": mean, "lr": lr, "grad_norm": norm.item()}

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
+from ayllu.config import Settings
 from ayllu.data.loader import Batch
 from ayllu.model.build import CausalModel
 
@@ -21,11 +23,27 @@ class Loss:
     per_example: Tensor
 
 
-def next_token_loss(model: CausalModel, batch: Batch) -> Loss:
-    """Sum of -log p(next id) over all labelled places."""
+class LossConfig(Settings):
+    """What may be added to the next-token loss; 0 leaves it as it is."""
+
+    z_loss: float = Field(default=0.0, ge=0)             # times (log Z)², keeps logits small (arXiv:2204.02311: 1e-4)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)   # the share spread over all ids (arXiv:1512.00567)
+
+
+def next_token_loss(model: CausalModel, batch: Batch, z_loss: float = 0.0, label_smoothing: float = 0.0) -> Loss:
+    """Sum of -log p(next id) over all labelled places.
+
+    `z_loss` adds z_loss (log Z)² at each place, where Z is the softmax's denominator (PaLM, arXiv:2204.02311, section
+    5); `label_smoothing` s takes (1 - s) of the loss and s of the mean over the vocabulary. Both are part of the loss
+    that is logged; held-out losses never have them.
+    """
     hidden = model.trunk(model.embed(batch.ids))                         # (B, T, D)
     logits = model.logits(hidden).float()                                # (B, T, V)
-    each = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="none")
+    each = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="none",
+                           label_smoothing=label_smoothing)
+    if z_loss:
+        log_z = logits.flatten(0, 1).logsumexp(-1)                       # (B T,)
+        each = each + z_loss * log_z.square() * (batch.labels.flatten() != IGNORED)
     per_example = each.view(batch.labels.shape).sum(1)
     return Loss(per_example.sum(), (batch.labels != IGNORED).sum(), per_example.detach())
 

@@ -4,6 +4,7 @@ import platform
 import shutil
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,13 +25,16 @@ from ayllu.model.build import ModelSettings, build_model
 from ayllu.model.init import initialise
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece
+from ayllu.train.average import new_average
+from ayllu.train.best import Best
 from ayllu.train.export import export
 from ayllu.train.loop import LoopConfig, LossFunction, fit
-from ayllu.train.losses import bits_per_byte, next_token_loss
+from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.report import Report
 from ayllu.train.sample import sample_texts
-from ayllu.train.state import TrainState, restore
+from ayllu.train.schedule import Schedule, factor
+from ayllu.train.state import TrainState, load, restore, take_best
 
 
 class TokenizerConfig(Settings):
@@ -50,8 +54,10 @@ class PretrainConfig(Settings):
     data: Corpus
     loop: LoopConfig
     optim: OptimConfig = OptimConfig()
+    loss: LossConfig = LossConfig()
     context: int = Field(default=512, gt=1)              # tokens per training window
     init_from: str | None = None                         # a checkpoint whose weights are the start
+    start_from: str | None = None                        # another run's checkpoint that this run goes on from
     seed: int = 0
     device: str = "auto"
     threads: int | None = None                           # None: as many as torch picks
@@ -75,23 +81,61 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) 
     state = new_state(config, shards, recipe_folder, device)
     if restore(state, run):
         say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    elif config.start_from:
+        load(state, Path(config.start_from))
+        say(f"going on from {config.start_from} at step {state.step:,} of {config.loop.steps:,}")
     batches = WindowLoader(shards.train(), config.context, config.loop.batch_size, config.seed, dist.rank(),
                            dist.world_size())
     tokenizer = Tokenizer.load(tokenizer_path)
     with Report(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
                 device) as report:
         def evaluate(state: TrainState) -> dict[str, Any]:
-            is_last = state.step >= config.loop.steps
+            is_last = state.step >= config.loop.steps and state.best is None     # the best is evaluated after
             report.samples(state.step, sample_texts(state.model, tokenizer, config.samples))
             return held_out(state, shards, config, device, None if is_last else config.eval_tokens)
 
         fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
             observer=report, evaluate=evaluate, device=device)
+        if state.best is not None:
+            take_best(state, run)
+            say(f"the best evaluation was at step {state.best.step:,}: its weights are exported")
+            with state.averaged():
+                report.log({"step": state.step, **held_out(state, shards, config, device, None)})
         last = report.last
-    export(state.model, tokenizer, run / "model", shards.manifest, config.licence)
+    with state.averaged():
+        export(state.model, tokenizer, run / "model", shards.manifest, config.licence)
     say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
     return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
             "hours": round(state.seconds / 3600, 3), **last}
+
+
+def cooldown(config: PretrainConfig, steps: int, checkpoint: Path | None = None) -> PretrainConfig:
+    """The recipe of a new run that takes a checkpoint (by default the newest) and lowers its rate over `steps`.
+
+    The rate goes from where the schedule had it to `floor` times the peak, by 1 - sqrt; the run that the checkpoint
+    belongs to is left as it is and may go on.
+    """
+    if config.optim.kind == "schedule_free":
+        raise ConfigError("schedule_free needs no cooldown: its averaged weights are ready at every checkpoint")
+    pointer = Path(config.out) / "checkpoints" / "latest"
+    if checkpoint is None and not pointer.exists():
+        raise ConfigError(f"{config.out} has no checkpoint yet: train first, or name one with --checkpoint")
+    folder = checkpoint or pointer.parent / pointer.read_text(encoding="utf-8").strip()
+    number = folder.name.removeprefix("step-")
+    if not number.isdecimal() or not folder.is_dir():
+        raise ConfigError(f"{folder} is no checkpoint: give a folder such as RUN/checkpoints/step-00000500")
+    at, before = int(number), config.optim.schedule
+    now = factor(before, at, config.loop.steps)
+    if now <= 0:
+        raise ConfigError(f"the rate has come down to 0 at step {at}: name an earlier checkpoint")
+    schedule = Schedule(kind="constant", warmup_steps=0, floor=min(before.floor / now, 1.0), cooldown_at=at,
+                        cooldown_steps=steps)
+    trained = folder.parents[1] / "tokenizer.model"      # of the run, where it trained one
+    return config.model_copy(update={
+        "out": f"{config.out}-cooldown-{at}", "start_from": str(folder),
+        "tokenizer": str(trained.resolve()) if isinstance(config.tokenizer, TokenizerConfig) else config.tokenizer,
+        "loop": config.loop.model_copy(update={"steps": at + steps}),
+        "optim": config.optim.model_copy(update={"lr": config.optim.lr * now, "schedule": schedule})})
 
 
 def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, device: torch.device) -> TrainState:
@@ -108,20 +152,24 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
     model.to(device)
     facts = {"threads": torch.get_num_threads(), "micro_batch": config.loop.micro_batch, "context": config.context,
              "batch_size": config.loop.batch_size, "data": shards.manifest["key"], "seed": config.seed}
-    return TrainState(model, build_optimizer(model, config.optim), facts=facts)
+    return TrainState(model, build_optimizer(model, config.optim), facts=facts,
+                      average=new_average(model) if config.loop.ema else None,
+                      best=Best() if config.loop.patience else None)
 
 
 def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
     """The next-token loss, compiled where there is a compiler."""
+    extras = config.loss.model_dump(exclude_defaults=True)
+    loss: LossFunction = partial(next_token_loss, **extras) if extras else next_token_loss
     if config.compile == "off":
-        return next_token_loss
+        return loss
     missing = missing_compiler(device)
     if missing and config.compile == "on":
         raise ConfigError(f"compile=on, but {missing}")
     if missing:
         say(f"training runs eager, not compiled (about half the speed): {missing}")
-        return next_token_loss
-    return torch.compile(next_token_loss)
+        return loss
+    return torch.compile(loss)
 
 
 def missing_compiler(device: torch.device) -> str | None:

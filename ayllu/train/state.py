@@ -3,7 +3,8 @@
 import random
 import shutil
 import warnings
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 from ayllu.errors import CheckpointError
 from ayllu.files import atomic_folder, write_text
 from ayllu.model.build import CausalModel
+from ayllu.train.average import Average, averaged
+from ayllu.train.best import Best
 
 SCHEMA = 1
 
@@ -30,23 +33,57 @@ class TrainState:
     seconds: float = 0.0                                 # time spent training, over all resumes
     facts: dict[str, Any] = field(default_factory=dict)  # what must not change on a resume: threads, micro-batch, data
 
+    average: Average | None = None                       # an exponential moving average of the weights, where wanted
+    best: Best | None = None                             # the best evaluation so far, where training may stop early
+    stopped: str = ""                                    # why training ended before its last step
+
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and numbers, as torch's distributed checkpoint wants them."""
+        """Plain tensors and numbers, as torch's distributed checkpoint wants them; what is switched off is absent."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
-        return {"schema": SCHEMA, "model": model, "optimizer": optimizer, "step": self.step, "tokens": self.tokens,
-                "seconds": self.seconds, "facts": dict(self.facts),
-                "random": random_state()}
+        out = {"schema": SCHEMA, "model": model, "optimizer": optimizer, "step": self.step, "tokens": self.tokens,
+               "seconds": self.seconds, "facts": dict(self.facts), "random": random_state()}
+        if self.average is not None:
+            out["average"] = dict(self.average)
+        if self.best is not None:
+            out |= {"best": asdict(self.best), "stopped": self.stopped}
+        return out
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take what `state_dict` gave; both must have the same parts switched on."""
+        set_state_dict(self.model, self.optimizer, model_state_dict=saved["model"],
+                       optim_state_dict=saved["optimizer"])
+        self.step, self.tokens, self.seconds = saved["step"], saved["tokens"], saved["seconds"]
+        if self.average is not None:
+            for name, tensor in self.average.items():
+                tensor.copy_(saved["average"][name])
+        if self.best is not None:
+            self.best, self.stopped = Best(**saved["best"]), saved["stopped"]
+        set_random_state(saved["random"])
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside, the model has the weights to evaluate, sample and export: its average where it keeps one."""
+        return averaged(self.model, self.optimizer, self.average)
 
 
 def save(state: TrainState, run: Path, keep: int) -> Path:
     """Write `run/checkpoints/step-N`, move `latest` to it, and remove all but the newest `keep`."""
-    folder = run / "checkpoints" / f"step-{state.step:08d}"
-    with atomic_folder(folder) as temporary:
-        _quiet(dcp.save, state.state_dict(), checkpoint_id=temporary, no_dist=True)
+    folder = _write(state, run / "checkpoints" / f"step-{state.step:08d}")
     write_text(run / "checkpoints" / "latest", folder.name + "\n")
     for old in sorted(folder.parent.glob("step-*"))[:-keep]:
         shutil.rmtree(old)
     return folder
+
+
+def save_best(state: TrainState, run: Path) -> Path:
+    """Write `run/checkpoints/best` in the place of the one before."""
+    return _write(state, run / "checkpoints" / "best")
+
+
+def take_best(state: TrainState, run: Path) -> None:
+    """Go back to the weights of the best evaluation; steps, tokens and seconds stay as they were spent."""
+    spent = state.step, state.tokens, state.seconds, state.stopped
+    load(state, run / "checkpoints" / "best")
+    state.step, state.tokens, state.seconds, state.stopped = spent
 
 
 def restore(state: TrainState, run: Path) -> bool:
@@ -54,21 +91,28 @@ def restore(state: TrainState, run: Path) -> bool:
     pointer = run / "checkpoints" / "latest"
     if not pointer.exists():
         return False
-    folder = pointer.parent / pointer.read_text(encoding="utf-8").strip()
+    load(state, pointer.parent / pointer.read_text(encoding="utf-8").strip())
+    return True
+
+
+def load(state: TrainState, folder: Path) -> None:
+    """Load one checkpoint folder into `state`."""
     target = state.state_dict()
     try:
         _quiet(dcp.load, target, checkpoint_id=folder, no_dist=True)
     except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} can't be resumed from: {error}. Remove it and write the name of an older "
-                              f"folder into {pointer}, or start a new run") from error
+                              f"folder into {folder.parent / 'latest'}, or start a new run") from error
     if target["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {target['schema']}, this version reads {SCHEMA}")
     _check_facts(state.facts, target["facts"], folder)
-    set_state_dict(state.model, state.optimizer, model_state_dict=target["model"],
-                   optim_state_dict=target["optimizer"])
-    state.step, state.tokens, state.seconds = target["step"], target["tokens"], target["seconds"]
-    set_random_state(target["random"])
-    return True
+    state.load_state_dict(target)
+
+
+def _write(state: TrainState, folder: Path) -> Path:
+    with atomic_folder(folder) as temporary:
+        _quiet(dcp.save, state.state_dict(), checkpoint_id=temporary, no_dist=True)
+    return folder
 
 
 def random_state() -> dict[str, Any]:

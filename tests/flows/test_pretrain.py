@@ -211,3 +211,50 @@ def wait_until(condition, process):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline, "no checkpoint within two minutes"
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["muon", "schedule_free", "prodigy"])
+def test_every_optimiser_trains_through_the_command(recipe, tmp_path, kind):
+    extra = [] if kind != "schedule_free" else ["optim.schedule.kind=constant"]
+    lr = [] if kind == "prodigy" else ["optim.lr=0.01"]
+    done = ayllu("pretrain", recipe("run"), f"optim.kind={kind}", "optim.schedule.warmup_steps=5", "loop.steps=60",
+                 *lr, *extra)
+    assert done.returncode == 0, done.stderr
+    found = losses(tmp_path / "run")
+    assert found[60] < found[1] - 1
+
+
+@pytest.mark.slow
+def test_a_cooldown_by_hand_goes_on_from_a_checkpoint_in_a_run_of_its_own(recipe, tmp_path):
+    path, rate = recipe("run"), {"schedule": "optim.schedule.kind=constant", "warmup": "optim.schedule.warmup_steps=3"}
+    assert ayllu("pretrain", path, *rate.values()).returncode == 0
+    before = losses(tmp_path / "run")
+    chosen = tmp_path / "run" / "checkpoints" / "step-00000025"
+    done = ayllu("pretrain", path, *rate.values(), "--cooldown", "8", "--checkpoint", chosen)
+    assert done.returncode == 0, done.stderr
+    cooled = tmp_path / "run-cooldown-25"
+    rows = [json.loads(line) for line in (cooled / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rates = [r["lr"] for r in rows if "lr" in r]
+    assert [r["step"] for r in rows if "lr" in r] == list(range(26, 34))
+    assert rates[0] == pytest.approx(1e-3)               # where the schedule had it
+    assert rates == sorted(rates, reverse=True)
+    assert losses(cooled)[26] == before[26]              # the same batch from the same weights
+    assert losses(tmp_path / "run") == before            # the run itself is left alone
+
+
+@pytest.mark.slow
+def test_extras_are_reachable_from_a_recipe(recipe, tmp_path):
+    done = ayllu("pretrain", recipe("run"), "loop.ema=0.9", "loop.patience=1", "loss.z_loss=1e-4",
+                 "loss.label_smoothing=0.05", "optim.lr=3.0", "loop.eval_every=5")
+    assert done.returncode == 0, done.stderr
+    assert "the best evaluation was at step" in done.stderr
+
+
+def test_a_checkpoint_to_cool_down_must_be_one(recipe, tmp_path):
+    done = ayllu("pretrain", recipe("run"), "--cooldown", "8")
+    assert done.returncode == 2
+    assert "has no checkpoint yet" in done.stderr
+    done = ayllu("pretrain", recipe("run"), "--checkpoint", tmp_path)
+    assert done.returncode == 2
+    assert "add --cooldown STEPS" in done.stderr

@@ -64,3 +64,19 @@ def test_bits_per_byte_equals_one_long_window_when_it_fits(model):
     ids = torch.randint(0, 50, (30,))
     slow = -sum(model(ids[None, :t]).log_softmax(-1)[0, -1, ids[t]].item() for t in range(1, 30)) / math.log(2)
     assert bits_per_byte(model, ids, 10, 64, torch.device("cpu")) == pytest.approx(slow / 10, rel=1e-5)
+
+
+@pytest.mark.parametrize(("z_loss", "smoothing"), [(0.01, 0.0), (0.0, 0.1), (0.02, 0.3)])
+def test_z_loss_and_label_smoothing_are_what_their_papers_write(model, z_loss, smoothing):
+    ids, labels = torch.randint(0, 50, (2, 6)), torch.randint(0, 50, (2, 6))
+    labels[0, 2:] = IGNORED
+    found = next_token_loss(model, Batch(ids, labels), z_loss, smoothing)
+    slow = 0.0
+    for row, targets in zip(model(ids).double(), labels, strict=True):
+        for logits, label in zip(row, targets, strict=True):
+            if label != IGNORED:
+                log_z = math.log(sum(math.exp(v) for v in logits.tolist()))
+                surprise = [log_z - v for v in logits.tolist()]
+                slow += (1 - smoothing) * surprise[label] + smoothing * sum(surprise) / 50 + z_loss * log_z**2
+    assert found.total.item() == pytest.approx(slow, rel=1e-5)
+    assert found.weight == 2 + 6

@@ -10,6 +10,8 @@ from ayllu.data.loader import WindowLoader
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
+from ayllu.train.average import new_average
+from ayllu.train.best import Best
 from ayllu.train.loop import Interrupted, LoopConfig, fit
 from ayllu.train.losses import next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
@@ -24,6 +26,10 @@ CASES = {
     "muon with a head of its own": {"optim": OptimConfig(kind="muon", lr=1e-2), "model": {"tie_embeddings": False}},
     "schedule_free": {"optim": OptimConfig(kind="schedule_free", lr=1e-2)},
     "prodigy": {"optim": OptimConfig(kind="prodigy")},
+    "average": {"optim": OptimConfig(lr=1e-2), "loop": {"ema": 0.9}},
+    "early stopping": {"optim": OptimConfig(lr=1e-2), "loop": {"patience": 9}},
+    "muon, average and early stopping": {"optim": OptimConfig(kind="muon", lr=1e-2),
+                                         "loop": {"patience": 9, "ema": 0.8}},
 }
 
 
@@ -42,7 +48,10 @@ def new_state(case):
     config = CONFIG.model_copy(update=case.get("model", {}))
     model = build_model(config)
     initialise(model, 2, 0)
-    return TrainState(model, build_optimizer(model, case["optim"]))
+    extras = case.get("loop", {})
+    return TrainState(model, build_optimizer(model, case["optim"]),
+                      average=new_average(model) if "ema" in extras else None,
+                      best=Best() if "patience" in extras else None)
 
 
 def train(case, state, folder, loss=next_token_loss):
@@ -88,3 +97,6 @@ def test_a_resume_is_bit_identical(tmp_path, name, stop_at):
     assert timeless[0] == timeless[1]
     for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(a, b)
+    assert second.best == whole.best
+    for name, value in (whole.average or {}).items():
+        assert torch.equal(value, second.average[name])

@@ -42,3 +42,29 @@ def test_wsd_before_its_decay_knows_no_end():
 def test_decay_steps_belong_to_wsd_alone(settings):
     with pytest.raises(ValueError, match="decay_steps"):
         Schedule(**settings)
+
+
+def test_inverse_square_root_meets_the_warm_up_and_halves_at_four_times_the_steps():
+    schedule = Schedule(kind="inverse_sqrt", warmup_steps=16, floor=0.01)
+    values = [factor(schedule, s, 1000) for s in (15, 16, 63, 255)]
+    assert values == pytest.approx([1.0, (16 / 17) ** 0.5, 0.5, 0.25])
+    assert factor(schedule, 10**9, 1000) == 0.01
+    assert factor(schedule, 63, 1000) == factor(schedule, 63, 77)          # knows no end
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "linear", "inverse_sqrt"])
+def test_a_cooldown_starts_where_the_rate_is_and_ends_at_the_floor(kind):
+    base = Schedule(kind=kind, warmup_steps=4, floor=0.05)
+    cooled = base.model_copy(update={"cooldown_at": 30, "cooldown_steps": 16})
+    assert [factor(cooled, s, 100) for s in range(31)] == [factor(base, s, 100) for s in range(31)]
+    start = factor(base, 30, 100)
+    assert factor(cooled, 34, 100) == pytest.approx(0.05 + (start - 0.05) * 0.5)
+    assert factor(cooled, 46, 100) == pytest.approx(0.05)
+    assert factor(cooled, 99, 100) == pytest.approx(0.05)
+    assert all(factor(cooled, s, 100) >= factor(cooled, s + 1, 100) for s in range(30, 60))
+
+
+@pytest.mark.parametrize("settings", [{"cooldown_at": 3}, {"cooldown_steps": 3}])
+def test_a_cooldown_needs_both_numbers(settings):
+    with pytest.raises(ValueError, match="cooldown"):
+        Schedule(**settings)
