@@ -37,11 +37,17 @@ def find(text: str, kinds: Iterable[Kind] | None = None) -> list[Span]:
     for kind, pattern, check in RULES:
         if wanted is not None and kind not in wanted:
             continue
-        for match in pattern.finditer(text):
+        place = 0
+        while match := pattern.search(text, place):
             start, end = match.span("it")
-            if check(match["it"]) and not any(marks[start:end]):
+            place = end
+            if any(marks[start:end]):
+                continue
+            if check(match["it"]):
                 marks[start:end] = b"\1" * (end - start)
                 taken.append(Span(start, end, kind))
+            else:
+                place = start + 1                        # a wrong beginning must not hide what stands behind it
     return sorted(taken)
 
 
@@ -181,8 +187,8 @@ RULES: tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...] = (
                        before=r"(?<![\w.%+-])"), _always),
     ("iban", _compile(r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?"), iban_is_valid),
     ("resident_id", _compile(r"[1-9]\d{5}(?:18|19|20)\d{2}[01]\d[0-3]\d{4}[\dXx]"), resident_id_is_valid),
-    ("credit_card", _compile(r"\d(?:[ -]?\d){11,18}", before=r"(?<![\w.+-])(?<!\d[ ])",
-                             after=r"(?![\w-]|\.\d)"), _card_is_valid),
+    ("credit_card", _compile(r"\d{12,19} | \d{4}([ -])\d{4}\2\d{4}\2\d{1,7} | \d{4}[ -]\d{6}[ -]\d{4,5}",
+                             before=r"(?<![\w.+-])", after=r"(?![\w-]|\.\d)"), _card_is_valid),
     ("us_ssn", _compile(r"\d{3}-\d{2}-\d{4}", before=r"(?<![\w.-])", after=r"(?![\w-])"), _ssn_is_valid),
     ("ipv6", _compile(r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}", before=r"(?<![\w:.])", after=r"(?![\w:])"),
      _is_ipv6),
