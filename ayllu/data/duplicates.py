@@ -1,0 +1,91 @@
+"""Duplicates: exact by a hash of the normalised text, near ones by MinHash and locality-sensitive hashing (datasketch).
+
+The first of equals stays, in the order of the documents. Memory: about 3 kB for each document that stays.
+"""
+
+import unicodedata
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ayllu.config import Settings
+from ayllu.data.units import hash_ngrams, hash_units, units
+from ayllu.errors import MissingExtra
+
+Verdict = Literal["exact", "near"]
+
+
+class Duplicates(Settings):
+    """How alike two documents are before the later one is dropped."""
+
+    exact: bool = True
+    near: bool = True
+    threshold: float = Field(default=0.8, gt=0, lt=1)    # Jaccard similarity of the sets of shingles, as estimated
+    shingle: int = Field(default=5, ge=1)                # units of a shingle: words, or characters of Chinese
+    permutations: int = Field(default=128, ge=16)        # error of the estimate: about 1 / sqrt(permutations)
+
+
+def fingerprint(text: str) -> bytes:
+    """16 bytes that are equal for texts of the same units: case, spaces, punctuation and NFKC differences don't count.
+
+    A text without any unit (only signs) is hashed as it stands.
+    """
+    found = units(unicodedata.normalize("NFKC", text))
+    return blake2b("\x1f".join(found).encode() if found else b"\x00" + text.encode(), digest_size=16).digest()
+
+
+def shingles(text: str, n: int) -> np.ndarray:
+    """Hashes of the runs of n units, (shingles,) uint64 without repeats; a shorter text is one shingle."""
+    hashes = hash_units(units(text))
+    return np.unique(hash_ngrams(hashes, min(n, max(len(hashes), 1))))
+
+
+def signature(text: str, how: Duplicates) -> np.ndarray:
+    """The MinHash signature (permutations,) of a text: the share of equal places estimates the Jaccard similarity."""
+    minhash = _datasketch().MinHash(num_perm=how.permutations, hashfunc=int, scheme="affine32")
+    minhash.update_batch((shingles(text, how.shingle) & np.uint64(0xFFFFFFFF)).tolist())
+    return minhash.hashvalues
+
+
+class Seen:
+    """The documents so far; asked for one after another, in their order."""
+
+    def __init__(self, how: Duplicates) -> None:
+        self.how = how
+        self._exact: dict[bytes, str] = {}
+        self._lsh: Any = None
+        self._wrap: Callable[[np.ndarray], Any]
+        if how.near:
+            datasketch = _datasketch()
+            self._lsh = datasketch.MinHashLSH(threshold=how.threshold, num_perm=how.permutations)
+            self._wrap = lambda values: datasketch.MinHash(hashvalues=values, hashfunc=int, scheme="affine32")
+            self._signatures: dict[str, np.ndarray] = {}
+            self._order: dict[str, int] = {}
+
+    def judge(self, name: str, exact: bytes, near: np.ndarray | None) -> tuple[Verdict, str] | None:
+        """Why a document goes, and the name of the first one like it; None where it stays, and is remembered."""
+        if self.how.exact:
+            if exact in self._exact:
+                return "exact", self._exact[exact]
+            self._exact[exact] = name
+        if self._lsh is not None and near is not None:
+            minhash = self._wrap(near)
+            alike = [other for other in self._lsh.query(minhash)
+                     if (self._signatures[other] == near).mean() >= self.how.threshold]
+            if alike:
+                return "near", min(alike, key=self._order.__getitem__)
+            self._lsh.insert(name, minhash, check_duplication=False)
+            self._signatures[name], self._order[name] = near, len(self._order)
+        return None
+
+
+def _datasketch() -> Any:
+    try:
+        import datasketch
+    except ImportError as error:
+        raise MissingExtra("finding near duplicates needs the extra `data`: pip install 'ayllu[data]'; or set "
+                           "data.prepare.duplicates.near=false.") from error
+    return datasketch

@@ -1,0 +1,28 @@
+"""Which language a document is in, by the library py3langid (97 languages, naive Bayes over byte n-grams)."""
+
+from functools import cache
+from typing import Any
+
+from ayllu.errors import MissingExtra
+
+CHARACTERS = 2000                                        # of a document's start: the verdict seldom changes after that
+LEAST = 0.2                                              # below this confidence the answer is "und"
+
+
+def identify(text: str) -> str:
+    """An ISO 639-1 code, or "und" where there are no letters or the library isn't sure. Classical Chinese is "zh"."""
+    start = text[:CHARACTERS]
+    if not any(map(str.isalpha, start)):
+        return "und"
+    language, confidence = _identifier().classify(start)
+    return language if confidence >= LEAST else "und"
+
+
+@cache
+def _identifier() -> Any:
+    try:
+        from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    except ImportError as error:
+        raise MissingExtra("identifying languages needs the extra `data`: pip install 'ayllu[data]'; or set "
+                           "data.prepare.identify=false.") from error
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
