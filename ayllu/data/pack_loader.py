@@ -1,0 +1,163 @@
+"""Batches of packed and masked documents: a pure function of the seed, the step and, where asked for, the loss."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ayllu.data.mask_marks import Marks
+from ayllu.data.mask_schedule import Moment
+from ayllu.data.masks import IGNORED, Example, Mixture, hide, left_causal, longest
+from ayllu.data.pack import Packing, document_starts, pack
+from ayllu.errors import DataError
+from ayllu.model.attend import Masked, window_mask
+
+COLUMNS = ("ids", "labels", "weights", "document", "positions", "two_way")
+PADDING = -1                                             # the document number of places that hold nothing
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows of whole documents. `positions` count from 0 in each document; padding is a document of its own."""
+
+    ids: Tensor                                          # (B, T) int64
+    labels: Tensor                                       # (B, T) int64, -100 where nothing is learned
+    weights: Tensor                                      # (B, T) float32, of each place in the loss
+    document: Tensor                                     # (B, T) int64, counted in each row; PADDING where empty
+    positions: Tensor                                    # (B, T) int64
+    two_way: Tensor                                      # (B, T) bool: seen by all of its document
+    counts: Counter[str] = field(default_factory=Counter)    # of the whole rank's batch: objectives, notes, places
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def split(self, rows: int) -> Iterator["PackedBatch"]:
+        """Micro-batches of at most `rows` rows."""
+        for i in range(0, len(self), rows):
+            yield self._with({name: tensor[i:i + rows] for name, tensor in self.tensors().items()})
+
+    def to(self, device: torch.device) -> "PackedBatch":
+        """The same batch on another device."""
+        return self._with({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors().items()})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    def _with(self, tensors: dict[str, Tensor]) -> "PackedBatch":
+        return PackedBatch(**tensors, counts=self.counts)
+
+    def attend(self, window: int | None = None, dropout: float = 0.0) -> Masked:
+        """Who sees whom: only the own document, of it what came before, and its two-way places from everywhere.
+
+        Where nothing is two-way, this is `packed(document)`. `window` limits how far back causal places see.
+        """
+        T = self.ids.shape[1]
+        same = self.document[:, :, None] == self.document[:, None, :]        # (B, T, T)
+        causal = window_mask(T, window or T, self.ids.device)
+        return Masked(same & (causal | self.two_way[:, None, :]), dropout)
+
+
+@dataclass
+class PackedLoader:
+    """Windows of whole documents, each window once per epoch, masked afresh at each visit.
+
+    Every rank takes its own rows of the same global batch, as in WindowLoader. Windows are packed once; the seed and
+    the epoch decide their order. With `reserve=None` a window has room for the longest form that a mask may ever
+    take. A share, such as 0.1, sets aside only so much more than the plain document; a masked piece that then doesn't
+    fit is left causal and counted as "no_room".
+    """
+
+    tokens: np.ndarray                                   # (tokens,), may be memory-mapped
+    marks: Marks
+    context: int                                         # places of a window
+    batch_size: int                                      # rows over all ranks
+    mixture: Mixture = field(default_factory=Mixture)
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    reserve: float | None = None
+    smoothing: float = 0.95                              # of the loss that loss-driven schedules follow
+
+    def __post_init__(self) -> None:
+        starts = document_starts(self.tokens, self.marks.bos, self.marks.eos)
+        self.packing: Packing = pack(starts, len(self.tokens), self.context, self._room)
+        if not len(self.packing):
+            raise DataError("no document has two ids or more: there is nothing to train on")
+        self.loss: float | None = None
+        self._orders: dict[int, np.ndarray] = {}
+
+    def observe(self, loss: float) -> None:
+        """Tell the loss (over all ranks, nats per learned token) of the step just done, for loss-driven schedules."""
+        self.loss = loss if self.loss is None else self.smoothing * self.loss + (1 - self.smoothing) * loss
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must hold: the smoothed loss. All else follows from seed and step."""
+        return {"loss": self.loss}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        self.loss = state["loss"]
+
+    def batch(self, step: int) -> PackedBatch:
+        """The rows of this rank for one step."""
+        first = step * self.batch_size
+        counts: Counter[str] = Counter()
+        rows = [self._row(*self._window(i), step, counts)
+                for i in range(first + self.rank, first + self.batch_size, self.world_size)]
+        columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in COLUMNS}
+        return PackedBatch(**columns, counts=counts)
+
+    def examples(self, window: int, epoch: int, step: int) -> list[Example]:
+        """The masked pieces of one window at one visit."""
+        pieces = [(self.packing.documents[p], self.packing.starts[p], self.packing.ends[p])
+                  for p in self.packing.window(window)]
+        left = self.context - sum(int(end - start) - 1 for _, start, end in pieces)    # past the plain form of all
+        out = []
+        for document, start, end in pieces:
+            ids = self.tokens[start:end]
+            key = (self.seed, int(document), int(start), epoch, step)
+            example = hide(self.mixture, ids, self.marks, Moment(step, self.loss), key)
+            if len(example) - (len(ids) - 1) > left:
+                example = left_causal(example, ids)
+            left -= len(example) - (len(ids) - 1)
+            out.append(example)
+        return out
+
+    def _window(self, i: int) -> tuple[int, int]:
+        """(window, epoch) of the i-th row since the beginning."""
+        epoch, place = divmod(i, len(self.packing))
+        if epoch not in self._orders:
+            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
+            self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.packing))
+        return int(self._orders[epoch][place]), epoch
+
+    def _row(self, window: int, epoch: int, step: int, counts: Counter[str]) -> dict[str, np.ndarray]:
+        T = self.context
+        ids = np.full(T, self.marks.pad or 0, dtype=np.int64)
+        labels, document = np.full(T, IGNORED, dtype=np.int64), np.full(T, PADDING, dtype=np.int64)
+        weights, positions = np.zeros(T, dtype=np.float32), np.zeros(T, dtype=np.int64)
+        two_way = np.zeros(T, dtype=bool)
+        at = 0
+        for number, example in enumerate(self.examples(window, epoch, step)):
+            n = len(example)
+            here = slice(at, at + n)
+            ids[here], weights[here] = example.inputs, example.weights
+            labels[here] = np.where(example.weights > 0, example.targets, IGNORED)
+            document[here], positions[here] = number, np.arange(n)
+            two_way[at:at + example.prefix] = True
+            at += n
+            counts.update([f"objective/{example.objective}"] + ([f"note/{example.note}"] if example.note else []))
+            counts["learned"] += int((example.weights > 0).sum())
+        counts["filled"] += at
+        counts["places"] += T
+        return {"ids": ids, "labels": labels, "weights": weights, "document": document, "positions": positions,
+                "two_way": two_way}
+
+    def _room(self, n: int) -> int:
+        most = longest(self.mixture, n)
+        return most if self.reserve is None else min(most, int(np.ceil((n - 1) * (1 + self.reserve))))
