@@ -34,7 +34,8 @@ COMMANDS: dict[str, Row | Family] = {
     "download": Row("ayllu.cli.convert", "download", "Fetch a model from the Hugging Face hub, with its licence."),
     "convert": Row("ayllu.cli.convert", "convert", "Convert a checkpoint to another format and check the result."),
     "data": Family("Prepare training data.", {
-        "prepare": Row("ayllu.cli.pretrain", "prepare", "Turn text files into shards of token ids."),
+        "prepare": Row("ayllu.cli.data", "prepare", "Clean texts, drop doubles, and write shards of token ids."),
+        "inspect": Row("ayllu.cli.inspect", "inspect", "Show what the model will really see: tokens, masks, loss."),
     }),
     "pretrain": Row("ayllu.cli.pretrain", "pretrain", "Train a model from a recipe."),
     "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works, what fits, how to fix the rest."),

@@ -105,12 +105,15 @@ class PackedLoader:
 
     def batch(self, step: int) -> PackedBatch:
         """The rows of this rank for one step."""
-        first = step * self.batch_size
         counts: Counter[str] = Counter()
-        rows = [self._row(*self._window(i), step, counts)
-                for i in range(first + self.rank, first + self.batch_size, self.world_size)]
+        rows = [self._row(window, epoch, step, counts) for window, epoch in self.windows(step)]
         columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in COLUMNS}
         return PackedBatch(**columns, counts=counts)
+
+    def windows(self, step: int) -> list[tuple[int, int]]:
+        """(window, epoch) of each row of this rank at a step."""
+        first = step * self.batch_size
+        return [self._window(i) for i in range(first + self.rank, first + self.batch_size, self.world_size)]
 
     def examples(self, window: int, epoch: int, step: int) -> list[Example]:
         """The masked pieces of one window at one visit."""

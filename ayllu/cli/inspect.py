@@ -1,0 +1,118 @@
+"""`ayllu data inspect`: one training batch as the model will see it."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ayllu.cli.output import Json, is_terminal, print_json
+from ayllu.config import load_recipe
+from ayllu.errors import ConfigError
+from ayllu.log import say
+
+
+def inspect(
+    source: Annotated[Path, typer.Argument(help="A recipe, or a folder of token shards.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe: context=256")] = None,
+    objective: Annotated[Literal["causal", "prefix", "spans", "ul2", "fim", "tokens"] | None, typer.Option(
+        help="Pack whole documents and mask them with this objective; without it, the plain windows that "
+             "`ayllu pretrain` trains on.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="A mixture of objectives as TOML ([[parts]]) instead.")] = None,
+    step: Annotated[int, typer.Option(min=0, help="The step whose batch is shown.")] = 0,
+    loss: Annotated[float | None, typer.Option(help="The loss that loss-driven schedules see.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="Rows shown.")] = 4,
+    context: Annotated[int, typer.Option(min=2, help="Places of a window; a recipe has its own.")] = 512,
+    reserve: Annotated[float | None, typer.Option(min=0, help="Room for marks as a share of a document; without it, "
+                                                  "as much as the masks can ever need.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer's file or folder, or a model: shards need one.")]
+    = None,
+    out: Annotated[Path | None, typer.Option(help="Write one HTML page, readable offline.")] = None,
+    zh: Annotated[bool, typer.Option("--zh", help="Explanations in Chinese (the page has both).")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what the model will really see: tokens, document borders, masks, and what counts in the loss."""
+    from ayllu.explain.inspect import as_table
+    if objective and masks:
+        raise ConfigError("--objective and --masks both say how to mask: give one of them")
+    read = _open_shards(source, overrides, tokenizer, context, rows) if source.is_dir() else _open_recipe(
+        source, overrides, tokenizer)
+    view = _view(read, _mixture(objective, masks), step, loss, rows, reserve)
+    if out is not None:
+        from ayllu.explain.inspect_page import page
+        from ayllu.files import write_text
+        write_text(out, page(view))
+        say(f"written: {out}")
+    if as_json:
+        print_json(as_table(view))
+    elif out is None:
+        from rich.console import Console
+
+        from ayllu.explain.inspect_terminal import show
+        show(view, Console(file=sys.stdout, highlight=False, width=None if is_terminal() else 120), zh)
+
+
+def _view(read: dict[str, Any], mixture: Any, step: int, loss: float | None, rows: int, reserve: float | None) -> Any:
+    from ayllu.data.loader import WindowLoader
+    from ayllu.data.mask_marks import Marks
+    from ayllu.data.pack_loader import PackedLoader
+    from ayllu.explain.inspect import look_at_packed, look_at_windows
+    tokenizer = read.pop("tokenizer")
+    marks = Marks.of(tokenizer)
+    if mixture is None:
+        return look_at_windows(WindowLoader(**read).batch(step), marks, tokenizer.id_to_piece, step, rows)
+    loader = PackedLoader(**read, marks=marks, mixture=mixture, reserve=reserve)
+    if loss is not None:
+        loader.observe(loss)
+    return look_at_packed(loader, tokenizer.id_to_piece, step, rows)
+
+
+def _mixture(objective: str | None, masks: Path | None) -> Any:
+    from ayllu.data.masks import Causal, FillIn, Mixture, Prefix, Spans, Tokens, ul2
+    if masks:
+        return load_recipe(Mixture, masks)
+    match objective:
+        case "causal":
+            return Mixture(parts=(Causal(),))
+        case "prefix":
+            return Mixture(parts=(Prefix(),))
+        case "spans":
+            return Mixture(parts=(Spans(),))
+        case "ul2":
+            return Mixture(parts=ul2())
+        case "fim":
+            return Mixture(parts=(FillIn(),))
+        case "tokens":
+            return Mixture(parts=(Tokens(),))
+    return None
+
+
+def _open_recipe(recipe: Path, overrides: list[str] | None, tokenizer: str | None) -> dict[str, Any]:
+    """The shards that a training by this recipe would read, made now where they are missing."""
+    from ayllu.data.shards import prepare
+    from ayllu.files import cache_folder
+    from ayllu.text.tokenizer import Tokenizer
+    from ayllu.train.pretrain import PretrainConfig, find_tokenizer
+    config = load_recipe(PretrainConfig, recipe, overrides)
+    path = Path(tokenizer) if tokenizer else find_tokenizer(config, recipe.parent, Path(config.out))
+    shards = prepare(config.data, recipe.parent, path, cache_folder() / "shards")
+    return {"tokens": shards.train(), "context": config.context, "batch_size": config.loop.batch_size,
+            "seed": config.seed, "tokenizer": Tokenizer.load(path)}
+
+
+def _open_shards(folder: Path, overrides: list[str] | None, tokenizer: str | None, context: int,
+                 rows: int) -> dict[str, Any]:
+    from ayllu.checkpoint.load import open_checkpoint
+    from ayllu.data.shards import open_shards
+    from ayllu.text.tokenizer import Tokenizer
+    if overrides:
+        raise ConfigError(f"{folder} is a folder of shards, which has no settings to override: {overrides[0]!r}")
+    shards = open_shards(folder)
+    if tokenizer is None:
+        raise ConfigError(f"{folder} holds ids only: name their tokenizer with --tokenizer FILE_OR_MODEL")
+    path = Path(tokenizer)
+    found = Tokenizer.load(path) if path.exists() and path.suffix != ".gguf" else open_checkpoint(
+        tokenizer).open_tokenizer()
+    if found is None or found.fingerprint != shards.manifest["tokenizer"]:
+        raise ConfigError(f"{tokenizer} is not the tokenizer that made {folder}: its ids would be read as other text")
+    return {"tokens": shards.train(), "context": context, "batch_size": rows, "seed": 0, "tokenizer": found}
