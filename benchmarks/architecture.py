@@ -4,10 +4,11 @@ Trains every recipe of recipes/compare at each learning rate with the first seed
 recipe, and repeats it with the other seeds. Prints held-out bits per byte (lower is better): mean and spread over the
 seeds, and the difference from the paper's model seed by seed. Needs ../shared/data.
 
-    python benchmarks/architecture.py [--quick] [--seeds 3] [--steps 800] [--lrs 1e-3,3e-3] [--json FILE]
+    python benchmarks/architecture.py [--quick] [--seeds 3] [--steps 800] [--lrs 1e-3,3e-3] [--runs FILE] [--json FILE]
 """
 
 import argparse
+import json
 import math
 import statistics
 import sys
@@ -22,7 +23,7 @@ from ayllu.config import load_recipe
 from ayllu.data.loader import WindowLoader
 from ayllu.data.shards import Shards, prepare
 from ayllu.files import cache_folder, write_json
-from ayllu.log import say
+from ayllu.log import say, setup
 from ayllu.model.build import count_parameters
 from ayllu.train.loop import step
 from ayllu.train.losses import next_token_loss
@@ -67,6 +68,7 @@ class Row:
 def main() -> None:
     """Parse, run, print."""
     args = parse()
+    setup()
     torch.set_num_threads(args.threads)
     folder = cache_folder() / "compare"
     configs = {arm: load_arm(arm, args) for arm in args.only}
@@ -100,6 +102,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(ARMS), help=", ".join(ARMS))
     parser.add_argument("--eval-tokens", type=int, help="held-out tokens for each language (default: all)")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="keeps each finished run, so that none is repeated")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if unknown := set(args.only) - set(ARMS):
@@ -133,6 +136,8 @@ def same_shards(configs: dict[str, PretrainConfig], folder: Path) -> Shards:
 
 def train(arm: str, config: PretrainConfig, shards: Shards, lr: float, seed: int, args: argparse.Namespace) -> Run:
     """Train one model and measure it. The seed decides first values and the order of the data, alike for every arm."""
+    if known := kept(arm, lr, seed, args):
+        return known
     config = config.model_copy(update={"seed": seed, "optim": config.optim.model_copy(update={"lr": lr})})
     torch.manual_seed(seed)
     state = new_state(config, shards, RECIPES, CPU)
@@ -147,8 +152,20 @@ def train(arm: str, config: PretrainConfig, shards: Shards, lr: float, seed: int
     found["all"] = sum(found[name] * size for name, size in sizes.items()) / sum(sizes.values())
     last = losses[-max(1, len(losses) // 10):]
     run = Run(arm, lr, seed, found, statistics.fmean(last), seconds, state.tokens)
+    if args.runs:
+        with args.runs.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({**asdict(run), "steps": args.steps}) + "\n")
     say(f"{arm:9} lr {lr:g} seed {seed}: {found['all']:.4f} bits per byte, loss {run.train_loss:.3f}, {seconds:.0f} s")
     return run
+
+
+def kept(arm: str, lr: float, seed: int, args: argparse.Namespace) -> Run | None:
+    """The same run of an interrupted study, out of the file that --runs names."""
+    lines = args.runs.read_text(encoding="utf-8").splitlines() if args.runs and args.runs.exists() else []
+    for record in map(json.loads, lines):
+        if (record["arm"], record["lr"], record["seed"], record.pop("steps")) == (arm, lr, seed, args.steps):
+            return Run(**record)
+    return None
 
 
 def row(arm: str, config: PretrainConfig, runs: list[Run]) -> Row:
