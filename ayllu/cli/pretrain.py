@@ -1,4 +1,4 @@
-"""`ayllu pretrain` and `ayllu data prepare`."""
+"""`ayllu pretrain`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -44,21 +44,3 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
     else:
         for key, value in result.items():
             typer.echo(f"{key:<24}{value:.4f}" if isinstance(value, float) else f"{key:<24}{value}")
-
-
-def prepare(recipe: Recipe, out: Annotated[Path, typer.Option(help="The folder for the token shards.")],
-            overrides: Overrides = None,
-            tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer; by default the recipe's.")] = None,
-            workers: Annotated[int, typer.Option(min=1, help="Processes that tokenise.")] = 2,
-            as_json: AsJson = False) -> None:
-    """Turn a recipe's text files into shards of token ids with a manifest, without training."""
-    from ayllu.data.shards import prepare_into
-    from ayllu.train.pretrain import PretrainConfig, find_tokenizer
-    config = load_recipe(PretrainConfig, recipe, overrides)
-    path = tokenizer or find_tokenizer(config, recipe.parent, Path(config.out))
-    shards = prepare_into(out, config.data, recipe.parent, path, workers)
-    facts = {"out": str(out), "tokens": shards.manifest["tokens"], "held_out": shards.manifest["held_out"]}
-    if as_json:
-        print_json(facts)
-    else:
-        typer.echo(f"{facts['tokens']:,} tokens in {out}")

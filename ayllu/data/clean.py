@@ -3,8 +3,9 @@
 import re
 import unicodedata
 from collections import Counter
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ayllu.config import Settings
 
@@ -22,7 +23,12 @@ class Cleaning(Settings):
     control: bool = True                                 # control characters but tab and line feed, BOM, soft hyphens
     nfc: bool = True                                     # Unicode normalisation form C
     line_tails: bool = True                              # white space at the ends of lines
-    blank_lines: int | None = Field(default=1, ge=0)     # at most so many in a row; None: as they come
+    blank_lines: int | None = Field(default=1, ge=0)     # at most so many in a row; None ("off"): as they come
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value == "off" else value         # TOML has no word for None
 
 
 def clean(text: str, how: Cleaning) -> tuple[str, Counter[str]]:

@@ -3,12 +3,16 @@
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from ayllu.config import Settings
+from ayllu.data.part import Preparation
+from ayllu.data.prepare import Raw, prepare_documents
 from ayllu.data.texts import documents, is_plain
 from ayllu.errors import DataError
+from ayllu.files import cache_folder
 
 
 class Source(Settings):
@@ -30,6 +34,27 @@ class Corpus(Settings):
     held_out: float = Field(default=0.01, ge=0, lt=0.5)  # the share of each source's documents
     held_out_bytes: int = Field(default=400_000, gt=0)   # at most so much of each source is used for evaluation
     seed: int = 0
+    prepare: Preparation | None = None                   # clean, judge and deduplicate first; None: texts as they are
+
+
+def prepared(corpus: Corpus, folder: Path, place: Path | None = None,
+             workers: int = 2) -> tuple[Corpus, dict[str, Any] | None]:
+    """A corpus whose texts need no preparation any more, and the report of what was done (None: nothing was asked).
+
+    `place` is the folder for the clean documents; without one they go to the cache. What was prepared before from the
+    same files by the same settings is found again, and a run that was stopped goes on.
+    """
+    if corpus.prepare is None:
+        return corpus, None
+    raw = [Raw(source_path(corpus, s, folder), s.path, s.fields) for s in corpus.sources]
+    evaluation = [folder / corpus.root / path for path in corpus.prepare.overlap.files]
+    if place is None:
+        name = hashlib.sha256(repr((corpus, [str(r.path.resolve()) for r in raw])).encode()).hexdigest()[:16]
+        place = cache_folder() / "prepared" / name
+    report = prepare_documents(raw, evaluation, corpus.prepare, place, workers)
+    sources = tuple(s.model_copy(update={"path": r.prepared_name(i), "fields": ("text",)})
+                    for i, (s, r) in enumerate(zip(corpus.sources, raw, strict=True)))
+    return corpus.model_copy(update={"root": str(place.resolve()), "sources": sources, "prepare": None}), report
 
 
 def split(corpus: Corpus, source: Source, folder: Path) -> Iterator[tuple[str, int]]:
@@ -72,6 +97,7 @@ def _split_file(corpus: Corpus, source: Source, path: Path) -> Iterator[tuple[st
 
 def vocabulary_texts(corpus: Corpus, folder: Path) -> Iterator[str]:
     """Training documents of every source, in an order of chance, up to each source's `vocabulary_bytes`."""
+    corpus, _ = prepared(corpus, folder)
     for source in corpus.sources:
         texts = [text for text, copies in split(corpus, source, folder) if copies]
         order = sorted(range(len(texts)), key=lambda i: uniform(f"{corpus.seed}/vocabulary/{source.path}/{i}"))

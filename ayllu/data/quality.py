@@ -1,4 +1,4 @@
-"""Rules that say whether a document is worth learning from; every threshold is a setting, None switches a rule off.
+"""Rules that say whether a document is worth learning from; None ("off" in a recipe) switches a threshold off.
 
 After Gopher (Rae et al. 2021, arXiv:2112.11446, appendix A.1.1), C4 (arXiv:1910.10683, section 2.2) and FineWeb
 (arXiv:2406.17557, section 3.5). Chinese is written without spaces, so lengths count characters there, an n-gram of
@@ -11,9 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from statistics import fmean
+from typing import Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from ayllu.config import Settings
 from ayllu.data.units import hash_ngrams, hash_units, is_chinese, units
@@ -47,6 +48,11 @@ class Quality(Settings):
     min_terminal_lines: float | None = None              # FineWeb: 0.12, lines that end as sentences do
     max_short_lines: float | None = None                 # FineWeb: 0.67, lines under short_line characters
     short_line: int = 30                                 # halved for Chinese
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value == "off" else value         # TOML has no word for None
 
 
 def first_broken(text: str, language: str, rules: Quality) -> tuple[str, float] | None:

@@ -1,23 +1,28 @@
 """Token shards: memory-mapped files of ids with a manifest that says what they were made from.
 
 A folder holds `train.bin` (documents in shuffled order, each BOS … EOS), `held_out.<language>.bin` and
-`manifest.json`. Ids are little-endian uint16, or uint32 for vocabularies past 65,536.
+`manifest.json`; where the recipe has `[data.prepare]`, the manifest says what was dropped and changed. Ids are
+little-endian uint16, or uint32 for vocabularies past 65,536.
 """
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ayllu.data.corpus import Corpus, Source, source_path, split, uniform
+from ayllu.data.corpus import Corpus, Source, prepared, source_path, split, uniform
+from ayllu.data.prepare import leave_with_parent
+from ayllu.data.readers import files_below
 from ayllu.errors import DataError
-from ayllu.files import atomic_folder, sha256, write_json
+from ayllu.files import atomic_folder, atomic_path, sha256, write_json
 from ayllu.log import say
 from ayllu.text.tokenizer import Tokenizer
 
@@ -64,64 +69,109 @@ def prepare(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, cache: Pa
     return prepare_into(folder, corpus, recipe_folder, tokenizer_path, workers)
 
 
-def prepare_into(folder: Path, corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, workers: int) -> Shards:
-    """Token shards for a corpus in `folder`, written whole or not at all."""
+def prepare_into(folder: Path, corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, workers: int,
+                 work: Path | None = None) -> Shards:
+    """Token shards for a corpus in `folder`, written whole or not at all.
+
+    `work` is a folder that is kept where the run is stopped, and in which the next run finds what was done already; the
+    clean documents and their report then go into `folder` too.
+    """
     key = _key(corpus, recipe_folder, tokenizer_path)
+    Tokenizer.load(tokenizer_path)                       # a wrong path is better known before the work than after it
+    ready, report = prepared(corpus, recipe_folder, work / "prepared" if work and corpus.prepare else None, workers)
     with atomic_folder(folder) as temporary:
-        write_shards(corpus, recipe_folder, tokenizer_path, temporary, workers, key)
+        parts = work / f"tokens-{key[:16]}" if work else temporary / ".tokens"
+        write_shards(ready, recipe_folder, tokenizer_path, temporary, workers, key, parts, report)
+        if work:
+            if report:
+                shutil.copytree(work / "prepared", temporary, dirs_exist_ok=True)
+            shutil.rmtree(work)
     return open_shards(folder)
 
 
-def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out: Path, workers: int,
-                 key: str) -> None:
-    """Tokenise every source into `out`; the result doesn't depend on the number of workers."""
+def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out: Path, workers: int, key: str,
+                 parts: Path, report: dict[str, Any] | None = None) -> None:
+    """Tokenise every source into `out`; the result doesn't depend on the number of workers.
+
+    Ids wait in the folder `parts` until their order is known, so that no corpus has to fit into memory.
+    """
     tokenizer = Tokenizer.load(tokenizer_path)
     dtype = "<u2" if tokenizer.vocab_size <= 65_536 else "<u4"
-    train: list[tuple[float, np.ndarray]] = []                           # (shuffle key, ids)
+    train: list[tuple[float, np.ndarray]] = []                           # (shuffle key, ids on the disk)
     held: dict[str, list[np.ndarray]] = {}
     held_bytes: Counter[str] = Counter()
     sources = []
-    with ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(str(tokenizer_path),)) as pool:
-        for source in corpus.sources:
+    parts.mkdir(parents=True, exist_ok=True)
+    with _pool(workers, tokenizer_path, dtype) as pool:
+        for number, source in enumerate(corpus.sources):
             counts: Counter[str] = Counter()
-            batches = list(_batches(corpus, source, recipe_folder))
-            for texts_copies, encoded in zip(batches, pool.map(_encode, [[t for t, _ in b] for b in batches]),
-                                             strict=True):
-                for (text, copies), ids in zip(texts_copies, encoded, strict=True):
-                    size = len(text.encode("utf-8"))
-                    array = np.array(ids, dtype=dtype)
-                    if copies:
-                        train += [(uniform(f"{corpus.seed}/order/{source.path}/{counts['documents']}/{c}"), array)
-                                  for c in range(copies)]
-                        counts.update(documents=1, bytes=size, tokens=len(ids), tokens_with_repeats=copies * len(ids))
-                    elif counts["held_out_bytes"] < corpus.held_out_bytes:
-                        held.setdefault(source.language, []).append(array)
-                        held_bytes[source.language] += size
-                        counts.update(held_out_documents=1, held_out_bytes=size)
-                    else:
-                        counts.update(held_out_unused_documents=1, held_out_unused_bytes=size)
+            for text, copies, ids in _encoded(corpus, source, number, recipe_folder, parts, pool, 2 * workers):
+                size = len(text.encode("utf-8"))
+                if copies:
+                    train += [(uniform(f"{corpus.seed}/order/{source.path}/{counts['documents']}/{c}"), ids)
+                              for c in range(copies)]
+                    counts.update(documents=1, bytes=size, tokens=len(ids), tokens_with_repeats=copies * len(ids))
+                elif counts["held_out_bytes"] < corpus.held_out_bytes:
+                    held.setdefault(source.language, []).append(ids)
+                    held_bytes[source.language] += size
+                    counts.update(held_out_documents=1, held_out_bytes=size)
+                else:
+                    counts.update(held_out_unused_documents=1, held_out_unused_bytes=size)
             sources.append({**source.model_dump(), **counts})
             say(f"  {source.path}: {counts['documents']:,} documents, {counts['bytes'] / 1e6:.1f} MB, "
                 f"{counts['tokens_with_repeats'] / 1e6:.2f} M tokens with repeats")
     if not train:
-        raise DataError("the sources of this recipe hold no text to train on: check paths and epochs")
+        raise DataError("the sources of this recipe hold no text to train on: check paths and epochs"
+                        + (f"; of {report['total']['documents']} documents, these were dropped: "
+                           f"{report['total']['dropped']}: change data.prepare" if report else ""))
     train.sort(key=lambda pair: pair[0])
-    np.concatenate([ids for _, ids in train]).tofile(out / "train.bin")
-    for language, parts in held.items():
-        np.concatenate(parts).tofile(out / f"held_out.{language}.bin")
-    _write_manifest(out, key, tokenizer, dtype, sources, held, held_bytes)
+    _write_ids(out / "train.bin", (ids for _, ids in train))
+    for language, found in held.items():
+        _write_ids(out / f"held_out.{language}.bin", found)
+    facts = {"key": key, "dtype": dtype, "vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint}
+    _write_manifest(out, facts, sources, held, held_bytes, report)
+    shutil.rmtree(parts)
 
 
-def _write_manifest(out: Path, key: str, tokenizer: Tokenizer, dtype: str, sources: list[dict[str, Any]],
-                    held: dict[str, list[np.ndarray]], held_bytes: Counter[str]) -> None:
+def _write_ids(path: Path, documents: Iterable[np.ndarray]) -> None:
+    with open(path, "wb") as file:
+        for ids in documents:
+            file.write(ids.tobytes())
+
+
+def _write_manifest(out: Path, facts: dict[str, Any], sources: list[dict[str, Any]], held: dict[str, list[np.ndarray]],
+                    held_bytes: Counter[str], report: dict[str, Any] | None) -> None:
     files: dict[str, dict[str, Any]] = {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)}
                                         for f in sorted(out.glob("*.bin"))}
+    done = {"prepared": {k: v for k, v in report.items() if k != "examples"}} if report else {}
     write_json(out / "manifest.json", {
-        "key": key, "dtype": dtype, "vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint,
-        "tokens": files["train.bin"]["bytes"] // int(dtype[-1]), "sources": sources,
-        "held_out": {name: {"bytes": held_bytes[name], "documents": len(parts),
-                            "tokens": sum(len(p) for p in parts)} for name, parts in sorted(held.items())},
-        "files": files})
+        **facts, "tokens": files["train.bin"]["bytes"] // int(facts["dtype"][-1]), "sources": sources,
+        "held_out": {name: {"bytes": held_bytes[name], "documents": len(found),
+                            "tokens": sum(len(ids) for ids in found)} for name, found in sorted(held.items())},
+        "files": files, **done})
+
+
+def _encoded(corpus: Corpus, source: Source, number: int, folder: Path, parts: Path, pool: ProcessPoolExecutor,
+             most: int) -> Iterator[tuple[str, int, np.ndarray]]:
+    """(document, copies, ids) in order; batches whose ids are on the disk already aren't encoded again."""
+    waiting: deque[tuple[list[tuple[str, int]], Path, Future[None] | None]] = deque()
+
+    def first() -> Iterator[tuple[str, int, np.ndarray]]:
+        batch, path, future = waiting.popleft()
+        if future:
+            future.result()
+        ids = np.load(path, mmap_mode="r")
+        ends = np.load(path.with_suffix(".ends.npy"))
+        for (text, copies), start, end in zip(batch, [0, *ends[:-1]], ends, strict=True):
+            yield text, copies, ids[start:end]
+
+    for i, batch in enumerate(_batches(corpus, source, folder)):
+        path = parts / f"{number:03d}-{i:06d}.npy"
+        waiting.append((batch, path, None if path.exists() else pool.submit(_encode, [t for t, _ in batch], path)))
+        if len(waiting) > most:
+            yield from first()
+    while waiting:
+        yield from first()
 
 
 def _batches(corpus: Corpus, source: Source, folder: Path) -> Iterator[list[tuple[str, int]]]:
@@ -139,24 +189,43 @@ def _batches(corpus: Corpus, source: Source, folder: Path) -> Iterator[list[tupl
 
 def _key(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path) -> str:
     """Changes with the corpus settings, the size and time of any source file, and the tokenizer's bytes."""
-    facts: list[Any] = [corpus.model_dump(exclude={"root"})]
+    facts: list[Any] = [corpus.model_dump(exclude={"root"} if corpus.prepare else {"root", "prepare"})]
     for source in corpus.sources:
         path = source_path(corpus, source, recipe_folder)
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         facts += [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    if corpus.prepare:
+        evaluation = [f for p in corpus.prepare.overlap.files for f in files_below(recipe_folder / corpus.root / p)]
+        facts += [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in evaluation]
     tokenizer_files = sorted(tokenizer_path.glob("tokenizer*")) if tokenizer_path.is_dir() else [tokenizer_path]
     facts += [sha256(f) for f in tokenizer_files]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
+@contextmanager
+def _pool(workers: int, tokenizer_path: Path, dtype: str) -> Iterator[ProcessPoolExecutor]:
+    pool = ProcessPoolExecutor(workers, initializer=_start_worker, initargs=(str(tokenizer_path), dtype))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 _tokenizer: Tokenizer | None = None                                      # one for each worker process
+_dtype = "<u4"
 
 
-def _start_worker(path: str) -> None:
-    global _tokenizer
-    _tokenizer = Tokenizer.load(path)
+def _start_worker(path: str, dtype: str) -> None:
+    global _tokenizer, _dtype
+    _tokenizer, _dtype = Tokenizer.load(path), dtype
+    leave_with_parent()
 
 
-def _encode(texts: list[str]) -> list[list[int]]:
+def _encode(texts: list[str], path: Path) -> None:
+    """Write a batch's ids, and after which of them each document ends; the ids come last and mark it as done."""
     assert _tokenizer is not None
-    return [_tokenizer.encode(text, bos=True, eos=True) for text in texts]
+    encoded = [_tokenizer.encode(text, bos=True, eos=True) for text in texts]
+    for file, values in ((path.with_suffix(".ends.npy"), np.cumsum([len(ids) for ids in encoded])),
+                         (path, np.array([i for ids in encoded for i in ids], dtype=_dtype))):
+        with atomic_path(file) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, values)

@@ -1,0 +1,105 @@
+"""`ayllu data prepare`: from raw files, or the sources of a recipe, to clean documents and token shards."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from ayllu.cli.output import Json, print_json
+from ayllu.config import Settings, load_recipe
+from ayllu.errors import ConfigError
+
+
+def prepare(
+    inputs: Annotated[list[str], typer.Argument(help="A recipe (.toml), or files and folders of texts (.txt, .md, "
+                                                ".html, .jsonl, .csv, .parquet, also .gz, .xz, .zst); then "
+                                                "overrides such as data.prepare.quality.min_words=20")],
+    out: Annotated[Path, typer.Option(help="The folder for what comes out.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer (file or folder); by default the recipe's. Raw "
+                                                   "files without one become clean documents only.")] = None,
+    field: Annotated[list[str] | None, typer.Option("--field", help="Field of a row that holds text, for raw files; "
+                                                    "may be given several times (default: text).")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of raw files, for the manifest.")] = "unknown",
+    language: Annotated[str, typer.Option(help="Language of raw files (en, zh, mixed); held-out loss is reported for "
+                                          "each.")] = "und",
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the result doesn't depend on them.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Clean texts, drop what is bad or double, take out personal data, and write shards of token ids with a manifest.
+
+    Raw files are always prepared; a recipe's sources where it has a table [data.prepare]. Ctrl-C keeps what is done:
+    the same command goes on. Example: ayllu data prepare texts/ more.jsonl.zst --out clean
+    """
+    paths, overrides = _sorted_out(inputs)
+    work = out.with_name(f".{out.name}.work")
+    try:
+        if paths[0].suffix == ".toml":
+            facts = _from_recipe(paths, overrides, out, work, tokenizer, workers)
+        else:
+            facts = _from_files(paths, overrides, {"fields": field or ["text"], "licence": licence,
+                                                   "language": language}, out, work, tokenizer, workers)
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; finished parts are kept in {work}: run the same command again to go on", err=True)
+        raise typer.Exit(130) from None
+    print_json(facts) if as_json else typer.echo("\n".join(_lines(facts)))
+
+
+def _sorted_out(inputs: list[str]) -> tuple[list[Path], list[str]]:
+    """A word with = is an override, unless there is a file of that name."""
+    overrides = [word for word in inputs if "=" in word and not Path(word).exists()]
+    paths = [Path(word) for word in inputs if word not in overrides]
+    if not paths or (len(paths) > 1 and any(path.suffix == ".toml" for path in paths)):
+        raise ConfigError("give one recipe, or files and folders of texts, before the overrides")
+    return paths, overrides
+
+
+def _from_recipe(paths: list[Path], overrides: list[str], out: Path, work: Path, tokenizer: Path | None,
+                 workers: int) -> dict[str, Any]:
+    from ayllu.data.corpus import prepared
+    from ayllu.data.shards import prepare_into
+    from ayllu.train.pretrain import PretrainConfig, find_tokenizer
+    config = load_recipe(PretrainConfig, paths[0], overrides)
+    folder = paths[0].parent
+    if tokenizer is None:                                # it may have to be trained, on the clean texts
+        ready, _ = prepared(config.data, folder, work / "prepared" if config.data.prepare else None, workers)
+        tokenizer = find_tokenizer(config.model_copy(update={"data": ready}), folder, Path(config.out))
+    return _facts(out, prepare_into(out, config.data, folder, tokenizer, workers, work).manifest)
+
+
+def _from_files(paths: list[Path], overrides: list[str], source: dict[str, Any], out: Path, work: Path,
+                tokenizer: Path | None, workers: int) -> dict[str, Any]:
+    from ayllu.data.corpus import Corpus, prepared
+    from ayllu.data.shards import prepare_into
+    class Files(Settings):
+        data: Corpus
+
+    with TemporaryDirectory() as folder:                 # a recipe that the command line has written
+        recipe = Path(folder) / "command line"
+        rows = [[f"{k} = {json.dumps(v)}" for k, v in {**source, "path": str(path)}.items()] for path in paths]
+        sources = ", ".join("{" + ", ".join(row) + "}" for row in rows)
+        recipe.write_text(f"[data]\nsources = [{sources}]\n[data.prepare]\n", encoding="utf-8")
+        corpus = load_recipe(Files, recipe, overrides).data
+    if tokenizer is not None:
+        return _facts(out, prepare_into(out, corpus, Path("."), tokenizer, workers, work).manifest)
+    _, report = prepared(corpus, Path("."), out, workers)
+    return {"out": str(out), "prepared": {k: v for k, v in (report or {}).items() if k in {"total", "sources"}}}
+
+
+def _facts(out: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    report = manifest.get("prepared")
+    return {"out": str(out), "tokens": manifest["tokens"], "held_out": manifest["held_out"],
+            "tokenizer": manifest["tokenizer"],
+            **({"prepared": {k: report[k] for k in ("total", "sources")}} if report else {})}
+
+
+def _lines(facts: dict[str, Any]) -> list[str]:
+    lines = [f"{facts['tokens']:,} tokens in {facts['out']}"] if "tokens" in facts else []
+    if "prepared" in facts:
+        total = facts["prepared"]["total"]
+        lines.append(f"{total.get('kept', 0):,} of {total.get('documents', 0):,} documents kept, "
+                     f"{total.get('rejected', 0):,} bad rows; details in {Path(facts['out']) / 'report.json'}")
+        lines += [f"  dropped by {rule}: {n:,}" for rule, n in sorted(total["dropped"].items(), key=lambda x: -x[1])]
+        lines += [f"  personal data, {kind}: {n:,}" for kind, n in total["personal_data"].items()]
+    return lines
