@@ -16,8 +16,10 @@ from ayllu import dist
 from ayllu.config import Settings
 from ayllu.errors import ConfigError, TrainingDiverged
 from ayllu.model.build import CausalModel
+from ayllu.train.adapt import Decision, Where
 from ayllu.train.average import update_average
 from ayllu.train.best import held_out_loss
+from ayllu.train.control import Control, Parts
 from ayllu.train.losses import Loss
 from ayllu.train.optim import OptimConfig
 from ayllu.train.schedule import factor
@@ -71,15 +73,21 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
     with _stop_requested() as stop:
         while state.step < loop.steps and not state.stopped:
             started = time.perf_counter()
-            batch = batches.batch(state.step)
-            last = step(state, batch, loss, loop, optim, device)
+            if state.control is None:
+                last, learned = step(state, batches.batch(state.step), loss, loop, optim, device), True
+            else:
+                last, learned = adaptive_step(state, state.control, batches, loss, loop, optim, device, observer)
             state.seconds += time.perf_counter() - started
             observer.advance(state, last)
-            is_last = state.step == loop.steps
+            is_last, held = state.step == loop.steps, None
             if state.step % loop.log_every == 0 or is_last:
                 observer.log({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **last})
             if state.step % loop.eval_every == 0 or is_last:
-                _look(state, evaluate, loop, run, observer)
+                held = _look(state, evaluate, loop, run, observer)
+            if state.control is not None and learned:
+                _conclude(state, state.control, last["loss"], held, loop, optim, observer)
+                if state.stopped and not is_last:
+                    _look(state, evaluate, loop, run, observer)
             if state.step % loop.checkpoint_every == 0 or is_last or state.stopped or stop():
                 folder = save(state, run, loop.keep)
                 if stop() and not is_last:
@@ -87,14 +95,14 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
 
 
 def _look(state: TrainState, evaluate: Callable[[TrainState], dict[str, Any]], loop: LoopConfig, run: Path,
-          observer: Observer) -> None:
+          observer: Observer) -> float | None:
     """Evaluate with the averaged weights; keep the best, and stop once nothing better has come for a while."""
     with state.averaged():
         row = evaluate(state)
     observer.log({"step": state.step, **row})
     held = held_out_loss(row)
     if state.best is None or held is None:
-        return
+        return held
     state.best = state.best.judge(held, state.step)
     if state.best.since == 0:
         save_best(state, run)
@@ -102,6 +110,30 @@ def _look(state: TrainState, evaluate: Callable[[TrainState], dict[str, Any]], l
         state.stopped = (f"no held-out loss below {state.best.loss:.4f} (step {state.best.step}) in "
                          f"{state.best.since} evaluations")
         observer.log({"step": state.step, "decision": "stop", "reason": state.stopped})
+    return held
+
+
+def _conclude(state: TrainState, control: Control, loss: float, held: float | None, loop: LoopConfig,
+              optim: OptimConfig, observer: Observer) -> None:
+    """After an update: what the controller makes of it."""
+    parts = Parts(state.model, state.optimizer, state.average)
+    decision = control.conclude(_where(state, control, loop, optim), loss, held, parts)
+    _note(state, control, decision, observer)
+    if decision.action == "stop":
+        if control.state.cooldown_at is None:
+            raise TrainingDiverged(f"at step {state.step}: {decision.reason}; the last checkpoint is intact")
+        state.stopped = decision.reason
+
+
+def _note(state: TrainState, control: Control, decision: Decision, observer: Observer) -> None:
+    if decision.reason:
+        observer.log({"step": state.step, "decision": decision.action, "reason": decision.reason,
+                      "batch": control.batch, "rate_factor": control.factor()})
+
+
+def _where(state: TrainState, control: Control, loop: LoopConfig, optim: OptimConfig) -> Where:
+    batches = control.horizon(state.step, loop.steps)
+    return Where(control.batch, batches, factor(optim.schedule, control.batch, batches))
 
 
 def _check_parts(state: TrainState, loop: LoopConfig) -> None:
@@ -115,26 +147,63 @@ def _check_parts(state: TrainState, loop: LoopConfig) -> None:
 def step(state: TrainState, batch: Any, loss: LossFunction, loop: LoopConfig, optim: OptimConfig,
          device: torch.device) -> dict[str, Any]:
     """One update: gradients of the summed loss over all micro-batches, divided once by the whole weight."""
-    state.model.train()
-    lr = optim.lr * factor(optim.schedule, state.step, loop.steps)
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    total, weight = accumulate(state.model, batch, loss, loop, device)
-    mean = (total / weight).item()
+    lr = _set_rate(state, optim.lr * factor(optim.schedule, state.step, loop.steps))
+    mean, norm, weight = _gradients(state, batch, loss, loop, optim, device)
     if not math.isfinite(mean):
         raise TrainingDiverged(f"the loss is {mean} at step {state.step + 1} (batch {state.step}): lower optim.lr "
-                               f"(now {optim.lr}), or lengthen the warm-up; the last checkpoint is intact")
+                               f"(now {optim.lr}), lengthen the warm-up, or set adapt.kind=follow; the last "
+                               "checkpoint is intact")
+    _update(state, loop)
+    state.step += 1
+    state.tokens += weight
+    return {"loss": mean, "lr": lr, "grad_norm": norm}
+
+
+def adaptive_step(state: TrainState, control: Control, batches: BatchSource, loss: LossFunction, loop: LoopConfig,
+                  optim: OptimConfig, device: torch.device, observer: Observer) -> tuple[dict[str, Any], bool]:
+    """One step under the controller; also returns whether the batch was learned from."""
+    parts = Parts(state.model, state.optimizer, state.average)
+    where = _where(state, control, loop, optim)
+    _note(state, control, control.begin(where, parts), observer)
+    lr = _set_rate(state, optim.lr * where.base * control.factor())
+    mean, norm, weight = _gradients(state, batches.batch(control.batch), loss, loop, optim, device)
+    decision = control.admit(mean, norm, parts)
+    if decision.applies:
+        _update(state, loop)
+        control.batch += 1
+    state.optimizer.zero_grad(set_to_none=True)
+    state.step += 1
+    state.tokens += weight
+    _note(state, control, decision, observer)
+    if decision.action == "stop":
+        raise TrainingDiverged(f"at step {state.step}: {decision.reason}; the last checkpoint is intact")
+    return {"loss": mean, "lr": lr, "grad_norm": norm}, decision.applies
+
+
+def _set_rate(state: TrainState, lr: float) -> float:
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    return lr
+
+
+def _gradients(state: TrainState, batch: Any, loss: LossFunction, loop: LoopConfig, optim: OptimConfig,
+               device: torch.device) -> tuple[float, float, int]:
+    """Leave clipped gradients of the mean loss; returns (mean loss, norm before clipping, weight)."""
+    state.model.train()
+    total, weight = accumulate(state.model, batch, loss, loop, device)
+    mean = (total / weight).item()
     for parameter in state.model.parameters():
         if parameter.grad is not None:
             parameter.grad /= weight
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), optim.clip)
+    return mean, norm.item(), int(weight)
+
+
+def _update(state: TrainState, loop: LoopConfig) -> None:
     state.optimizer.step()
     state.optimizer.zero_grad(set_to_none=True)
     if state.average is not None:
         update_average(state.average, state.model, loop.ema, state.step)
-    state.step += 1
-    state.tokens += int(weight)
-    return {"loss": mean, "lr": lr, "grad_norm": norm.item()}
 
 
 def accumulate(model: CausalModel, batch: Any, loss: LossFunction, loop: LoopConfig,

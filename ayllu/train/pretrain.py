@@ -25,8 +25,10 @@ from ayllu.model.build import ModelSettings, build_model
 from ayllu.model.init import initialise
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece
+from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
 from ayllu.train.best import Best
+from ayllu.train.control import Control
 from ayllu.train.export import export
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
@@ -54,6 +56,7 @@ class PretrainConfig(Settings):
     data: Corpus
     loop: LoopConfig
     optim: OptimConfig = OptimConfig()
+    adapt: AdaptConfig = AdaptConfig()
     loss: LossConfig = LossConfig()
     context: int = Field(default=512, gt=1)              # tokens per training window
     init_from: str | None = None                         # a checkpoint whose weights are the start
@@ -90,7 +93,8 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) 
     with Report(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
                 device) as report:
         def evaluate(state: TrainState) -> dict[str, Any]:
-            is_last = state.step >= config.loop.steps and state.best is None     # the best is evaluated after
+            is_over = state.step >= config.loop.steps or state.stopped
+            is_last = is_over and state.best is None     # else the best is evaluated after
             report.samples(state.step, sample_texts(state.model, tokenizer, config.samples))
             return held_out(state, shards, config, device, None if is_last else config.eval_tokens)
 
@@ -154,7 +158,8 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
              "batch_size": config.loop.batch_size, "data": shards.manifest["key"], "seed": config.seed}
     return TrainState(model, build_optimizer(model, config.optim), facts=facts,
                       average=new_average(model) if config.loop.ema else None,
-                      best=Best() if config.loop.patience else None)
+                      best=Best() if config.loop.patience else None,
+                      control=Control(config.adapt) if config.adapt.kind != "off" else None)
 
 
 def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:

@@ -55,7 +55,7 @@ class Report:
 
     def advance(self, state: TrainState, row: dict[str, Any]) -> None:
         """Move the bar; where stderr is no terminal, a plain line now and then."""
-        loss = row["loss"]
+        loss = row["loss"] if math.isfinite(row["loss"]) else self._smooth or 0.0   # the controller skips such batches
         self._smooth = loss if self._smooth is None else SMOOTHING * self._smooth + (1 - SMOOTHING) * loss
         seconds = time.perf_counter() - self._start
         rate = (state.step - self._first_step) * self.step_tokens / max(seconds, 1e-9)
@@ -69,9 +69,12 @@ class Report:
 
     def log(self, row: dict[str, Any]) -> None:
         """One row of metrics, appended to metrics.jsonl."""
+        row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         self.last.update(row)
         with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        if "decision" in row:
+            say(f"step {row['step']:,}  {row['decision']}: {row['reason']}")
         held = {k.removeprefix("bits_per_byte_"): v for k, v in row.items() if k.startswith("bits_per_byte_")}
         if held:
             say(f"step {row['step']:,}  held-out bits per byte: "
@@ -106,8 +109,29 @@ def _step_of(line: str) -> float:
         return math.inf
 
 
+COLORS = {"try": "tab:purple", "grow": "tab:green", "shrink": "tab:orange", "skip": "tab:olive",
+          "roll back": "tab:red", "cooldown": "tab:cyan", "stop": "black"}
+
+
+def _draw_decisions(axes: Any, rows: list[dict[str, Any]], trained: list[dict[str, Any]]) -> None:
+    """A line at each of the controller's decisions, where the tokens of its step stand."""
+    seen: set[str] = set()
+    for row in rows:
+        action = row.get("decision")
+        if action in COLORS and trained:
+            tokens = next((r["tokens"] for r in trained if r["step"] >= row["step"]), trained[-1]["tokens"])
+            axes.axvline(tokens / 1e6, color=COLORS[action], lw=0.8, ls="--", label=None if action in seen else action)
+            seen.add(action)
+    if seen:
+        axes.legend(title="decisions")
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
 def plot(run: Path) -> Path | None:
-    """Draw loss.png from metrics.jsonl: training loss, learning rate, held-out bits per byte."""
+    """Draw loss.png from metrics.jsonl: training loss, learning rate, decisions, held-out bits per byte."""
     path = run / "metrics.jsonl"
     if not path.exists():
         return None
@@ -116,11 +140,12 @@ def plot(run: Path) -> Path | None:
     figure = Figure(figsize=(11, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     trained = [r for r in rows if "loss" in r]
-    left.plot([r["tokens"] / 1e6 for r in trained], [r["loss"] for r in trained], lw=0.8, color="tab:blue")
+    left.plot([r["tokens"] / 1e6 for r in trained], [_number(r["loss"]) for r in trained], lw=0.8, color="tab:blue")
     left.set(xlabel="million tokens", ylabel="training loss (nats per token)", title=run.name)
     rate = left.twinx()
     rate.plot([r["tokens"] / 1e6 for r in trained], [r["lr"] for r in trained], lw=0.8, color="tab:gray")
     rate.set_ylabel("learning rate", color="tab:gray")
+    _draw_decisions(left, rows, trained)
     names = sorted({k for r in rows for k in r if k.startswith("bits_per_byte_")})
     for name in names:
         points = [r for r in rows if name in r]

@@ -18,6 +18,7 @@ from ayllu.files import atomic_folder, write_text
 from ayllu.model.build import CausalModel
 from ayllu.train.average import Average, averaged
 from ayllu.train.best import Best
+from ayllu.train.control import Control
 
 SCHEMA = 1
 
@@ -35,6 +36,7 @@ class TrainState:
 
     average: Average | None = None                       # an exponential moving average of the weights, where wanted
     best: Best | None = None                             # the best evaluation so far, where training may stop early
+    control: Control | None = None                       # the adaptive learning rate, where it is switched on
     stopped: str = ""                                    # why training ended before its last step
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,7 +47,11 @@ class TrainState:
         if self.average is not None:
             out["average"] = dict(self.average)
         if self.best is not None:
-            out |= {"best": asdict(self.best), "stopped": self.stopped}
+            out["best"] = asdict(self.best)
+        if self.control is not None:
+            out["control"] = self.control.state_dict()
+        if self.best is not None or self.control is not None:
+            out["stopped"] = self.stopped
         return out
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -57,7 +63,10 @@ class TrainState:
             for name, tensor in self.average.items():
                 tensor.copy_(saved["average"][name])
         if self.best is not None:
-            self.best, self.stopped = Best(**saved["best"]), saved["stopped"]
+            self.best = Best(**saved["best"])
+        if self.control is not None:
+            self.control.load_state_dict(saved["control"])
+        self.stopped = saved.get("stopped", "")
         set_random_state(saved["random"])
 
     def averaged(self) -> AbstractContextManager[None]:

@@ -1,0 +1,140 @@
+"""The adaptive learning rate at work: decisions of adapt.py carried out on weights, optimiser and batches."""
+
+import io
+import json
+import math
+from typing import Any
+
+import torch
+
+from ayllu import dist
+from ayllu.train import plateau
+from ayllu.train.adapt import (
+    AdaptConfig,
+    AdaptState,
+    Decision,
+    Where,
+    after_update,
+    before_update,
+    first_trial,
+    rate_factor,
+)
+from ayllu.train.average import Average
+
+
+class Control:
+    """What the controller knows: its state, the next batch, and copies of weights worth going back to.
+
+    Copies lie in the memory beside the model, at most two, and go into each checkpoint, so that a resume repeats every
+    decision. Steps count all batches that were computed; `batch` counts those of the line that is kept.
+    """
+
+    def __init__(self, config: AdaptConfig) -> None:
+        self.config, self.state, self.batch = config, AdaptState(), 0
+        self.copies: dict[str, dict[str, Any]] = {}
+
+    def horizon(self, step: int, steps: int) -> int:
+        """The batches in all: what trials and rolling back have cost is taken off the end."""
+        return steps - (step - self.batch)
+
+    def factor(self) -> float:
+        """What the base schedule's rate is multiplied by."""
+        return rate_factor(self.state, self.batch)
+
+    def begin(self, where: Where, parts: "Parts") -> Decision:
+        """Before the first batch: copy the weights, and perhaps begin a trial."""
+        if self.config.kind != "follow" or self.copies:
+            return Decision()
+        self.state, decision = first_trial(self.config, self.state, where)
+        return self._carry_out(decision, parts)
+
+    def admit(self, loss: float, norm: float, parts: "Parts") -> Decision:
+        """Before an update: whether the batch is learned from; the next batch is set where it isn't."""
+        loss, norm = from_main([loss, norm], parts.device)
+        if self.config.kind == "follow":
+            self.state, decision = before_update(self.config, self.state, loss, norm)
+        else:
+            broken = not (math.isfinite(loss) and math.isfinite(norm))
+            decision = Decision("stop", f"loss {loss}, gradient norm {norm}") if broken else Decision()
+        self._carry_out(decision, parts)
+        if not decision.applies and not decision.replay:
+            self.batch += 1                              # the batch is never seen again
+        return decision
+
+    def conclude(self, where: Where, loss: float, held: float | None, parts: "Parts") -> Decision:
+        """After an update, with the held-out loss where one has been measured."""
+        loss, measured = from_main([loss, math.nan if held is None else held], parts.device)
+        held = None if held is None else measured
+        match self.config.kind:
+            case "follow":
+                self.state, decision = after_update(self.config, self.state, where, loss, held)
+            case "plateau":
+                self.state, decision = plateau.reduce_on_plateau(self.config, self.state, held)
+            case _:
+                self.state, decision = plateau.greedy(self.config, self.state, held)
+        return self._carry_out(decision, parts)
+
+    def _carry_out(self, decision: Decision, parts: "Parts") -> Decision:
+        if decision.store == "end":
+            self.copies["end"] = parts.copy(self.batch)
+        if decision.load:
+            batch = parts.take(self.copies[decision.load])
+            self.batch = batch if decision.replay else self.batch
+        if decision.store == "good":
+            self.copies["good"] = parts.copy(self.batch)
+        if self.state.trial is None:
+            self.copies.pop("end", None)
+        return decision
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: text and bytes, whose shape is the same at every moment of a run."""
+        file = io.BytesIO()
+        torch.save(self.copies, file)
+        return {"adapt": json.dumps(self.state.to_dict()), "batch": self.batch, "copies": file.getvalue()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take what `state_dict` gave."""
+        self.state, self.batch = AdaptState.from_dict(json.loads(saved["adapt"])), saved["batch"]
+        self.copies = torch.load(io.BytesIO(saved["copies"]), weights_only=True)
+
+
+class Parts:
+    """The weights, the optimiser's state and the average that are copied and taken back together."""
+
+    def __init__(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average | None) -> None:
+        self.model, self.optimizer, self.average = model, optimizer, average
+        self.device = next(model.parameters()).device
+
+    def copy(self, batch: int) -> dict[str, Any]:
+        """Everything as it is now."""
+        return {"batch": batch, "model": _cloned(dict(self.model.named_parameters())),
+                "optimizer": _cloned(self.optimizer.state_dict()),
+                "average": _cloned(self.average) if self.average is not None else None}
+
+    @torch.no_grad()
+    def take(self, copy: dict[str, Any]) -> int:
+        """Put a copy back; returns the batch that it stood before."""
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(copy["model"][name])
+        self.optimizer.load_state_dict(_cloned(copy["optimizer"]))
+        for name, tensor in (self.average or {}).items():
+            tensor.copy_(copy["average"][name])
+        batch: int = copy["batch"]
+        return batch
+
+
+def from_main(values: list[float], device: torch.device) -> list[float]:
+    """The first rank's numbers on every rank, so that all decide alike: the others add zeros."""
+    if dist.world_size() == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    found: list[float] = dist.sum_over_ranks(tensor if dist.is_main() else torch.zeros_like(tensor)).tolist()
+    return found
+
+
+def _cloned(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, dict):
+        return {k: _cloned(v) for k, v in value.items()}
+    return [_cloned(v) for v in value] if isinstance(value, list) else value

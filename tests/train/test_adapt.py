@@ -1,0 +1,239 @@
+"""The controller's decisions, without weights: properties over random losses, fixtures, and two published twins."""
+
+import json
+import math
+
+import pytest
+import torch
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ayllu.train.adapt import (
+    AdaptConfig,
+    AdaptState,
+    Where,
+    after_update,
+    before_update,
+    first_trial,
+    rate_factor,
+)
+from ayllu.train.plateau import greedy, reduce_on_plateau
+
+FOLLOW = AdaptConfig(kind="follow", trial_steps=8, snapshot_every=10, rollbacks=5)
+QUIET = FOLLOW.model_copy(update={"trial_until": 0.0, "trial_start": 1})         # no trial ever begins
+LOSS = st.one_of(st.floats(0.01, 20), st.sampled_from([math.nan, math.inf]))
+
+
+class Play:
+    """The loop without weights: copies are the batches that they stood before."""
+
+    def __init__(self, config, steps=300, base=0.9):
+        self.config, self.steps, self.base = config, steps, base
+        self.state, self.batch, self.step, self.copies, self.log, self.over = AdaptState(), 0, 0, {}, [], False
+        self.state, decision = first_trial(config, self.state, self.where())
+        self.carry_out(decision)
+
+    def where(self):
+        return Where(self.batch, self.steps - (self.step - self.batch), self.base)
+
+    def carry_out(self, decision):
+        if decision.reason:
+            self.log.append((self.step, decision.action, decision.reason))
+        if decision.store == "end":
+            self.copies["end"] = self.batch
+        if decision.load:
+            at = self.copies[decision.load]              # a copy that was never made would fail here
+            self.batch = at if decision.replay else self.batch
+        if decision.store == "good":
+            self.copies["good"] = self.batch
+        self.over |= decision.action == "stop"
+
+    def feed(self, loss, norm=1.0, held=None):
+        self.state, decision = before_update(self.config, self.state, loss, norm)
+        self.carry_out(decision)
+        self.step += 1
+        applied = decision.applies
+        if applied:
+            self.batch += 1
+            self.state, decision = after_update(self.config, self.state, self.where(), loss, held)
+            self.carry_out(decision)
+        elif not decision.replay:
+            self.batch += 1
+        return applied
+
+    def actions(self):
+        return [action for _, action, _ in self.log]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(LOSS, LOSS, st.one_of(st.none(), st.floats(0.5, 5))), min_size=1, max_size=250),
+       st.sampled_from([0.3, 1.0]))
+def test_whatever_the_losses_do(seen, base):
+    play = Play(FOLLOW, base=base)
+    for loss, norm, held in seen:
+        if play.over or play.step >= play.steps:
+            break
+        applied = play.feed(loss, norm, held)
+        assert not applied or (math.isfinite(loss) and math.isfinite(norm))      # nothing broken is learned from
+        assert FOLLOW.least <= play.state.multiplier <= FOLLOW.most
+        assert 0 <= rate_factor(play.state, play.batch) <= FOLLOW.most
+        assert play.state.rollbacks <= FOLLOW.rollbacks
+        assert 0 <= play.batch <= play.step              # no batch from the future; the budget counts all that ran
+        assert all(reason for _, _, reason in play.log)
+        again = AdaptState.from_dict(json.loads(json.dumps(play.state.to_dict())))
+        assert again == play.state                       # what a checkpoint brings back decides alike
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.5, 5), min_size=5, max_size=60))
+def test_a_cooldown_never_raises_the_rate_and_ends(held):
+    play = Play(QUIET, steps=100, base=1.0)
+    rates = []
+    for value in held * 20:
+        if play.over:
+            break
+        play.feed(2.0, held=value)
+        if play.state.cooldown_at is not None:
+            rates.append(rate_factor(play.state, play.batch))
+    assert play.over
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == 0.0
+    assert play.actions()[-2:] == ["cooldown", "stop"]
+
+
+def curve(n):
+    return 2.0 + 0.01 * math.sin(n)
+
+
+def test_a_calm_run_is_left_alone():
+    play = Play(QUIET)
+    assert all(play.feed(curve(n)) for n in range(200))
+    assert play.log == []
+    assert play.state.multiplier == 1.0
+    assert play.copies["good"] >= 190                    # good weights are copied on the way
+
+
+def test_one_bad_batch_is_skipped_and_the_rate_stays():
+    play = Play(QUIET)
+    assert [play.feed(9.0 if n == 60 else curve(n)) for n in range(100)].count(False) == 1
+    assert play.actions() == ["skip"]
+    assert play.state.multiplier == 1.0
+
+
+def test_a_second_spike_in_a_row_rolls_back_and_shrinks():
+    play = Play(QUIET)
+    for n in range(60):
+        play.feed(curve(n))
+    good, batch = play.copies["good"], play.batch
+    play.feed(9.0)
+    play.feed(9.0)
+    assert play.actions() == ["skip", "roll back"]
+    assert play.state.multiplier == 0.5
+    assert good <= batch
+    assert play.batch == batch + 2                       # the batches are skipped, not tried again
+
+
+@pytest.mark.parametrize(("loss", "norm"), [(math.nan, 1.0), (math.inf, 1.0), (2.0, math.nan)])
+def test_what_is_no_number_rolls_back_and_shrinks(loss, norm):
+    play = Play(QUIET)
+    for n in range(30):
+        play.feed(curve(n))
+    assert not play.feed(loss, norm)
+    assert play.actions() == ["roll back"]
+    assert play.state.multiplier == 0.5
+
+
+def test_a_loss_that_rises_slowly_is_a_divergence_too():
+    play = Play(QUIET)
+    for n in range(200):
+        play.feed(2.0 + 0.3 * math.sin(1.7 * n) + 0.01 * max(n - 50, 0))
+        if play.log:
+            break
+    assert play.actions() == ["roll back"]
+    assert "the smoothed loss rose from" in play.log[0][2]
+
+
+def test_rolling_back_has_an_end():
+    play = Play(QUIET)
+    for _ in range(6):
+        play.feed(math.nan)
+    assert play.actions() == ["roll back"] * 5 + ["stop"]
+    assert "given up" in play.log[-1][2]
+
+
+def test_a_flat_held_out_curve_begins_the_cooldown_and_a_falling_one_does_not():
+    for slope, expected in ((0.0, ["cooldown", "stop"]), (0.05, [])):
+        play = Play(QUIET, steps=1000, base=0.9)
+        for n in range(400):
+            if not play.over:
+                play.feed(curve(n), held=5.0 - slope * n / 10 if n % 10 == 0 else None)
+        assert play.actions() == expected
+
+
+def test_a_schedule_that_comes_down_by_itself_needs_no_cooldown():
+    play = Play(QUIET, steps=1000, base=0.4)
+    for n in range(400):
+        play.feed(curve(n), held=5.0 if n % 10 == 0 else None)
+    assert play.actions() == []
+
+
+@pytest.mark.parametrize("best", [0.1, 0.3, 1.0, 4.0, 10.0, 30.0])
+def test_a_trial_finds_the_rate_that_learns_fastest_on_the_same_batches(best):
+    """A model whose loss falls fastest at `best`: each batch takes off what its rate is worth."""
+    config = FOLLOW.model_copy(update={"trial_until": 0.01})         # the first trial alone
+    play, losses = Play(config, steps=1000), {0: 5.0}
+    while play.state.trial is not None:
+        loss, rate = losses[play.batch], play.state.multiplier
+        play.feed(loss)
+        losses[play.batch] = losses.get(play.batch, 0) if play.state.trial is None else (
+            5.0 if play.batch == 0 else loss - 0.05 * math.exp(-abs(math.log(rate / best))))
+    assert best / 1.8 <= play.state.multiplier <= best * 1.8         # trials are a factor of 3 apart
+    expected = "hold" if play.state.multiplier == 1 else "grow" if best > 1 else "shrink"
+    assert play.actions()[-1] == expected
+    assert play.batch == config.trial_steps              # the best end is kept: its updates are not lost
+
+
+def test_a_rate_that_breaks_in_a_trial_is_rejected_without_a_penalty():
+    play = Play(FOLLOW)
+    for _ in range(8):
+        play.feed(2.0)
+    assert play.state.multiplier == 3.0
+    play.feed(math.nan)
+    assert play.state.multiplier == pytest.approx(1 / 3)              # no higher rate was better: a lower one is tried
+    assert play.state.rollbacks == 0
+    assert "this rate is too high" in play.log[-1][2]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.1, 5), min_size=1, max_size=80), st.integers(0, 4))
+def test_plateau_equals_torchs(losses, patience):
+    config = AdaptConfig(kind="plateau", patience=patience, factor=0.5, threshold=1e-3, least=1e-9)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    twin = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, threshold=1e-3,
+                                                      eps=0.0)
+    state = AdaptState()
+    for loss in losses:
+        twin.step(loss)
+        state, decision = reduce_on_plateau(config, state, loss)
+        assert state.multiplier == pytest.approx(max(optimizer.param_groups[0]["lr"], 1e-9))
+        assert (decision.action == "shrink") == bool(decision.reason)
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(0.1, 5), min_size=1, max_size=80), st.integers(0, 4))
+def test_greedy_equals_the_one_in_transformers(losses, patience):
+    config = AdaptConfig(kind="greedy", patience=patience, factor=0.5, threshold=1e-3, least=1e-4, most=8.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    twin = transformers.optimization.GreedyLR(optimizer, factor=0.5, patience=patience, threshold=1e-3, min_lr=1e-4,
+                                              max_lr=8.0, eps=0.0, reset_start=10**9)
+    state = AdaptState()
+    for loss in losses:
+        twin.step(loss)
+        state, _ = greedy(config, state, loss)
+        assert state.multiplier == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.parametrize("decide", [reduce_on_plateau, greedy])
+def test_without_an_evaluation_nothing_is_decided(decide):
+    assert decide(AdaptConfig(), AdaptState(), None)[0] == AdaptState()
