@@ -24,7 +24,7 @@ from ayllu.data.loader import WindowLoader
 from ayllu.data.texts import documents
 from ayllu.errors import TrainingDiverged
 from ayllu.files import write_json
-from ayllu.log import say
+from ayllu.log import say, setup
 from ayllu.model.build import build_model, count_parameters
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
@@ -172,6 +172,7 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    setup()
     sizes, seeds, steps, n_rates = options.sizes.split(","), options.seeds, options.steps, 7
     if options.quick:
         sizes, seeds, steps, n_rates = ["tiny"], 1, 120, 3
@@ -183,7 +184,7 @@ def main() -> int:
     for size in sizes:
         shape = {"batch": 8, "context": 64} if options.quick else {}
         plan = Plan(size, steps, data[:cut], held, torch.device(options.device), **shape)
-        print(f"{size}: {count_parameters(plan.model()):,} parameters, {steps * plan.batch * plan.context:,} tokens")
+        say(f"{size}: {count_parameters(plan.model()):,} parameters, {steps * plan.batch * plan.context:,} tokens")
         results += table(plan, seeds, n_rates)
         rows += summary(results, size)
     print(f"{'size':<6}{'start':<14}{'method':<10}{'loss':>8}{'excess':>9}{'worst':>9}")
