@@ -13,7 +13,7 @@ from pydantic import Field
 from ayllu.config import Settings
 
 Action = Literal["hold", "try", "grow", "shrink", "skip", "roll back", "cooldown", "stop"]
-Place = Literal["", "good", "end"]                       # weights kept: the last good ones; a trial's best end
+Place = Literal["", "first", "good", "end"]              # weights kept: the first, the last good, a trial's best end
 
 
 class AdaptConfig(Settings):
@@ -24,7 +24,7 @@ class AdaptConfig(Settings):
     most: float = Field(default=1e3, gt=0)
     trial_steps: int = Field(default=40, ge=4)           # updates of each rate in a trial
     trial_factor: float = Field(default=3.0, gt=1)       # between the rates of a trial
-    trial_start: int = Field(default=0, ge=0)            # the batch at which the first trial begins
+    trial_start: int | None = Field(default=None, ge=0)  # the batch of the first trial; None: after the warm-up
     trial_until: float = Field(default=0.3, ge=0, le=1)  # the share of the run after which no trial begins
     margin: float = Field(default=0.002, ge=0)           # a higher rate must be better by this share
     shrink: float = Field(default=0.5, gt=0, lt=1)       # of the rate after rolling back
@@ -42,7 +42,11 @@ class AdaptConfig(Settings):
 
 @dataclass(frozen=True)
 class Trial:
-    """Rates compared from the same weights on the same batches, `trial_steps` updates each."""
+    """Rates compared on the same batches, `trial_steps` updates each.
+
+    Higher ones start from the weights at which the trial began. Lower ones start from the very first weights, because
+    a rate that is far too high has spoilt the present ones, and no rate would look good on them.
+    """
 
     at: int                                              # the batch at which it began
     start: float                                         # the multiplier before the trial
@@ -105,11 +109,12 @@ class Decision:
 
 @dataclass(frozen=True)
 class Where:
-    """Where training stands: the batch (0, 1, ...), the batches in all, and the base schedule's factor there."""
+    """The batch (0, 1, ...), the batches in all, and the base schedule's factor there and warm-up in batches."""
 
     batch: int
     batches: int
     base: float = 1.0
+    warmup: int = 0
 
 
 SMOOTHING, SEEN_ENOUGH = 0.9, 20                         # short, so that a fast fall early on is not taken for noise
@@ -201,23 +206,26 @@ def _roll_back(config: AdaptConfig, state: AdaptState, what: str) -> tuple[Adapt
         return state, Decision("stop", f"{what}, after {state.rollbacks} times of rolling back: given up")
     lower = max(state.multiplier * config.shrink, config.least)
     state = replace(_forget(state), multiplier=lower, rollbacks=state.rollbacks + 1, trial=None,
-                    next_trial=-1)
+                    next_trial=min(state.next_trial, 0))  # due again at once: what was not needed is won back
     return state, Decision("roll back", f"{what}: back to the last good weights, rate x {lower:.3g}", load="good")
 
 
 def _trial_begins(config: AdaptConfig, state: AdaptState, where: Where) -> bool:
-    due = where.batch >= (config.trial_start if state.next_trial < 0 else state.next_trial)
+    first = where.warmup if config.trial_start is None else config.trial_start
+    due = where.batch >= (first if state.next_trial < 0 else state.next_trial)
     return due and where.batch <= config.trial_until * where.batches and state.spikes == 0
 
 
 def _new_trial(state: AdaptState, where: Where) -> Trial:
-    """Only the first trial may lower the rate: later on a lower one always wins over so few batches, by less noise."""
+    """Only the first trial may lower the rate: it costs the way from the first weights, and needs them."""
     return Trial(where.batch, state.multiplier, state.multiplier, may_shrink=state.next_trial < 0)
 
 
 def _in_trial(config: AdaptConfig, state: AdaptState, where: Where, loss: float) -> tuple[AdaptState, Decision]:
     trial = state.trial
     assert trial is not None
+    if where.batch <= trial.at:
+        return state, Decision()                         # on the way from the first weights to the trial's batches
     trial = replace(trial, losses=(*trial.losses, loss))
     state = replace(state, trial=trial)
     n, done = config.trial_steps, len(trial.losses)
@@ -254,7 +262,8 @@ def _reject(config: AdaptConfig, state: AdaptState, why: str) -> tuple[AdaptStat
 def _next_rate(state: AdaptState, multiplier: float, direction: int, why: str) -> tuple[AdaptState, Decision]:
     assert state.trial is not None
     state = replace(_forget(state), multiplier=multiplier, trial=replace(state.trial, losses=(), direction=direction))
-    return state, Decision("try", f"{why}: the same batches with rate x {multiplier:.3g}", load="good", replay=True)
+    place: Place = "good" if direction > 0 else "first"
+    return state, Decision("try", f"{why}: the same batches with rate x {multiplier:.3g}", load=place, replay=True)
 
 
 def _finish(config: AdaptConfig, state: AdaptState, load: Place, why: str = "") -> tuple[AdaptState, Decision]:

@@ -25,8 +25,9 @@ from ayllu.train.average import Average
 class Control:
     """What the controller knows: its state, the next batch, and copies of weights worth going back to.
 
-    Copies lie in the memory beside the model, at most two, and go into each checkpoint, so that a resume repeats every
-    decision. Steps count all batches that were computed; `batch` counts those of the line that is kept.
+    Copies lie in the memory beside the model, three in the first trial and one after it, and go into each checkpoint,
+    so that a resume repeats every decision. Steps count all batches that were computed; `batch` counts those of the
+    line that is kept.
     """
 
     def __init__(self, config: AdaptConfig) -> None:
@@ -46,7 +47,9 @@ class Control:
         if self.config.kind != "follow" or self.copies:
             return Decision()
         self.state, decision = first_trial(self.config, self.state, where)
-        return self._carry_out(decision, parts)
+        self._carry_out(decision, parts)
+        self.copies["first"] = self.copies["good"]
+        return decision
 
     def admit(self, loss: float, norm: float, parts: "Parts") -> Decision:
         """Before an update: whether the batch is learned from; the next batch is set where it isn't."""
@@ -84,6 +87,8 @@ class Control:
             self.copies["good"] = parts.copy(self.batch)
         if self.state.trial is None:
             self.copies.pop("end", None)
+            if self.state.next_trial >= 0:               # no lower rate will be tried from there any more
+                self.copies.pop("first", None)
         return decision
 
     def state_dict(self) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def _note(state: TrainState, control: Control, decision: Decision, observer: Obs
 
 def _where(state: TrainState, control: Control, loop: LoopConfig, optim: OptimConfig) -> Where:
     batches = control.horizon(state.step, loop.steps)
-    return Where(control.batch, batches, factor(optim.schedule, control.batch, batches))
+    return Where(control.batch, batches, factor(optim.schedule, control.batch, batches), optim.schedule.warmup_steps)
 
 
 def _check_parts(state: TrainState, loop: LoopConfig) -> None:

@@ -20,7 +20,7 @@ from ayllu.train.adapt import (
 )
 from ayllu.train.plateau import greedy, reduce_on_plateau
 
-FOLLOW = AdaptConfig(kind="follow", trial_steps=8, snapshot_every=10, rollbacks=5)
+FOLLOW = AdaptConfig(kind="follow", trial_start=0, trial_steps=8, snapshot_every=10, rollbacks=5)
 QUIET = FOLLOW.model_copy(update={"trial_until": 0.0, "trial_start": 1})         # no trial ever begins
 LOSS = st.one_of(st.floats(0.01, 20), st.sampled_from([math.nan, math.inf]))
 
@@ -33,6 +33,7 @@ class Play:
         self.state, self.batch, self.step, self.copies, self.log, self.over = AdaptState(), 0, 0, {}, [], False
         self.state, decision = first_trial(config, self.state, self.where())
         self.carry_out(decision)
+        self.copies["first"] = self.copies["good"]
 
     def where(self):
         return Where(self.batch, self.steps - (self.step - self.batch), self.base)
@@ -47,6 +48,8 @@ class Play:
             self.batch = at if decision.replay else self.batch
         if decision.store == "good":
             self.copies["good"] = self.batch
+        if self.state.trial is None and self.state.next_trial >= 0:
+            self.copies.pop("first", None)
         self.over |= decision.action == "stop"
 
     def feed(self, loss, norm=1.0, held=None):
@@ -178,20 +181,23 @@ def test_a_schedule_that_comes_down_by_itself_needs_no_cooldown():
     assert play.actions() == []
 
 
+@pytest.mark.parametrize("start", [0, 5])
 @pytest.mark.parametrize("best", [0.1, 0.3, 1.0, 4.0, 10.0, 30.0])
-def test_a_trial_finds_the_rate_that_learns_fastest_on_the_same_batches(best):
+def test_a_trial_finds_the_rate_that_learns_fastest_on_the_same_batches(best, start):
     """A model whose loss falls fastest at `best`: each batch takes off what its rate is worth."""
-    config = FOLLOW.model_copy(update={"trial_until": 0.01})         # the first trial alone
+    config = FOLLOW.model_copy(update={"trial_until": 0.01, "trial_start": start})   # the first trial alone
     play, losses = Play(config, steps=1000), {0: 5.0}
-    while play.state.trial is not None:
+    while play.state.trial is not None or play.batch < start:
         loss, rate = losses[play.batch], play.state.multiplier
         play.feed(loss)
-        losses[play.batch] = losses.get(play.batch, 0) if play.state.trial is None else (
-            5.0 if play.batch == 0 else loss - 0.05 * math.exp(-abs(math.log(rate / best))))
+        if play.batch not in play.copies.values():       # no weights were taken back
+            losses[play.batch] = loss - 0.05 * math.exp(-abs(math.log(rate / best)))
+        elif play.batch == start:
+            losses.setdefault(start, loss - 0.05 * math.exp(-abs(math.log(rate / best))))
     assert best / 1.8 <= play.state.multiplier <= best * 1.8         # trials are a factor of 3 apart
     expected = "hold" if play.state.multiplier == 1 else "grow" if best > 1 else "shrink"
     assert play.actions()[-1] == expected
-    assert play.batch == config.trial_steps              # the best end is kept: its updates are not lost
+    assert play.batch == start + config.trial_steps      # the best end is kept: its updates are not lost
 
 
 def test_a_rate_that_breaks_in_a_trial_is_rejected_without_a_penalty():

@@ -152,8 +152,8 @@ def test_trials_replay_the_same_batches_and_cost_steps(tmp_path):
             seen.append(number)
             return super().batch(number)
 
-    state, notes, _ = train(tmp_path, AdaptConfig(kind="follow", trial_steps=6, trial_until=0.02), lr=TUNED / 10,
-                            steps=60, batches=Watched())
+    config = AdaptConfig(kind="follow", trial_start=0, trial_steps=6, trial_until=0.02)
+    state, notes, _ = train(tmp_path, config, lr=TUNED / 10, steps=60, batches=Watched())
     assert seen[:12] == [*range(6), *range(6)]
     assert notes.actions().count("grow") == 1
     assert len(seen) == state.step == 60

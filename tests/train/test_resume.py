@@ -22,7 +22,7 @@ from ayllu.train.state import TrainState, restore
 CPU = torch.device("cpu")
 CONFIG = LlamaConfig(dim=32, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=16, hidden_dim=48, vocab_size=64,
                      max_context=32, tie_embeddings=True)
-FOLLOW = AdaptConfig(kind="follow", trial_steps=4, trial_until=0.4, snapshot_every=2)
+FOLLOW = AdaptConfig(kind="follow", trial_start=2, trial_steps=4, trial_until=0.4, snapshot_every=2)
 CASES = {
     "adamw": {"optim": OptimConfig(lr=1e-2)},
     "muon": {"optim": OptimConfig(kind="muon", lr=1e-2)},
