@@ -120,7 +120,7 @@ class Jobs:
         self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         self._db.row_factory = sqlite3.Row
         try:
-            self._db.execute("PRAGMA journal_mode = WAL")
+            self._use_wal()
             self._db.execute("PRAGMA synchronous = FULL")                    # a finished job survives a power cut
             self._migrate()
         except (sqlite3.DatabaseError, DataError) as error:
@@ -133,6 +133,18 @@ class Jobs:
     def close(self) -> None:
         """Close the file; the rows stay."""
         self._db.close()
+
+    def _use_wal(self, patience_s: float = 30.0) -> None:
+        """Switch to write-ahead logging. SQLite doesn't wait for others that switch the same file: so this does."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     # What a caller does: everything is limited to the principal's own jobs.
 

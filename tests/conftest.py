@@ -1,6 +1,7 @@
 """What test rooms share: a tiny checkpoint with random weights and a real SentencePiece tokenizer; no skips in CI."""
 
 import io
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ The fox and the bird walked along the river every day and talked about the stars
 我喜欢阅读和编程。从前有一只小狐狸,它喜欢在河边读书。小鸟每天和狐狸一起散步,谈论星星。
 def add(a, b): return a + b  # 12345 67890
 """
+
+
+def pytest_configure() -> None:
+    """Started in the background (`pytest &` in a script), Ctrl-C is ignored here and in all that the tests start."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -378,3 +380,17 @@ def test_kill_9_and_recovery(tmp_path: Path):
     found = jobs.get(ANNA, job)
     assert (found.state, found.result, found.attempts) == ("done", "40 to 100", 2)
     assert json.dumps(found.result)
+
+
+def test_many_may_make_the_file_at_once(tmp_path: Path):
+    """sqlite3's own waiting doesn't cover the switch to WAL: who comes second got `database is locked` at once."""
+    for number in range(40):
+        path, barrier = tmp_path / f"{number}.db", threading.Barrier(6)
+
+        def open_it(path: Path = path, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            Jobs(path).close()
+
+        with ThreadPoolExecutor(6) as pool:
+            for opened in [pool.submit(open_it) for _ in range(6)]:
+                opened.result()
