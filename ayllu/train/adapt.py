@@ -27,6 +27,7 @@ class AdaptConfig(Settings):
     trial_start: int | None = Field(default=None, ge=0)  # the batch of the first trial; None: after the warm-up
     trial_until: float = Field(default=0.3, ge=0, le=1)  # the share of the run after which no trial begins
     margin: float = Field(default=0.002, ge=0)           # a higher rate must be better by this share
+    lower_margin: float = Field(default=0.02, ge=0)      # a lower one by this, after the first trial: less noise alone
     shrink: float = Field(default=0.5, gt=0, lt=1)       # of the rate after rolling back
     spike_sigmas: float = Field(default=6.0, gt=0)       # above the smoothed loss
     rise: float = Field(default=0.15, gt=0)              # of the smoothed loss above its lowest: divergence
@@ -44,8 +45,8 @@ class AdaptConfig(Settings):
 class Trial:
     """Rates compared on the same batches, `trial_steps` updates each.
 
-    Higher ones start from the weights at which the trial began. Lower ones start from the very first weights, because
-    a rate that is far too high has spoilt the present ones, and no rate would look good on them.
+    They start from the weights at which the trial began; but in the first trial lower ones start from the very first
+    weights, because a rate that is far too high has spoilt the present ones, and no rate would look good on them.
     """
 
     at: int                                              # the batch at which it began
@@ -54,7 +55,7 @@ class Trial:
     best_losses: tuple[float, ...] = ()
     losses: tuple[float, ...] = ()                       # of the rate that is being tried
     direction: int = 0                                   # 0: the rate as it was; 1: higher ones; -1: lower ones
-    may_shrink: bool = True
+    is_first: bool = True
 
 
 @dataclass(frozen=True)
@@ -217,8 +218,7 @@ def _trial_begins(config: AdaptConfig, state: AdaptState, where: Where) -> bool:
 
 
 def _new_trial(state: AdaptState, where: Where) -> Trial:
-    """Only the first trial may lower the rate: it costs the way from the first weights, and needs them."""
-    return Trial(where.batch, state.multiplier, state.multiplier, may_shrink=state.next_trial < 0)
+    return Trial(where.batch, state.multiplier, state.multiplier, is_first=state.next_trial < 0)
 
 
 def _in_trial(config: AdaptConfig, state: AdaptState, where: Where, loss: float) -> tuple[AdaptState, Decision]:
@@ -236,7 +236,7 @@ def _in_trial(config: AdaptConfig, state: AdaptState, where: Where, loss: float)
     if done < n:
         return state, Decision()
     score, best = _score(trial.losses), _score(trial.best_losses) if trial.best_losses else math.inf
-    needed = 1 - config.margin if trial.direction > 0 else 1.0
+    needed = 1 - (config.margin if trial.direction > 0 else 0.0 if trial.is_first else config.lower_margin)
     if trial.direction and not score < best * needed:
         return _reject(config, state, f"loss {score:.3f} against {best:.3f} on the same batches")
     trial = replace(trial, best=state.multiplier, best_losses=trial.losses)
@@ -254,7 +254,7 @@ def _reject(config: AdaptConfig, state: AdaptState, why: str) -> tuple[AdaptStat
     trial = state.trial
     assert trial is not None
     lower = trial.start / config.trial_factor
-    if trial.direction > 0 and trial.best == trial.start and trial.may_shrink and lower >= config.least:
+    if trial.direction > 0 and trial.best == trial.start and lower >= config.least:
         return _next_rate(state, lower, -1, f"x {state.multiplier:.3g} is no better ({why})")
     return _finish(config, state, load="end", why=f"x {state.multiplier:.3g} is no better ({why})")
 
@@ -262,7 +262,7 @@ def _reject(config: AdaptConfig, state: AdaptState, why: str) -> tuple[AdaptStat
 def _next_rate(state: AdaptState, multiplier: float, direction: int, why: str) -> tuple[AdaptState, Decision]:
     assert state.trial is not None
     state = replace(_forget(state), multiplier=multiplier, trial=replace(state.trial, losses=(), direction=direction))
-    place: Place = "good" if direction > 0 else "first"
+    place: Place = "first" if direction < 0 and state.trial.is_first else "good"
     return state, Decision("try", f"{why}: the same batches with rate x {multiplier:.3g}", load=place, replay=True)
 
 
