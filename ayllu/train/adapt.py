@@ -260,9 +260,10 @@ def _reject(config: AdaptConfig, state: AdaptState, why: str) -> tuple[AdaptStat
 
 
 def _next_rate(state: AdaptState, multiplier: float, direction: int, why: str) -> tuple[AdaptState, Decision]:
-    assert state.trial is not None
-    state = replace(_forget(state), multiplier=multiplier, trial=replace(state.trial, losses=(), direction=direction))
-    place: Place = "first" if direction < 0 and state.trial.is_first else "good"
+    trial = state.trial
+    assert trial is not None
+    place: Place = "first" if direction < 0 and trial.is_first else "good"
+    state = replace(_forget(state), multiplier=multiplier, trial=replace(trial, losses=(), direction=direction))
     return state, Decision("try", f"{why}: the same batches with rate x {multiplier:.3g}", load=place, replay=True)
 
 

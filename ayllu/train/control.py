@@ -25,9 +25,9 @@ from ayllu.train.average import Average
 class Control:
     """What the controller knows: its state, the next batch, and copies of weights worth going back to.
 
-    Copies lie in the memory beside the model, three in the first trial and one after it, and go into each checkpoint,
-    so that a resume repeats every decision. Steps count all batches that were computed; `batch` counts those of the
-    line that is kept.
+    Copies lie in the memory beside the model, three in the first trial, two in a later one, else one. They go into
+    each checkpoint, so that a resume repeats every decision. Steps count all batches that were computed; `batch` counts
+    those of the line that is kept.
     """
 
     def __init__(self, config: AdaptConfig) -> None:
