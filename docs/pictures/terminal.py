@@ -18,7 +18,7 @@ from rich.text import Text
 
 OUT = Path(__file__).with_name("terminal.svg")
 COMMANDS = (
-    ["ayllu", "generate", "Once upon a time", "--seed", "3", "--max-tokens", "70"],
+    ["ayllu", "generate", "Once upon a time", "--seed", "1", "--max-tokens", "70"],
     ["ayllu", "generate", "从前有一个", "--seed", "1", "--max-tokens", "60"],
 )
 WIDTH = 88                                               # columns
