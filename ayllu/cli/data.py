@@ -41,7 +41,7 @@ def prepare(
             facts = _from_files(paths, overrides, {"fields": field or ["text"], "licence": licence,
                                                    "language": language}, out, work, tokenizer, workers)
     except KeyboardInterrupt:
-        typer.echo(f"\nstopped; finished parts are kept in {work}: run the same command again to go on", err=True)
+        typer.echo(f"\nstopped; finished parts are kept beside {out}: run the same command again to go on", err=True)
         raise typer.Exit(130) from None
     print_json(facts) if as_json else typer.echo("\n".join(_lines(facts)))
 
