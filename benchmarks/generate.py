@@ -42,6 +42,7 @@ SHAPES: dict[str, dict[str, Any]] = {
              "vocab_size": 32_000, "max_context": 2048, "tie_embeddings": False},
 }
 BYTES = {"float32": 4, "bfloat16": 2}
+QUICK = [("bundled", "float32"), ("110m", "bfloat16")]
 LARGE_NEW = 24                                           # a step of 1.1b takes a third of a second; 24 are enough
 
 
@@ -84,12 +85,11 @@ def main() -> None:
     bench = Bench(options.threads, peer_python, log, options.quick, _settings(options))
     start = time.perf_counter()
     rows, memory = list[Row](), list[MemoryRow]()
-    for shape in options.shapes:
-        for dtype in options.dtypes:
-            limits = bench.limits(dtype)
-            rows += bench.speed(shape, dtype, options.batches, limits)
-            memory.append(bench.memory(shape, dtype, rows[-1].rate_setting))
-            _show(rows[-len(options.batches):], memory[-1], limits)
+    for shape, dtype in options.tables:
+        limits = bench.limits(dtype)
+        rows += bench.speed(shape, dtype, options.batches, limits)
+        memory.append(bench.memory(shape, dtype, rows[-1].rate_setting))
+        _show(rows[-len(options.batches):], memory[-1], limits)
     worst, cell = worst_ratio(rows, memory)
     _say(f"{time.perf_counter() - start:.0f} s; logs of the workers: {log}")
     if options.json:
@@ -105,7 +105,7 @@ class Bench:
 
     def __init__(self, threads: int, peer_python: str, log: Path, quick: bool, settings: Sequence[str]) -> None:
         self.threads, self.peer_python, self.log, self.quick, self.settings = threads, peer_python, log, quick, settings
-        self.new = 24 if quick else 64                   # tokens of each answer; the large shape writes LARGE_NEW
+        self.new = 12 if quick else 64                   # tokens of each answer; the large shape writes LARGE_NEW
         self.versions: dict[str, str] = {}
 
     def limits(self, dtype: str) -> dict[str, float]:
@@ -132,12 +132,12 @@ class Bench:
         setting = "static" if setting == "compile" else setting
         ours, peer = self._ours(), self._peer()
         self._load(ours, shape, dtype, runner="auto")
-        ours.ask("run", batch=1, prompt=128, new=LARGE_NEW)
+        ours.ask("run", batch=1, prompt=128, new=min(self.new, LARGE_NEW))
         mine = int(ours.ask("peak")["peak_bytes"])
         ours.close()
         self._load(peer, shape, dtype)
         peer.ask("setting", name=setting)
-        peer.ask("run", batch=1, prompt=128, new=LARGE_NEW)
+        peer.ask("run", batch=1, prompt=128, new=min(self.new, LARGE_NEW))
         theirs = int(peer.ask("peak")["peak_bytes"])
         peer.close()
         return MemoryRow(f"{shape} {dtype}", mine, theirs, theirs / mine, setting)
@@ -163,13 +163,14 @@ class Bench:
 
     def _trials(self, peer: Worker, call: dict[str, int]) -> tuple[dict[str, dict[str, float]], dict[str, float],
                                                                    dict[str, str]]:
-        """Each setting of transformers once warm: the better of two runs."""
+        """Each setting of transformers once warm: the better of two runs (--quick: its first one)."""
         trials, warmup, failed = dict[str, dict[str, float]](), dict[str, float](), dict[str, str]()
         for name in self.settings:
             try:
                 peer.ask("setting", name=name)
-                warmup[name] = peer.ask("run", **call)["total_s"]
-                runs = [peer.ask("run", **call) for _ in range(1 if self.quick else 2)]
+                first = peer.ask("run", **call)
+                warmup[name] = first["total_s"]
+                runs = [first] if self.quick else [peer.ask("run", **call) for _ in range(2)]
             except RuntimeError as error:
                 failed[name] = str(error)
                 _say(f"transformers {name}: {error}")
@@ -185,7 +186,7 @@ class Bench:
         peer.ask("run", **call)
         ours.ask("run", **call)
         pairs, start = list[tuple[Any, Any]](), time.perf_counter()
-        least, most, budget_s = (3, 5, 3.0) if self.quick else (5, 15, 60.0)
+        least, most, budget_s = (3, 5, 1.0) if self.quick else (5, 15, 60.0)
         while len(pairs) < least or (len(pairs) < most and time.perf_counter() - start < budget_s):
             if len(pairs) % 2:
                 theirs, mine = peer.ask("run", **call), ours.ask("run", **call)
@@ -249,7 +250,7 @@ def _show(rows: Sequence[Row], memory: MemoryRow, limits: dict[str, float]) -> N
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="bundled and 110m, fewer rounds, transformers uncompiled")
+    parser.add_argument("--quick", action="store_true", help="two tables, fewer rounds, transformers uncompiled")
     parser.add_argument("--rows", help="shapes, dtypes and batches, like: bundled,110m float32 1")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--peer-python", help="a Python that has transformers; default: an environment made for it")
@@ -260,9 +261,10 @@ def _options() -> argparse.Namespace:
     known = {*SHAPES, *BYTES, "1", "8"}
     if words - known:
         parser.error(f"--rows: {', '.join(sorted(words - known))} is none of {', '.join(sorted(known))}")
-    shapes = [name for name in SHAPES if not options.quick or name != "1.1b"]
-    options.shapes = [name for name in SHAPES if name in words] or shapes
-    options.dtypes = [name for name in BYTES if name in words] or list(BYTES)
+    shapes, dtypes = words & set(SHAPES) or set(SHAPES), words & set(BYTES) or set(BYTES)
+    options.tables = [(shape, dtype) for shape in SHAPES for dtype in BYTES if shape in shapes and dtype in dtypes]
+    if options.quick and not options.rows:
+        options.tables = QUICK
     options.batches = [n for n in (1, 8) if str(n) in words] or [1, 8]
     return options
 
