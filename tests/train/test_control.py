@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+from train.observer import Remember
 
 from ayllu.data.loader import Batch
 from ayllu.errors import TrainingDiverged
@@ -28,16 +29,7 @@ CALM = AdaptConfig(kind="follow", trial_start=10**6, snapshot_every=10)         
 TUNED = 1e-2                                             # the best of a factor of 3 on this problem, about
 
 
-class Notes:
-    def __init__(self):
-        self.rows, self.losses = [], []
-
-    def log(self, row):
-        self.rows.append(row)
-
-    def advance(self, state, row):
-        self.losses.append(row["loss"])
-
+class Notes(Remember):
     def actions(self):
         return [r["decision"] for r in self.rows if "decision" in r]
 

@@ -6,6 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
+from train.observer import Remember
 
 from ayllu.data.loader import WindowLoader
 from ayllu.errors import TrainingDiverged
@@ -23,19 +24,6 @@ SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16
 LLAMA = LlamaConfig(**SHAPE)
 TRANSFORMER = TransformerConfig(**SHAPE, dropout=0.1)
 OPTIM = OptimConfig(lr=1e-2)
-
-
-class Silent:
-    """An observer that only remembers."""
-
-    def __init__(self):
-        self.rows, self.losses = [], []
-
-    def log(self, row):
-        self.rows.append(row)
-
-    def advance(self, state, row):
-        self.losses.append(row["loss"])
 
 
 def loop(**changes):
@@ -56,7 +44,7 @@ def new_state(config=LLAMA):
 
 
 def run_fit(state, folder, loss=next_token_loss, config=None, evaluate=lambda s: {"held_out": 1.0}):
-    observer = Silent()
+    observer = Remember()
     fit(state, loader(), loss, loop=config or loop(), optim=OPTIM, run=folder, observer=observer, evaluate=evaluate,
         device=CPU)
     return observer
@@ -77,7 +65,7 @@ def test_every_split_into_micro_batches_gives_the_same_gradient(micro):
 
 
 def test_a_model_learns(tmp_path):
-    state, observer = new_state(), Silent()
+    state, observer = new_state(), Remember()
     counting = WindowLoader(np.arange(2000, dtype="<u2") % 64, 16, batch_size=4)     # the next id is one more
     fit(state, counting, next_token_loss, loop=loop(steps=60, eval_every=60, checkpoint_every=60), optim=OPTIM,
         run=tmp_path, observer=observer, evaluate=lambda s: {}, device=CPU)

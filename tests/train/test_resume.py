@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from train.observer import Remember
 
 from ayllu.data.loader import WindowLoader
 from ayllu.model.build import build_model
@@ -40,17 +41,6 @@ CASES = {
                                                  "adapt": FOLLOW.model_copy(update={"trial_start": 99}), "bad": (3, 9)},
     "follow with muon": {"optim": OptimConfig(kind="muon", lr=1e-2), "adapt": FOLLOW, "loop": {"steps": 24}},
 }
-
-
-class Remember:
-    def __init__(self):
-        self.rows, self.losses = [], []
-
-    def log(self, row):
-        self.rows.append(row)
-
-    def advance(self, state, row):
-        self.losses.append(row["loss"])
 
 
 def new_state(case):
