@@ -1,8 +1,10 @@
 """The controller on real weights: what is injected is survived, a wrong rate is found out, ranks decide alike."""
 
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,8 +177,9 @@ def run_rank(rank, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not dist.is_available() or sys.platform == "win32", reason="this torch has no gloo")
 def test_both_ranks_decide_by_the_numbers_of_the_first(tmp_path):
-    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), tmp_path], stdout=subprocess.PIPE, text=True)
-             for rank in range(2)]
+    found = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}   # pytest's own pythonpath doesn't reach them
+    ranks = [subprocess.Popen([sys.executable, __file__, str(rank), tmp_path], stdout=subprocess.PIPE, text=True,
+                              env=found) for rank in range(2)]
     outputs = [r.communicate(timeout=170)[0].strip() for r in ranks]
     assert outputs == ["[1.25, nan, -inf]"] * 2
 
