@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ayllu.cli.output import Json, print_json
+from ayllu.cli.output import Json, human_bytes, print_json
 from ayllu.config import Settings, load_recipe
 from ayllu.errors import ConfigError
 
@@ -44,6 +44,22 @@ def prepare(
         typer.echo(f"\nstopped; finished parts are kept beside {out}: run the same command again to go on", err=True)
         raise typer.Exit(130) from None
     print_json(facts) if as_json else typer.echo("\n".join(_lines(facts)))
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(help="What `ayllu data prepare` made.")],
+    as_json: Json = False,
+) -> None:
+    """Read every byte of prepared data, and compare with the checksums that were written beside it.
+
+    Exit code 2 and the file's name where one differs. Example: ayllu data verify shards
+    """
+    from ayllu.data.verify import check_sizes, check_sums, sums
+    files = sums(folder)
+    check_sizes(folder, files)
+    n_bytes = check_sums(folder, files)
+    print_json({"folder": str(folder), "files": len(files), "bytes": n_bytes}) if as_json else typer.echo(
+        f"{len(files):,} files, {human_bytes(n_bytes)}: all as they were written")
 
 
 def _sorted_out(inputs: list[str]) -> tuple[list[Path], list[str]]:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, Row | Family] = {
     "data": Family("Prepare training data.", {
         "prepare": Row("ayllu.cli.data", "prepare", "Clean texts, drop doubles, and write shards of token ids."),
         "inspect": Row("ayllu.cli.inspect", "inspect", "Show what the model will really see: tokens, masks, loss."),
+        "verify": Row("ayllu.cli.data", "verify", "Check that prepared data is still what was written."),
     }),
     "pretrain": Row("ayllu.cli.pretrain", "pretrain", "Train a model from a recipe."),
     "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works, what fits, how to fix the rest."),

@@ -34,7 +34,7 @@ from ayllu.data.texts import documents
 from ayllu.files import atomic_folder, sha256, write_json
 from ayllu.log import say
 
-VERSION = 1                                              # of the result: a step that changes it makes old work void
+VERSION = 2                                              # of the result: a step that changes it makes old work void
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ def _write(sources: list[Raw], settings: Preparation, pool: ProcessPoolExecutor,
                             {k: row[k] for k in ("text", "where", "language")}, ensure_ascii=False) + "\n"
                         stream.write(line.encode())
             rejects.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in tally.rejects)
-            rows.append({"path": source.name, "file": name, "sha256": sha256(out / name), **_facts(tally)})
+            rows.append({"path": source.name, "file": name, "file_bytes": (out / name).stat().st_size,
+                         "sha256": sha256(out / name), **_facts(tally)})
             say(_line(source.name, tally))
             total.add(tally.__dict__, settings.examples)
     return {"sources": rows, "total": _facts(total), "examples": dict(sorted(total.examples.items()))}

@@ -21,6 +21,7 @@ import numpy as np
 from ayllu.data.corpus import Corpus, Source, prepared, source_path, split, uniform
 from ayllu.data.prepare import leave_with_parent
 from ayllu.data.readers import files_below
+from ayllu.data.verify import check_sizes, check_sums
 from ayllu.errors import DataError
 from ayllu.files import atomic_folder, atomic_path, sha256, write_json
 from ayllu.log import say
@@ -46,18 +47,26 @@ class Shards:
                        facts["bytes"])
                 for name, facts in self.manifest["held_out"].items()}
 
+    def verify(self, again: bool = True) -> int:
+        """Compare each file's SHA-256 with the manifest; DataError names the first that differs. Returns bytes read.
+
+        `again=False` skips files that were right before and have the same size and time since.
+        """
+        check_sizes(self.folder, self.manifest["files"])
+        return check_sums(self.folder, self.manifest["files"], again)
+
 
 def open_shards(folder: Path) -> Shards:
-    """Open a folder that `write_shards` made; sizes are checked against the manifest."""
+    """Open a folder that `write_shards` made; sizes are checked against the manifest, bytes only by `verify`."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        files = manifest["files"]
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{folder} holds no token shards (manifest.json is missing): prepare the data again") from error
-    for name, facts in manifest["files"].items():
-        size = (folder / name).stat().st_size if (folder / name).exists() else -1
-        if size != facts["bytes"]:
-            raise DataError(f"{folder / name}: {size} bytes found, the manifest says {facts['bytes']}: "
-                            "remove the folder and prepare the data again")
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / 'manifest.json'} is damaged ({type(error).__name__}: {error}): remove the folder "
+                        "and prepare the data again") from error
+    check_sizes(folder, files)
     return Shards(folder, manifest)
 
 
