@@ -1,9 +1,12 @@
 """Settings: frozen pydantic models, read from TOML recipes with one level of `extends` and key=value overrides.
 
+The resolved settings that a run stores as JSON are read in the same way.
+
 An unknown key is an error that names the nearest known one; nothing is ignored.
 """
 
 import difflib
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,22 +21,29 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @classmethod
+    def over(cls, base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+        """One table over another: an extending recipe over its parent, the command line over both."""
+        return merge(base, top)
+
 
 S = TypeVar("S", bound=Settings)
 
 
 def load_recipe(kind: type[S], path: str | Path, overrides: list[str] | None = None) -> S:
-    """Read a TOML recipe (with `extends = "other.toml"`, one level) and apply `a.b=value` overrides."""
-    table = _read_toml(Path(path))
+    """Read a recipe (with `extends = "other.toml"`, one level) and apply `a.b=value` overrides."""
+    table = _read_table(Path(path))
     parent = table.pop("extends", None)
     if parent is not None:
-        base = _read_toml(Path(path).parent / parent)
+        base = _read_table(Path(path).parent / parent)
         if "extends" in base:
             raise ConfigError(f"{parent} itself extends {base['extends']}: recipes extend one level only; "
                               f"let {path} extend {base['extends']} directly")
-        table = merge(base, table)
+        table = kind.over(base, table)
+    line: dict[str, Any] = {}
     for override in overrides or []:
-        table = merge(table, _parse_override(override))
+        line = merge(line, _parse_override(override))
+    table = kind.over(table, line)
     return validate(kind, table, where=str(path))
 
 
@@ -54,13 +64,18 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_table(path: Path) -> dict[str, Any]:
+    is_json = path.suffix == ".json"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        table = json.loads(text) if is_json else tomllib.loads(text)
     except FileNotFoundError as error:
-        raise ConfigError(f"no recipe at {path}: give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        raise ConfigError(f"no recipe at {path}: give the path of a TOML file, or of a run's config.json") from error
+    except ValueError as error:                          # of both formats, and of bytes that are no text
+        raise ConfigError(f"{path} is not valid {'JSON' if is_json else 'TOML'}: {error}") from error
+    if not isinstance(table, dict):
+        raise ConfigError(f"{path} holds a {type(table).__name__}, no settings: give a run's config.json")
+    return table
 
 
 def _parse_override(text: str) -> dict[str, Any]:

@@ -94,8 +94,9 @@ def _open_recipe(recipe: Path, overrides: list[str] | None, tokenizer: str | Non
     from ayllu.text.tokenizer import Tokenizer
     from ayllu.train.pretrain import PretrainConfig, find_tokenizer
     config = load_recipe(PretrainConfig, recipe, overrides)
-    path = Path(tokenizer) if tokenizer else find_tokenizer(config, recipe.parent, Path(config.out))
-    shards = prepare(config.data, recipe.parent, path, cache_folder() / "shards")
+    folder = Path(config.folder or recipe.parent)
+    path = Path(tokenizer) if tokenizer else find_tokenizer(config, folder, Path(config.out))
+    shards = prepare(config.data, folder, path, cache_folder() / "shards")
     return {"tokens": shards.train(), "context": config.context, "batch_size": config.loop.batch_size,
             "seed": config.seed, "tokenizer": Tokenizer.load(path)}
 

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ayllu import __version__, dist
-from ayllu.config import Settings
+from ayllu.config import Settings, merge
 from ayllu.data.corpus import Corpus, vocabulary_texts
 from ayllu.data.loader import WindowLoader
 from ayllu.data.shards import Shards, prepare
@@ -36,6 +36,7 @@ from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.report import Report
 from ayllu.train.sample import sample_texts
 from ayllu.train.schedule import Schedule, factor
+from ayllu.train.size import fill, without
 from ayllu.train.state import TrainState, load, restore, take_best
 
 
@@ -49,6 +50,9 @@ class TokenizerConfig(Settings):
 class PretrainConfig(Settings):
     """A whole recipe; paths are relative to the recipe's folder, `out` to the working directory."""
 
+    size: str | int | float | None = None                # 15m: one dial for what a recipe leaves open (train/size.py)
+    sized: dict[str, str] = Field(default_factory=dict)  # the keys that the dial set, and by which rule
+    folder: str | None = None                            # what paths are relative to; None: where the recipe lies
     name: str
     out: str
     tokenizer: TokenizerConfig | str                     # a table to train one, or the path of one
@@ -69,14 +73,29 @@ class PretrainConfig(Settings):
     samples: tuple[str, ...] = ("Once upon a time", "从前")
     eval_tokens: int = Field(default=20_000, gt=0)       # per language on the way; all of them at the end
 
+    @model_validator(mode="before")
+    @classmethod
+    def _dial(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or values.get("size") is None:
+            return values
+        return fill(values, cls.model_fields["context"].default)
+
+    @classmethod
+    def over(cls, base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+        """A size on top replaces what the dial would set below it; other keys replace one by one."""
+        return merge(without(base, top), top)
+
 
 def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) -> dict[str, Any]:
     """Run a recipe to its end and return what was reached; Ctrl-C saves and raises Interrupted."""
     run, device = Path(config.out), pick_device(config.device)
+    recipe_folder = Path(config.folder or recipe_folder).resolve()
     _claim_run(run, resume)
+    for key, rule in config.sized.items():
+        say(f"size={config.size}: {key} = {value_of(config, key)}  ({rule})")
     if config.threads:
         torch.set_num_threads(config.threads)
-    write_json(run / "config.json", config.model_dump())
+    write_json(run / "config.json", {**config.model_dump(), "folder": str(recipe_folder)})
     write_json(run / "environment.json", environment(device))
     tokenizer_path = find_tokenizer(config, recipe_folder, run)
     shards = prepare(config.data, recipe_folder, tokenizer_path, cache_folder() / "shards")
@@ -111,6 +130,13 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) 
     say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
     return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
             "hours": round(state.seconds / 3600, 3), **last}
+
+
+def value_of(config: Settings, key: str) -> Any:
+    """The value at `a.b.c` of nested settings."""
+    for name in key.split("."):
+        config = getattr(config, name)
+    return config
 
 
 def cooldown(config: PretrainConfig, steps: int, checkpoint: Path | None = None) -> PretrainConfig:

@@ -99,7 +99,7 @@ def test_repeats_bit_for_bit_from_its_own_config(recipe, tmp_path):
     assert first.returncode == 0, first.stderr
     config = json.loads((tmp_path / "first" / "config.json").read_text(encoding="utf-8"))
     assert PretrainConfig.model_validate(config).loop.steps == 30
-    second = ayllu("pretrain", recipe("second"))
+    second = ayllu("pretrain", tmp_path / "first" / "config.json", f"out={tmp_path / 'second'}")
     assert second.returncode == 0, second.stderr
     assert same_weights(tmp_path / "first", tmp_path / "second")
 
