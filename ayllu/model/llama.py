@@ -7,7 +7,8 @@ B batch  T tokens  D width  H query heads  K key/value heads  E head width  F fe
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from ayllu.model.attend import Attend, Causal
 from ayllu.model.config import LlamaConfig, RopeScaling
+
+R = TypeVar("R")
 
 
 class RMSNorm(nn.Module):
@@ -157,7 +160,7 @@ class Block(nn.Module):
 
 
 class Llama(nn.Module):
-    """Three verbs, `embed`, `trunk` and `logits`; `forward` is their composition."""
+    """Three verbs, `embed`, `trunk` and `logits`; `forward` is their composition. `head` lends what `logits` uses."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -188,6 +191,10 @@ class Llama(nn.Module):
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         return F.linear(h, self.tok_embeddings.weight) if self.config.tie_embeddings else self.output(h)
+
+    def head(self, h: Tensor, use: Callable[[Tensor, Tensor], R]) -> R:
+        """What `use(h, W)` makes of hidden states and the head's matrix W (V, D): a loss without all logits, say."""
+        return use(h, self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight)
 
     def rope(self, positions: Tensor, dtype: torch.dtype) -> Rope:
         """The rotation for these positions, computed in float32."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ayllu.model.attend import Attend, Causal
 from ayllu.model.config import TransformerConfig
-from ayllu.model.llama import RMSNorm, Rope
+from ayllu.model.llama import R, RMSNorm, Rope
 
 Turn = Callable[[Tensor], Tensor]                        # what queries and keys go through: a rotation, or nothing
 
@@ -163,6 +163,10 @@ class Transformer(nn.Module):
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         return F.linear(h, self.tok_embeddings.weight) if self.config.tie_embeddings else self.output(h)
+
+    def head(self, h: Tensor, use: Callable[[Tensor, Tensor], R]) -> R:
+        """What `use(h, W)` makes of hidden states and the head's matrix W (V, D): a loss without all logits, say."""
+        return use(h, self.tok_embeddings.weight if self.config.tie_embeddings else self.output.weight)
 
     def causal(self) -> list[Attend]:
         """What training uses where nothing else is given."""

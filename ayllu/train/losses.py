@@ -10,6 +10,7 @@ from torch import Tensor
 from ayllu.config import Settings
 from ayllu.data.loader import Batch
 from ayllu.model.build import CausalModel
+from ayllu.train.head_loss import HeadLoss, Softmax, softmax_loss
 
 IGNORED = -100
 
@@ -28,24 +29,40 @@ class LossConfig(Settings):
 
     z_loss: float = Field(default=0.0, ge=0)             # times (log Z)², keeps logits small (arXiv:2204.02311: 1e-4)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)   # the share spread over all ids (arXiv:1512.00567)
+    chunk: int | None = Field(default=None, ge=0)        # tokens whose logits exist at once; None: picked; 0: all
 
 
-def next_token_loss(model: CausalModel, batch: Batch, z_loss: float = 0.0, label_smoothing: float = 0.0) -> Loss:
+def next_token_loss(model: CausalModel, batch: Batch, z_loss: float = 0.0, label_smoothing: float = 0.0,
+                    chunk: int | None = None, softmax: Softmax = softmax_loss) -> Loss:
     """Sum of -log p(next id) over all labelled places.
 
     `z_loss` adds z_loss (log Z)² at each place, where Z is the softmax's denominator (PaLM, arXiv:2204.02311, section
     5); `label_smoothing` s takes (1 - s) of the loss and s of the mean over the vocabulary. Both are part of the loss
-    that is logged; held-out losses never have them.
+    that is logged; held-out losses never have them. `chunk` is that of LossConfig.
     """
     hidden = model.trunk(model.embed(batch.ids))                         # (B, T, D)
-    logits = model.logits(hidden).float()                                # (B, T, V)
-    each = F.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), ignore_index=IGNORED, reduction="none",
-                           label_smoothing=label_smoothing)
-    if z_loss:
-        log_z = logits.flatten(0, 1).logsumexp(-1)                       # (B T,)
-        each = each + z_loss * log_z.square() * (batch.labels.flatten() != IGNORED)
-    per_example = each.view(batch.labels.shape).sum(1)
-    return Loss(per_example.sum(), (batch.labels != IGNORED).sum(), per_example.detach())
+    return token_loss(model, hidden, batch.labels, (batch.labels != IGNORED).float(), z_loss, label_smoothing, chunk,
+                      softmax)
+
+
+def token_loss(model: CausalModel, hidden: Tensor, labels: Tensor, weights: Tensor, z_loss: float = 0.0,
+               label_smoothing: float = 0.0, chunk: int | None = None, softmax: Softmax = softmax_loss) -> Loss:
+    """Sum of weight × -log p(label) from the hidden states (B, T, D) of labels and float32 weights (B, T)."""
+    if chunk == 0:
+        each = plain_loss(model.logits(hidden), labels, z_loss, label_smoothing) * weights
+        per_example = each.sum(1)
+        return Loss(per_example.sum(), weights.sum(), per_example.detach())
+    sweep = HeadLoss(labels.flatten().clamp(min=0), weights.flatten(), z_loss, label_smoothing, chunk, softmax)
+    total, losses = model.head(hidden.flatten(0, 1), sweep)
+    return Loss(total, weights.sum(), losses.view(labels.shape).sum(1))
+
+
+def plain_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0, label_smoothing: float = 0.0) -> Tensor:
+    """The slow twin of HeadLoss: the losses (B, T) of all logits (B, T, V) at once, by torch's own cross-entropy."""
+    logits = logits.float()
+    each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none",
+                           label_smoothing=label_smoothing).view(labels.shape)
+    return each + z_loss * logits.logsumexp(-1).square() if z_loss else each
 
 
 @torch.no_grad()

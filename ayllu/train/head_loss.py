@@ -1,0 +1,103 @@
+"""The head's product and cross-entropy in one, over chunks of tokens: no more than one chunk's logits ever exist.
+
+The gradients come out of the forward pass, while a chunk's logits are at hand: three matrix products for each chunk
+and nothing computed twice. The idea is that of Liger Kernel (arXiv:2410.10989, section 3.2). The slow twin is
+`plain_loss` in losses.py; tests/train/test_head_loss.py says how far they may differ.
+
+N tokens  C tokens of a chunk  D width  V vocabulary
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+CHUNK_NUMBERS = {"cpu": 1 << 24}                         # logits of a chunk: what the caches and malloc keep at hand
+GPU_NUMBERS = 1 << 28                                    # on a GPU large products matter more
+
+# (logits (C, V), labels (C,), weights (C,), z_loss, label_smoothing) -> losses (C,), their gradient (C, V)
+Softmax = Callable[[Tensor, Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
+
+
+def softmax_loss(logits: Tensor, labels: Tensor, weights: Tensor, z_loss: float,
+                 label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """Each place's weighted loss and its gradient by the logits, in their dtype; all between is float32.
+
+    loss = weight (log Z - (1 - s) x[label] - s mean(x) + z (log Z)²), with Z = sum(exp(x)).
+    """
+    V, s = logits.shape[-1], label_smoothing
+    x = logits.float()
+    log_z = x.logsumexp(-1, keepdim=True)                                     # (C, 1)
+    each = log_z - (1 - s) * x.gather(-1, labels[:, None])
+    slope = weights[:, None]                                                  # of the loss by log Z
+    if s:
+        each = each - s * x.mean(-1, keepdim=True)
+    if z_loss:
+        each = each + z_loss * log_z.square()
+        slope = slope * (1 + 2 * z_loss * log_z)
+    here = torch.arange(V, device=logits.device) == labels[:, None]           # (C, V)
+    gradient = slope * (x - log_z).exp() - weights[:, None] * torch.where(here, 1 - s + s / V, s / V)
+    return each[:, 0] * weights, gradient.to(logits.dtype)
+
+
+@dataclass(frozen=True)
+class HeadLoss:
+    """Called with hidden states (N, D) and the head's matrix (V, D); returns (sum of the losses, each one (N,)).
+
+    `weights` (N,) are 0 where nothing is learned; a label there may be any id.
+    """
+
+    labels: Tensor
+    weights: Tensor
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    chunk: int | None = None                             # tokens; None: by the vocabulary and the device
+    softmax: Softmax = softmax_loss
+
+    def __call__(self, hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return _Function.apply(hidden, weight, self, torch.is_grad_enabled())
+
+    def tokens(self, weight: Tensor) -> int:
+        """How many tokens make a chunk."""
+        numbers = CHUNK_NUMBERS.get(weight.device.type, GPU_NUMBERS)
+        return self.chunk or max(numbers // weight.shape[0], 16)
+
+
+class _Function(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, loss: HeadLoss, learns: bool) -> tuple[Tensor, Tensor]:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        with torch.autocast(device, enabled=False):
+            each, by_hidden, by_weight = _sweep(hidden.to(dtype), weight.to(dtype), loss,
+                                                learns and hidden.requires_grad, learns and weight.requires_grad)
+        ctx.save_for_backward(by_hidden, by_weight)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.mark_non_differentiable(each)
+        return each.sum(), each
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        by_hidden, by_weight = (None if gradient is None else (gradient * upstream).to(dtype)
+                                for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
+        return by_hidden, by_weight, None, None
+
+
+def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
+           by_weight: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Losses (N,) and the gradients of their sum that are wanted; the weight's is summed in float32."""
+    size, transposed = loss.tokens(weight), weight.t()
+    each, hidden_parts, total = [], [], None
+    for x, labels, weights in zip(hidden.split(size), loss.labels.split(size), loss.weights.split(size), strict=True):
+        losses, gradient = loss.softmax(x @ transposed, labels, weights, loss.z_loss, loss.label_smoothing)
+        each.append(losses)
+        if by_hidden:
+            hidden_parts.append(gradient @ weight)                            # (C, D)
+        if by_weight:
+            part = gradient.t() @ x                                           # (V, D)
+            total = part.float() if total is None else total.add_(part)
+    return torch.cat(each), torch.cat(hidden_parts) if by_hidden else None, total
