@@ -97,6 +97,8 @@ def _explain(kind: type[BaseModel], error: Any, where: str) -> str:
     name = ".".join(path)
     if error["type"] == "missing":
         return f"{where}: {name} is missing and has no default: set it"
+    if error["type"] == "value_error":                       # our own sentence, which names what it found
+        return f"{where}: {name + ': ' * bool(name)}{error['ctx']['error']}"
     if error["type"] != "extra_forbidden":
         return f"{where}: {name or 'settings'}: {error['msg']} (found {error['input']!r})"
     known = _known_keys(kind, path[:-1])

@@ -6,10 +6,19 @@ from pydantic import Field
 
 from ayllu.config import Settings
 from ayllu.errors import CheckpointError
+from ayllu.log import warn
 
 # Hugging Face's name -> the field of SamplingParams that means the same
 _SAMPLING = {"temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
              "typical_p": "typical_p", "repetition_penalty": "repetition_penalty", "max_new_tokens": "max_tokens"}
+
+# what transformers would do and Ayllu does not -> the values that ask for nothing
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "no_repeat_ngram_size": (0,), "encoder_no_repeat_ngram_size": (0,), "min_length": (0,), "min_new_tokens": (0,),
+    "bad_words_ids": (), "force_words_ids": (), "suppress_tokens": ([],), "begin_suppress_tokens": ([],),
+    "forced_bos_token_id": (), "forced_eos_token_id": (), "sequence_bias": (), "guidance_scale": (1, 1.0),
+    "exponential_decay_length_penalty": (), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "diversity_penalty": (0,),
+    "num_beam_groups": (1,), "penalty_alpha": (0,), "top_h": (), "stop_strings": (), "watermarking_config": ()}
 
 
 class GenerationDefaults(Settings):
@@ -31,6 +40,15 @@ class GenerationDefaults(Settings):
             kept = {key: value for key, value in found.items() if key in ("repetition_penalty", "max_tokens")}
             return kept if self.do_sample is None else kept | {"temperature": 0.0}
         return found
+
+
+def warn_of_unsupported(table: dict[str, Any]) -> None:
+    """Say which settings of a generation config ask for something that is not done here."""
+    asked = {key: table[key] for key, neutral in _UNSUPPORTED.items()
+             if table.get(key) is not None and table[key] not in neutral}
+    if asked:
+        warn(f"the generation config asks for {', '.join(f'{key}={value!r}' for key, value in asked.items())}, which "
+             "Ayllu does not do: texts come without it")
 
 
 def generation_from_hf(generation: dict[str, Any] | None, config: dict[str, Any], where: str) -> GenerationDefaults:

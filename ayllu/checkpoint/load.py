@@ -63,7 +63,7 @@ def load_checkpoint(name_or_path: str | Path, *, dtype: str | torch.dtype | None
 
 def open_checkpoint(name_or_path: str | Path) -> OpenCheckpoint:
     """The lazy form: headers are read and checked, weights are not."""
-    path = Path(name_or_path)
+    path = name_or_path
     try:
         path = resolve(name_or_path)
         return _open_folder(path) if path.is_dir() else _open_file(path)

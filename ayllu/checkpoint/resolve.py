@@ -15,6 +15,9 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 
 def resolve(name_or_path: str | Path) -> Path:
     """The folder or file meant. A hub name is looked up in the local cache first, else fetched."""
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path).strip():
+        raise CheckpointError(f"{name_or_path!r} is no name of a model: give a folder, a file, a hub name, "
+                              f"or {BUNDLED}")
     path = Path(name_or_path).expanduser()
     if path.exists():
         return path.resolve() if path.is_dir() else path

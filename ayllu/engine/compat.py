@@ -10,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from ayllu.checkpoint.generation import warn_of_unsupported
 from ayllu.checkpoint.hf import write_hf
 from ayllu.checkpoint.hf_config import config_to_hf
 from ayllu.checkpoint.load import Checkpoint, load_checkpoint, open_checkpoint
@@ -37,12 +39,21 @@ TOP_K = 50                                               # what transformers sam
 IGNORED = {"low_cpu_mem_usage", "use_safetensors", "attn_implementation", "trust_remote_code"}
 
 
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is meant, not True or False")
+    return value
+
+
+Count = Annotated[int | None, Field(ge=1), BeforeValidator(_no_bool)]
+
+
 class _Generate(Settings):
     """The keywords of `model.generate`. None: what generation_config.json says, else transformers' own default."""
 
-    max_length: int | None = None
-    max_new_tokens: int | None = None
-    num_return_sequences: int | None = None
+    max_length: Count = None
+    max_new_tokens: Count = None
+    num_return_sequences: Count = None
     do_sample: bool | None = None
     temperature: float | None = None
     top_k: int | None = None
@@ -50,7 +61,7 @@ class _Generate(Settings):
     min_p: float | None = None
     typical_p: float | None = None
     repetition_penalty: float | None = None
-    num_beams: int | None = None
+    num_beams: Count = None
     length_penalty: float | None = None
     early_stopping: bool | Literal["never"] | None = None
     eos_token_id: int | list[int] | None = None          # -1: never stop
@@ -99,6 +110,8 @@ class LlamaForCausalLM(nn.Module):
         place = options.get("device", options.get("device_map"))
         if isinstance(place, dict):
             raise ConfigError(f"device_map={place}: Ayllu puts a model on one device; give its name, or \"auto\"")
+        if isinstance(dtype, torch.dtype) and not dtype.is_floating_point:
+            raise ConfigError(f"dtype={dtype}: weights are float numbers; use float32, bfloat16 or float16")
         device = None if place is None else pick_device(str(place))
         return cls(load_checkpoint(name, dtype=None if dtype == "auto" else dtype, device=device))
 
@@ -127,6 +140,8 @@ class LlamaForCausalLM(nn.Module):
             attention_mask = input_ids.get("attention_mask") if attention_mask is None else attention_mask
             input_ids = input_ids["input_ids"]
         call = self._with_defaults(validate(_Generate, options, where="generate()"))
+        for name in ("pad_token_id", "eos_token_id"):
+            self._check_ids(name, getattr(call, name))
         ids = _as_rows(input_ids)
         prompts = _prompts(ids, attention_mask, call)
         params = self._params(call, set(options), ids.shape[1])
@@ -175,11 +190,18 @@ class LlamaForCausalLM(nn.Module):
         found = {name: given[name] for name in names}
         if call.pad_token_id is None and "pad_token_id" not in found:
             found["pad_token_id"] = self.config.pad_token_id
+        warn_of_unsupported(given)
         return call.model_copy(update=found)
+
+    def _check_ids(self, name: str, value: int | list[int] | None) -> None:
+        size = self.model.config.vocab_size
+        if value is not None and max(_as_list(value), default=0) >= size:
+            raise RequestError(f"{name}={value}, but the model's vocabulary has ids 0 to {size - 1}")
 
     def _params(self, call: _Generate, stated: set[str], width: int) -> SamplingParams:
         """The same request in Ayllu's terms. `width` is the padded length of the prompts, which max_length counts."""
-        n, beams = call.num_return_sequences or 1, call.num_beams or 1
+        n = 1 if call.num_return_sequences is None else call.num_return_sequences
+        beams = 1 if call.num_beams is None else call.num_beams
         do_sample = bool(call.do_sample)
         if n > 1 and beams == 1 and not do_sample:
             if call.do_sample is False and "do_sample" in stated:
@@ -194,6 +216,9 @@ class LlamaForCausalLM(nn.Module):
         unused = [name for name in _SAMPLED if name in stated and getattr(call, name) is not None]
         if unused and not do_sample:
             warn(f"{', '.join(unused)} changes nothing without do_sample=True")
+        unused = [name for name in ("length_penalty", "early_stopping") if name in stated and getattr(call, name)]
+        if unused and beams == 1:
+            warn(f"{', '.join(unused)} changes nothing without num_beams")
         sampled = {name: getattr(call, name) for name in _SAMPLED if getattr(call, name) is not None}
         table: dict[str, Any] = {"temperature": 0.0} if not do_sample else {"top_k": TOP_K, **sampled}
         if beams > 1:
@@ -238,17 +263,26 @@ class LlamaForCausalLM(nn.Module):
 def _as_rows(input_ids: Any) -> Tensor:
     if input_ids is None:
         raise RequestError("generate() needs input_ids: the tensor of tokenizer.encode(text, return_tensors=\"pt\")")
-    ids = torch.as_tensor(input_ids)
+    try:
+        ids = torch.as_tensor(input_ids)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RequestError(f"input_ids should be a tensor of ids (B, T), found {type(input_ids).__name__} ({error}): "
+                           "tokenizer(texts, padding=True, return_tensors=\"pt\") makes one") from error
     ids = ids[None] if ids.dim() == 1 else ids
-    if ids.dim() != 2 or ids.is_floating_point():
-        raise RequestError(f"input_ids should be whole numbers of shape (B, T), found {ids.dtype} {tuple(ids.shape)}")
+    if ids.dim() != 2 or ids.is_floating_point() or ids.dtype == torch.bool or ids.numel() == 0:
+        raise RequestError(f"input_ids should be whole numbers of shape (B, T), at least one in each row, "
+                           f"found {ids.dtype} {tuple(ids.shape)}")
     return ids
 
 
 def _prompts(ids: Tensor, attention_mask: Any, call: _Generate) -> list[list[int]]:
     """Each row without its padding, on whichever side. Without a mask, padding ids at the ends are padding."""
     if attention_mask is not None:
-        mask = torch.as_tensor(attention_mask).bool().reshape(ids.shape).cpu()
+        mask = torch.as_tensor(attention_mask).bool().cpu()
+        if mask.numel() != ids.numel():
+            raise RequestError(f"attention_mask has shape {tuple(mask.shape)}, input_ids {tuple(ids.shape)}: it needs "
+                               "one number for each id")
+        mask = mask.reshape(ids.shape)
     else:
         fill = call.pad_token_id
         ends = [] if call.eos_token_id is None else _as_list(call.eos_token_id)

@@ -15,10 +15,13 @@ from torch import Tensor
 from ayllu.checkpoint.load import open_checkpoint
 from ayllu.config import Settings, validate
 from ayllu.errors import ConfigError, ContextTooLong, RequestError
+from ayllu.log import warn
 from ayllu.text.tokenizer import Tokenizer
 
 Ids = list[int]
-IGNORED = {"use_fast", "legacy", "model_max_length", "clean_up_tokenization_spaces", "trust_remote_code"}
+IGNORED = {"use_fast", "legacy", "clean_up_tokenization_spaces", "trust_remote_code"}
+_TEMPLATE_OPTIONS = {"continue_final_message", "padding", "truncation", "max_length", "return_assistant_tokens_mask",
+                     "tokenizer_kwargs"}
 
 
 class Encoding(dict[str, Any]):
@@ -61,16 +64,21 @@ class LlamaTokenizer:
         self.eos_token_id = tokenizer.eos_ids[0] if tokenizer.eos_ids else None
         self.pad_token_id = tokenizer.pad_id
         self.add_bos_token, self.add_eos_token = tokenizer.named.add_bos, tokenizer.named.add_eos
+        self.model_max_length: int | None = None         # where truncation cuts, if a call does not say
 
     @classmethod
     def from_pretrained(cls, name: str | Path, **options: Any) -> "LlamaTokenizer":
         """The tokenizer of a folder, a file or a name, as LlamaForCausalLM.from_pretrained takes it."""
-        known = {"padding_side", "pad_token", "add_bos_token", "add_eos_token"}
+        known = {"padding_side", "pad_token", "add_bos_token", "add_eos_token", "model_max_length"}
         check_keywords(options, known | IGNORED, "LlamaTokenizer.from_pretrained")
         source = open_checkpoint(name)
         tokenizer = source.open_tokenizer()
         if tokenizer is None:
             raise RequestError(f"{name} has no tokenizer: put its tokenizer.model or tokenizer.json beside the weights")
+        if options.get("trust_remote_code"):
+            raise ConfigError("trust_remote_code=True: Ayllu never runs code from a checkpoint; leave it out")
+        if options.get("padding_side", "left") not in ("left", "right"):
+            raise ConfigError(f"padding_side={options['padding_side']!r}: use left or right")
         made = cls(tokenizer, source.chat_template, str(name))
         for key in known & set(options):
             setattr(made, key, options[key])
@@ -79,6 +87,11 @@ class LlamaTokenizer:
     def __call__(self, text: str | Sequence[str], **options: Any) -> Encoding:
         """Ids and attention mask of a text, or of many (padded where asked)."""
         call = validate(_Call, options, where="tokenizer()")
+        if not isinstance(text, str | list | tuple):
+            raise RequestError(f"a text should be a string, or a list of strings; found {type(text).__name__}")
+        if call.truncation is None and call.max_length is not None and call.padding is False:
+            warn("max_length without truncation: longer texts are cut; pass truncation=True to say so yourself")
+            call = call.model_copy(update={"truncation": True})
         rows = [self._ids(one, call) for one in ([text] if isinstance(text, str) else text)]
         side = call.padding_side or self.padding_side
         masks = [[1] * len(row) for row in rows]
@@ -104,11 +117,13 @@ class LlamaTokenizer:
         """The text of ids; of several rows, a list of texts."""
         check_keywords(options, {"clean_up_tokenization_spaces"}, "tokenizer.decode")
         ids = token_ids.tolist() if hasattr(token_ids, "tolist") else token_ids
-        if isinstance(ids, Sequence) and ids and isinstance(ids[0], Sequence):
+        if isinstance(ids, list | tuple) and ids and isinstance(ids[0], list | tuple):
             return [self.decode(row, skip_special_tokens) for row in ids]
+        rows = [ids] if isinstance(ids, int) else ids
+        if not isinstance(rows, Sequence) or not all(isinstance(i, int) for i in rows):
+            raise RequestError(f"decode takes ids, whole numbers; found {str(token_ids)[:60]!r}")
         fill = {self.pad_token_id} if skip_special_tokens else set()
-        return self.tokenizer.decode([i for i in ([ids] if isinstance(ids, int) else ids) if i not in fill],
-                                     skip_special=skip_special_tokens)
+        return self.tokenizer.decode([i for i in rows if i not in fill], skip_special=skip_special_tokens)
 
     def batch_decode(self, sequences: Any, skip_special_tokens: bool = False, **options: Any) -> list[str]:
         """The texts of several rows of ids."""
@@ -132,18 +147,34 @@ class LlamaTokenizer:
         found = self.tokenizer.piece_to_id(tokens)
         return self.unk_token_id if found is None else found
 
-    def apply_chat_template(self, conversation: Sequence[Mapping[str, Any]], tokenize: bool = True,
+    def apply_chat_template(self, conversation: Sequence[Any], tokenize: bool = True,
                             add_generation_prompt: bool = False, return_tensors: str | None = None,
-                            return_dict: bool = False, chat_template: str | None = None) -> Any:
-        """Ids of a conversation (transformers 5 wraps them in a dict by default; here return_dict=True does)."""
+                            return_dict: bool = False, chat_template: str | None = None, **options: Any) -> Any:
+        """Ids of a conversation (transformers 5 wraps them in a dict by default; here return_dict=True does), or of
+        several where no tensor is asked for. What else a template reads (tools, ...) may be given by name."""
         from ayllu.text.chat import ChatTemplate
 
         template = chat_template or self.chat_template
         if template is None:
             raise ConfigError(f"{self.name_or_path or 'this tokenizer'} has no chat template: it was not made for "
                               "conversations; pass chat_template=..., or write the prompt as plain text")
+        if return_tensors not in (None, "pt"):
+            raise ConfigError(f"return_tensors={return_tensors!r}: use \"pt\", or leave it out for lists")
+        unsupported = _TEMPLATE_OPTIONS & {key for key, value in options.items() if value}
+        if unsupported:
+            raise ConfigError(f"apply_chat_template does not do {', '.join(sorted(unsupported))}: render first, then "
+                              "pad or cut the ids yourself")
+        if conversation and all(isinstance(chat, list | tuple) for chat in conversation):
+            if return_tensors or return_dict:
+                raise ConfigError("several conversations at once give lists of ids: leave out return_tensors and "
+                                  "return_dict, or render them one by one")
+            return [self.apply_chat_template(chat, tokenize, add_generation_prompt, chat_template=template, **options)
+                    for chat in conversation]
+        if not all(isinstance(message, Mapping) for message in conversation):
+            raise RequestError("a conversation is a list of messages: [{\"role\": \"user\", \"content\": \"Hello\"}]")
+        options = {key: value for key, value in options.items() if key not in _TEMPLATE_OPTIONS}
         rendered = ChatTemplate(template).render([dict(m) for m in conversation], self.tokenizer, with_spans=False,
-                                                 add_generation_prompt=add_generation_prompt)
+                                                 add_generation_prompt=add_generation_prompt, **options)
         if not tokenize:
             return rendered.text
         data: dict[str, Any] = {"input_ids": rendered.ids, "attention_mask": [1] * len(rendered.ids)}
@@ -211,9 +242,11 @@ class LlamaTokenizer:
                                     allow_special=not call.split_special_tokens)
         if not call.truncation:
             return ids
-        if call.max_length is None:
+        length = self.model_max_length if call.max_length is None else call.max_length
+        if length is None:
             raise ConfigError("truncation=True without max_length: say how many tokens to keep")
-        return ids[:call.max_length]
+        end = ids[-1:] if special and self.add_eos_token and len(ids) > length > 0 else []
+        return ids[:length - len(end)] + end             # what is cut is text: the end id stays
 
     def _padded_length(self, rows: list[Ids], call: _Call) -> int | None:
         if call.padding in (False, "do_not_pad"):

@@ -22,6 +22,7 @@ from ayllu.engine.dialogue import Message, as_prompt
 from ayllu.engine.result import Result, TextRow, Timing
 from ayllu.engine.runner import Batch, FusedRunner, RunnerKind, make_runner
 from ayllu.errors import ConfigError, RequestError
+from ayllu.log import warn
 from ayllu.model.beam import beam_search
 from ayllu.model.generate import Generation
 from ayllu.model.params import SamplingParams
@@ -226,6 +227,9 @@ class LLM:
         if not SHAPING & set(table):
             table = {**DEFAULT_SAMPLING, **table}
         settings = same_for_all(validate(SamplingParams, table, where="sampling"), len(rows))
+        unused = [name for name in options if name in SHAPING | {"seed"}]
+        if unused and any(s.num_beams > 1 for s in settings):
+            warn(f"{', '.join(unused)} changes nothing with beam search, which draws nothing")
         if options.get("max_tokens") is not None:
             return settings
         most = [max(1, min(s.max_tokens or DEFAULT_MAX_TOKENS, self.config.max_context - len(ids)))
