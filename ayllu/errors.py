@@ -4,6 +4,7 @@
     ├── ConfigError        bad key, value or combination             exit 2
     ├── DataError          unreadable or inconsistent data           exit 2
     ├── CheckpointError    missing, mismatched or unsafe weights     exit 2
+    │   └── DamagedCheckpoint   bytes differ from the manifest
     ├── MissingExtra       an optional package is not installed      exit 2
     ├── TrainingDiverged   non-finite loss; names step and batch     exit 1
     ├── RequestError       the caller's fault                        HTTP 400, exit 2
@@ -41,6 +42,10 @@ class CheckpointError(AylluError):
     """Weights that are missing, mismatched, damaged or unsafe to load."""
 
     exit_code = 2
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint of a run that isn't what was written: an older one may be intact."""
 
 
 class MissingExtra(AylluError):

@@ -9,8 +9,11 @@ from ayllu.cli.output import print_json
 from ayllu.config import load_recipe
 from ayllu.errors import ConfigError
 
-Recipe = Annotated[Path, typer.Argument(help="A TOML recipe, such as recipes/mini.toml.")]
+Recipe = Annotated[str, typer.Argument(help="A TOML recipe, such as recipes/mini.toml, or a run's config.json.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides: loop.steps=100 optim.lr=1e-3 out=runs/mine")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the recipe's `out` folder. "
+                                      "`--resume auto` begins where there is none, and gets over a damaged checkpoint "
+                                      "or shard.")]
 Cooldown = Annotated[int | None, typer.Option(min=1, help="Lower the rate of a checkpoint over so many steps, as a "
                                               "new run beside the old one.")]
 CheckpointToCool = Annotated[Path | None, typer.Option(help="The checkpoint to cool down; the newest by default.")]
@@ -18,7 +21,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 
 
 def pretrain(recipe: Recipe, overrides: Overrides = None,
-             resume: Annotated[bool, typer.Option(help="Go on with the run in the recipe's `out` folder.")] = False,
+             resume: Resume = False,
              cooldown: Cooldown = None, checkpoint: CheckpointToCool = None, as_json: AsJson = False) -> None:
     """Train a model from text files by a recipe; Ctrl-C saves, and --resume goes on exactly where it stopped.
 
@@ -28,16 +31,23 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
     from ayllu.train.pretrain import PretrainConfig
     from ayllu.train.pretrain import cooldown as cool
     from ayllu.train.pretrain import pretrain as train
-    config = load_recipe(PretrainConfig, recipe, overrides)
+    words = [recipe, *(overrides or [])]
+    auto = resume and "auto" in words                    # Typer's options take a value always or never
+    if auto:
+        words.remove("auto")
+    if not words:
+        raise ConfigError("give a recipe: ayllu pretrain RECIPE --resume auto")
+    path = Path(words[0])
+    config = load_recipe(PretrainConfig, path, words[1:])
     if checkpoint and not cooldown:
         raise ConfigError("--checkpoint says where a cooldown begins: add --cooldown STEPS")
     config = cool(config, cooldown, checkpoint) if cooldown else config
     cooling = f" --cooldown {cooldown} --checkpoint {config.start_from}" if cooldown else ""
     try:
-        result = train(config, recipe.parent, resume)
+        result = train(config, path.parent, "auto" if auto else resume)
     except Interrupted as stop:
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
-                   f"ayllu pretrain {recipe} {' '.join(overrides or [])}{cooling} --resume", err=True)
+                   f"ayllu pretrain {' '.join(words)}{cooling} --resume", err=True)
         raise typer.Exit(130) from stop
     if as_json:
         print_json(result)

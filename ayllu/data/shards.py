@@ -24,7 +24,7 @@ from ayllu.data.readers import files_below
 from ayllu.data.verify import check_sizes, check_sums
 from ayllu.errors import DataError
 from ayllu.files import atomic_folder, atomic_path, sha256, write_json
-from ayllu.log import say
+from ayllu.log import say, warn
 from ayllu.text.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 1_000_000
@@ -70,11 +70,23 @@ def open_shards(folder: Path) -> Shards:
     return Shards(folder, manifest)
 
 
-def prepare(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, cache: Path, workers: int = 2) -> Shards:
-    """Token shards for a corpus, made once and found again in `cache` while sources and tokenizer are the same."""
+def prepare(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, cache: Path, workers: int = 2,
+            mend: bool = False) -> Shards:
+    """Token shards for a corpus, made once and found again in `cache` while sources and tokenizer are the same.
+
+    `mend` makes shards that were damaged since once more; without it they are a DataError.
+    """
     folder = cache / _key(corpus, recipe_folder, tokenizer_path)[:16]
     if (folder / "manifest.json").exists():
-        return open_shards(folder)
+        try:
+            shards = open_shards(folder)
+            shards.verify(again=False)
+            return shards
+        except DataError as error:
+            if not mend:
+                raise
+            warn(f"{error}; this is done now")
+            shutil.rmtree(folder)
     return prepare_into(folder, corpus, recipe_folder, tokenizer_path, workers)
 
 

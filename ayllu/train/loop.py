@@ -22,8 +22,9 @@ from ayllu.train.best import held_out_loss
 from ayllu.train.control import Control, Parts
 from ayllu.train.losses import Loss
 from ayllu.train.optim import OptimConfig
+from ayllu.train.saver import Saver
 from ayllu.train.schedule import factor
-from ayllu.train.state import TrainState, save, save_best
+from ayllu.train.state import TrainState
 
 
 class LoopConfig(Settings):
@@ -34,7 +35,8 @@ class LoopConfig(Settings):
     micro_batch: int = Field(default=8, gt=0)            # rows that go through the model at once
     eval_every: int = Field(default=500, gt=0)
     checkpoint_every: int = Field(default=500, gt=0)
-    keep: int = Field(default=2, gt=0)                   # checkpoints kept
+    keep: int = Field(default=2, gt=0)                   # checkpoints kept, beside the best
+    async_save: bool = True                              # they are written while training goes on
     log_every: int = Field(default=10, gt=0)
     autocast: bool = True                                # bf16 matrix products, float32 weights
     ema: float = Field(default=0.0, ge=0, lt=1)          # decay of an average of the weights to evaluate; 0: none
@@ -70,7 +72,7 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
         run: Path, observer: Observer, evaluate: Callable[[TrainState], dict[str, Any]], device: torch.device) -> None:
     """Train until `loop.steps`, saving and evaluating on the way; raises Interrupted or TrainingDiverged."""
     _check_parts(state, loop)
-    with _stop_requested() as stop:
+    with _stop_requested() as stop, Saver(run, loop.keep, loop.async_save) as saver:
         while state.step < loop.steps and not state.stopped:
             started = time.perf_counter()
             if state.control is None:
@@ -79,24 +81,27 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
                 last, learned = adaptive_step(state, state.control, batches, loss, loop, optim, device, observer)
             state.seconds += time.perf_counter() - started
             observer.advance(state, last)
+            saver.check()
             is_last, held = state.step == loop.steps, None
             if state.step % loop.log_every == 0 or is_last:
                 observer.log({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **last})
             if state.step % loop.eval_every == 0 or is_last:
-                held = _look(state, evaluate, loop, run, observer)
+                held = _look(state, evaluate, loop, saver, observer)
             if state.control is not None and learned:
                 _conclude(state, state.control, last["loss"], held, loop, optim, observer)
                 if state.stopped and not is_last:
-                    _look(state, evaluate, loop, run, observer)
+                    _look(state, evaluate, loop, saver, observer)
             if state.step % loop.checkpoint_every == 0 or is_last or state.stopped or stop():
-                folder = save(state, run, loop.keep)
+                folder = saver.save(state)
                 if stop() and not is_last:
+                    saver.wait()
                     raise Interrupted(state.step, folder)
 
 
-def _look(state: TrainState, evaluate: Callable[[TrainState], dict[str, Any]], loop: LoopConfig, run: Path,
+def _look(state: TrainState, evaluate: Callable[[TrainState], dict[str, Any]], loop: LoopConfig, saver: Saver,
           observer: Observer) -> float | None:
     """Evaluate with the averaged weights; keep the best, and stop once nothing better has come for a while."""
+    saver.wait()                                         # a disk that failed is known before the long evaluation
     with state.averaged():
         row = evaluate(state)
     observer.log({"step": state.step, **row})
@@ -105,8 +110,8 @@ def _look(state: TrainState, evaluate: Callable[[TrainState], dict[str, Any]], l
         return held
     state.best = state.best.judge(held, state.step)
     if state.best.since == 0:
-        save_best(state, run)
-    elif state.best.since >= loop.patience:
+        saver.save_best(state)
+    elif 0 < loop.patience <= state.best.since:
         state.stopped = (f"no held-out loss below {state.best.loss:.4f} (step {state.best.step}) in "
                          f"{state.best.since} evaluations")
         observer.log({"step": state.step, "decision": "stop", "reason": state.stopped})
@@ -138,10 +143,12 @@ def _where(state: TrainState, control: Control, loop: LoopConfig, optim: OptimCo
 
 def _check_parts(state: TrainState, loop: LoopConfig) -> None:
     """A setting whose part was never built would be ignored silently."""
-    for name, wanted, part in (("ema", loop.ema > 0, state.average), ("patience", loop.patience > 0, state.best)):
-        if wanted != (part is not None):
-            raise ConfigError(f"loop.{name}={getattr(loop, name)}, but the state was built "
-                              f"{'without' if wanted else 'with'} it: build the state from the same settings")
+    for name, is_built in (("ema", (loop.ema > 0) == (state.average is not None)),
+                           ("patience", loop.patience == 0 or state.best is not None)):
+        if not is_built:
+            value = getattr(loop, name)
+            raise ConfigError(f"loop.{name}={value}, but the state was built {'without' if value else 'with'} it: "
+                              "build the state from the same settings")
 
 
 def step(state: TrainState, batch: Any, loss: LossFunction, loop: LoopConfig, optim: OptimConfig,

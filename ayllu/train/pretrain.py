@@ -3,7 +3,6 @@
 import platform
 import shutil
 import sys
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -12,14 +11,14 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from ayllu import __version__, dist
+from ayllu import dist
 from ayllu.config import Settings, merge
 from ayllu.data.corpus import Corpus, vocabulary_texts
 from ayllu.data.loader import WindowLoader
 from ayllu.data.shards import Shards, prepare
 from ayllu.device import pick_device
 from ayllu.errors import CheckpointError, ConfigError
-from ayllu.files import atomic_path, cache_folder, write_json
+from ayllu.files import atomic_path, cache_folder
 from ayllu.log import say
 from ayllu.model.build import ModelSettings, build_model
 from ayllu.model.init import initialise
@@ -28,16 +27,18 @@ from ayllu.text.train import train_sentencepiece
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
 from ayllu.train.best import Best
+from ayllu.train.checkpoints import restore, take_best
 from ayllu.train.control import Control
 from ayllu.train.export import export
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.report import Report
+from ayllu.train.run_folder import Resume, claimed, describe
 from ayllu.train.sample import sample_texts
 from ayllu.train.schedule import Schedule, factor
 from ayllu.train.size import fill, without
-from ayllu.train.state import TrainState, load, restore, take_best
+from ayllu.train.state import TrainState, load
 
 
 class TokenizerConfig(Settings):
@@ -86,50 +87,56 @@ class PretrainConfig(Settings):
         return merge(without(base, top), top)
 
 
-def pretrain(config: PretrainConfig, recipe_folder: Path, resume: bool = False) -> dict[str, Any]:
-    """Run a recipe to its end and return what was reached; Ctrl-C saves and raises Interrupted."""
+def pretrain(config: PretrainConfig, recipe_folder: Path, resume: Resume = False) -> dict[str, Any]:
+    """Run a recipe to its end and return what was reached; Ctrl-C saves and raises Interrupted.
+
+    `resume="auto"` goes on where there is a run and begins where there is none; a damaged checkpoint or damaged token
+    shards are told and got over, where True raises.
+    """
+    with claimed(Path(config.out), resume):
+        return _train(config, recipe_folder, resume)
+
+
+def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume) -> dict[str, Any]:
     run, device = Path(config.out), pick_device(config.device)
     recipe_folder = Path(config.folder or recipe_folder).resolve()
-    _claim_run(run, resume)
     for key, rule in config.sized.items():
         say(f"size={config.size}: {key} = {value_of(config, key)}  ({rule})")
     if config.threads:
         torch.set_num_threads(config.threads)
-    write_json(run / "config.json", {**config.model_dump(), "folder": str(recipe_folder)})
-    write_json(run / "environment.json", environment(device))
+    describe(run, config, recipe_folder, device)
     tokenizer_path = find_tokenizer(config, recipe_folder, run)
-    shards = prepare(config.data, recipe_folder, tokenizer_path, cache_folder() / "shards")
+    shards = prepare(config.data, recipe_folder, tokenizer_path, cache_folder() / "shards", mend=resume == "auto")
     shutil.copy(shards.folder / "manifest.json", run / "data.json")
     state = new_state(config, shards, recipe_folder, device)
-    if restore(state, run):
+    if resumed := restore(state, run, fall_back=resume == "auto"):
         say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
     elif config.start_from:
         load(state, Path(config.start_from))
+        state.best = Best()                              # a folder of the other run
         say(f"going on from {config.start_from} at step {state.step:,} of {config.loop.steps:,}")
     batches = WindowLoader(shards.train(), config.context, config.loop.batch_size, config.seed, dist.rank(),
                            dist.world_size())
     tokenizer = Tokenizer.load(tokenizer_path)
     with Report(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
-                device) as report:
+                device, resumed) as report:
         def evaluate(state: TrainState) -> dict[str, Any]:
-            is_over = state.step >= config.loop.steps or state.stopped
-            is_last = is_over and state.best is None     # else the best is evaluated after
             report.samples(state.step, sample_texts(state.model, tokenizer, config.samples))
-            return held_out(state, shards, config, device, None if is_last else config.eval_tokens)
+            return held_out(state, shards, config, device, config.eval_tokens)
 
         fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
             observer=report, evaluate=evaluate, device=device)
-        if state.best is not None:
+        if config.loop.patience and state.best and state.best.step:
             take_best(state, run)
             say(f"the best evaluation was at step {state.best.step:,}: its weights are exported")
-            with state.averaged():
-                report.log({"step": state.step, **held_out(state, shards, config, device, None)})
+        with state.averaged():
+            report.log({"step": state.step, "final": True, **held_out(state, shards, config, device, None)})
         last = report.last
     with state.averaged():
         export(state.model, tokenizer, run / "model", shards.manifest, config.licence)
     say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
     return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
-            "hours": round(state.seconds / 3600, 3), **last}
+            "hours": round(state.seconds / 3600, 3), **{k: v for k, v in last.items() if k != "final"}}
 
 
 def value_of(config: Settings, key: str) -> Any:
@@ -162,7 +169,7 @@ def cooldown(config: PretrainConfig, steps: int, checkpoint: Path | None = None)
                         cooldown_steps=steps)
     trained = folder.parents[1] / "tokenizer.model"      # of the run, where it trained one
     return config.model_copy(update={
-        "out": f"{config.out}-cooldown-{at}", "start_from": str(folder),
+        "out": f"{config.out}-cooldown-{at}", "start_from": str(folder.resolve()),
         "tokenizer": str(trained.resolve()) if isinstance(config.tokenizer, TokenizerConfig) else config.tokenizer,
         "loop": config.loop.model_copy(update={"steps": at + steps}),
         "optim": config.optim.model_copy(update={"lr": config.optim.lr * now, "schedule": schedule})})
@@ -184,7 +191,7 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
              "batch_size": config.loop.batch_size, "data": shards.manifest["key"], "seed": config.seed}
     return TrainState(model, build_optimizer(model, config.optim), facts=facts,
                       average=new_average(model) if config.loop.ema else None,
-                      best=Best() if config.loop.patience else None,
+                      best=Best(),
                       control=Control(config.adapt) if config.adapt.kind != "off" else None)
 
 
@@ -240,19 +247,6 @@ def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Pa
         with atomic_path(path) as temporary:
             temporary.write_bytes(model)
     return path
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a number in a report depends on."""
-    return {"ayllu": __version__, "torch": torch.__version__, "python": platform.python_version(),
-            "platform": platform.platform(), "device": str(device), "threads": torch.get_num_threads(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-
-
-def _claim_run(run: Path, resume: bool) -> None:
-    if (run / "config.json").exists() and not resume:
-        raise ConfigError(f"{run} holds a run already: add --resume to go on with it, or set out=ANOTHER_FOLDER")
-    run.mkdir(parents=True, exist_ok=True)
 
 
 def _load_weights(model: torch.nn.Module, recipe_folder: Path, name: str) -> None:

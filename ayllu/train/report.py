@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +27,7 @@ class Report:
     """The observer of one run, used as a context manager around `fit`."""
 
     def __init__(self, run: Path, state: TrainState, steps: int, step_tokens: int, context: int,
-                 device: torch.device) -> None:
+                 device: torch.device, resumed: bool = False) -> None:
         self.run, self.steps, self.step_tokens = run, steps, step_tokens
         self.last: dict[str, Any] = {}
         self._flops = _flops_per_token(state.model, context)
@@ -34,7 +35,8 @@ class Report:
         self._start, self._first_step = time.perf_counter(), state.step
         self._smooth: float | None = None
         self._shown = 0.0
-        self._drop_rows_after(state.step)
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            _drop_rows(run / name, after=state.step if resumed else -1)
         columns = (TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"), BarColumn(),
                    TextColumn("loss {task.fields[loss]:.3f}"), TextColumn("{task.fields[rate]:,.0f} tokens/s"),
                    TextColumn("{task.fields[share]:.0%} of peak"), TimeRemainingColumn())
@@ -51,7 +53,8 @@ class Report:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self._progress.stop()
-        plot(self.run)
+        with suppress(OSError) if error else nullcontext():     # a full disk has been told already
+            plot(self.run)
 
     def advance(self, state: TrainState, row: dict[str, Any]) -> None:
         """Move the bar; where stderr is no terminal, a plain line now and then."""
@@ -71,8 +74,7 @@ class Report:
         """One row of metrics, appended to metrics.jsonl."""
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         self.last.update(row)
-        with open(self.run / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        self._append("metrics.jsonl", row)
         if "decision" in row:
             say(f"step {row['step']:,}  {row['decision']}: {row['reason']}")
         held = {k.removeprefix("bits_per_byte_"): v for k, v in row.items() if k.startswith("bits_per_byte_")}
@@ -81,18 +83,21 @@ class Report:
                 + "  ".join(f"{name} {value:.3f}" for name, value in held.items()))
 
     def samples(self, step: int, texts: list[str]) -> None:
-        """Samples on the way, appended to samples.txt."""
-        with open(self.run / "samples.txt", "a", encoding="utf-8") as file:
-            file.write(f"== step {step}\n" + "".join(f"{text}\n--\n" for text in texts))
+        """Samples on the way, appended to samples.jsonl."""
+        self._append("samples.jsonl", {"step": step, "texts": texts})
 
-    def _drop_rows_after(self, step: int) -> None:
-        """Rows of steps that a resume will do again would stand twice."""
-        path = self.run / "metrics.jsonl"
-        if not path.exists():
-            return
-        rows = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-        with atomic_path(path) as temporary:
-            temporary.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with open(self.run / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _drop_rows(path: Path, after: int) -> None:
+    """Rows that a resume will write again would stand twice: those after its checkpoint, and the very last."""
+    if not path.exists():
+        return
+    rows = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= after]
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
 
 
 def _flops_per_token(model: nn.Module, context: int) -> float:
@@ -104,9 +109,10 @@ def _flops_per_token(model: nn.Module, context: int) -> float:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        row = json.loads(line)
     except ValueError:                                   # the line that a killed run was writing
         return math.inf
+    return math.inf if "final" in row else row["step"]
 
 
 COLORS = {"try": "tab:purple", "grow": "tab:green", "shrink": "tab:orange", "skip": "tab:olive",

@@ -1,7 +1,9 @@
-"""Everything that a resume needs, written through torch's distributed checkpoint, atomically."""
+"""Everything that a resume needs, read and written through torch's distributed checkpoint.
+
+`checkpoints.py` keeps the folders of a run, `saver.py` writes them in the background.
+"""
 
 import random
-import shutil
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -14,13 +16,16 @@ import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from ayllu.errors import CheckpointError
-from ayllu.files import atomic_folder, write_text
 from ayllu.model.build import CausalModel
 from ayllu.train.average import Average, averaged
 from ayllu.train.best import Best
 from ayllu.train.control import Control
+from ayllu.train.sealed import check_seal
 
 SCHEMA = 1
+
+for message in ("torch.distributed is disabled", "TypedStorage is deprecated"):   # neither is news to a caller
+    warnings.filterwarnings("ignore", message=message)
 
 
 @dataclass
@@ -74,54 +79,24 @@ class TrainState:
         return averaged(self.model, self.optimizer, self.average)
 
 
-def save(state: TrainState, run: Path, keep: int) -> Path:
-    """Write `run/checkpoints/step-N`, move `latest` to it, and remove all but the newest `keep`."""
-    folder = _write(state, run / "checkpoints" / f"step-{state.step:08d}")
-    write_text(run / "checkpoints" / "latest", folder.name + "\n")
-    for old in sorted(folder.parent.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
-    return folder
-
-
-def save_best(state: TrainState, run: Path) -> Path:
-    """Write `run/checkpoints/best` in the place of the one before."""
-    return _write(state, run / "checkpoints" / "best")
-
-
-def take_best(state: TrainState, run: Path) -> None:
-    """Go back to the weights of the best evaluation; steps, tokens and seconds stay as they were spent."""
-    spent = state.step, state.tokens, state.seconds, state.stopped
-    load(state, run / "checkpoints" / "best")
-    state.step, state.tokens, state.seconds, state.stopped = spent
-
-
-def restore(state: TrainState, run: Path) -> bool:
-    """Load the newest checkpoint of a run into `state`; False where there is none yet."""
-    pointer = run / "checkpoints" / "latest"
-    if not pointer.exists():
-        return False
-    load(state, pointer.parent / pointer.read_text(encoding="utf-8").strip())
-    return True
+def write(parts: dict[str, Any], folder: Path) -> None:
+    """Write what `state_dict` gave into a folder."""
+    dcp.save(parts, checkpoint_id=folder, no_dist=True)
 
 
 def load(state: TrainState, folder: Path) -> None:
-    """Load one checkpoint folder into `state`."""
+    """Load one checkpoint folder into `state`; nothing is touched where the folder is damaged."""
+    check_seal(folder)
     target = state.state_dict()
     try:
-        _quiet(dcp.load, target, checkpoint_id=folder, no_dist=True)
+        dcp.load(target, checkpoint_id=folder, no_dist=True)
     except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder} can't be resumed from: {error}. Remove it and write the name of an older "
-                              f"folder into {folder.parent / 'latest'}, or start a new run") from error
+        raise CheckpointError(f"{folder} can't be resumed from: {error}. It is as it was written, so the settings must "
+                              "have changed: set them back, or start a new run") from error
     if target["schema"] != SCHEMA:
         raise CheckpointError(f"{folder} has schema {target['schema']}, this version reads {SCHEMA}")
     _check_facts(state.facts, target["facts"], folder)
     state.load_state_dict(target)
-
-
-def _write(state: TrainState, folder: Path) -> Path:
-    with atomic_folder(folder) as temporary:
-        _quiet(dcp.save, state.state_dict(), checkpoint_id=temporary, no_dist=True)
-    return folder
 
 
 def random_state() -> dict[str, Any]:
@@ -152,9 +127,3 @@ def _check_facts(now: dict[str, Any], then: dict[str, Any], folder: Path) -> Non
         key = changed[0]
         raise CheckpointError(f"{folder} was trained with {key}={then[key]!r}, now it is {now[key]!r}: an exact resume "
                               f"needs the same; set it back, or start a new run from the exported weights")
-
-
-def _quiet(function: Any, *args: Any, **kwargs: Any) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled|TypedStorage is deprecated")
-        function(*args, **kwargs)

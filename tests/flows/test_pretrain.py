@@ -86,22 +86,12 @@ def test_learns_and_exports_what_it_trained(recipe, tmp_path):
     assert result["steps"] == 60
     found = losses(tmp_path / "run")
     assert found[60] < found[1] - 2
-    assert {"config.json", "environment.json", "data.json", "loss.png", "samples.txt", "model"} <= {
+    assert {"config.json", "environment.json", "data.json", "loss.png", "samples.jsonl", "model"} <= {
         p.name for p in (tmp_path / "run").iterdir()}
     assert "step 60/60" in done.stderr                   # progress goes to stderr
     again = ayllu("generate", "--model", result["model"], "the", "--max-tokens", "5", "--seed", "1")
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip()
-
-
-def test_repeats_bit_for_bit_from_its_own_config(recipe, tmp_path):
-    first = ayllu("pretrain", recipe("first"))
-    assert first.returncode == 0, first.stderr
-    config = json.loads((tmp_path / "first" / "config.json").read_text(encoding="utf-8"))
-    assert PretrainConfig.model_validate(config).loop.steps == 30
-    second = ayllu("pretrain", tmp_path / "first" / "config.json", f"out={tmp_path / 'second'}")
-    assert second.returncode == 0, second.stderr
-    assert same_weights(tmp_path / "first", tmp_path / "second")
 
 
 @pytest.mark.slow
@@ -258,3 +248,71 @@ def test_a_checkpoint_to_cool_down_must_be_one(recipe, tmp_path):
     done = ayllu("pretrain", recipe("run"), "--checkpoint", tmp_path)
     assert done.returncode == 2
     assert "add --cooldown STEPS" in done.stderr
+
+
+def test_a_run_repeats_from_its_own_config_in_any_folder(recipe, tmp_path):
+    assert ayllu("pretrain", recipe("first"), "loop.steps=4").returncode == 0
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = ayllu("pretrain", tmp_path / "first" / "config.json", "out=second", cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert same_weights(tmp_path / "first", elsewhere / "second")
+    assert losses(tmp_path / "first") == losses(elsewhere / "second")
+    assert ayllu("pretrain", tmp_path / "first" / "config.json", "--resume", "auto").returncode == 0
+
+
+def test_resume_auto_begins_goes_on_and_gets_over_damage(recipe, tmp_path):
+    path, run = recipe("run"), tmp_path / "run"
+    done = ayllu("pretrain", path, "loop.steps=12", "--resume", "auto")           # nothing there yet
+    assert done.returncode == 0, done.stderr
+    metrics = run / "metrics.jsonl"
+    before = [row for row in metrics.read_text(encoding="utf-8").splitlines() if '"final"' not in row]
+    newest = (run / "checkpoints" / "latest").read_text(encoding="utf-8").strip()
+    part = next((run / "checkpoints" / newest).glob("*.distcp"))
+    part.write_bytes(part.read_bytes()[:-1])
+    shard = next((tmp_path / "cache").rglob("train.bin"))
+    shard.write_bytes(bytes(shard.stat().st_size))                                # the same size, all zeros
+    refused = ayllu("pretrain", path, "loop.steps=12", "--resume")
+    assert refused.returncode == 2
+    assert "the bytes have changed since they were written" in refused.stderr
+    with open(metrics, "a", encoding="utf-8") as file:
+        file.write('{"step": 12, "lo')                                            # a row that was being written
+    done = ayllu("pretrain", path, "loop.steps=12", "--resume", "auto")
+    assert done.returncode == 0, done.stderr
+    assert f"{newest} is damaged" in done.stderr
+    assert "resuming" in done.stderr
+    assert "step 10 of 12" in done.stderr
+    after = [row for row in metrics.read_text(encoding="utf-8").splitlines() if '"final"' not in row]
+    assert [timeless(row) for row in after] == [timeless(row) for row in before]
+    refused = ayllu("pretrain", path, "auto")
+    assert "override 'auto' should read key=value" in refused.stderr
+
+
+def test_a_full_disk_is_told_and_nothing_is_lost(recipe, tmp_path):
+    """No file may grow past 200 kB: metrics fit, checkpoints of that model don't."""
+    path, run = recipe("run"), tmp_path / "run"
+    assert ayllu("pretrain", path, "loop.steps=5").returncode == 0
+    limited = ["bash", "-c", 'ulimit -f 200; exec "$@"', "limited", sys.executable, "-m", "ayllu"]
+    done = subprocess.run([*limited, "pretrain", str(path), "--resume"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert re.search(r"(best|step)-00000010 could not be written: .*File too large.*step-00000005 is untouched, and "
+                     r"--resume auto goes on from it; if the disk is full, make room first", done.stderr)
+    assert not list((run / "checkpoints").glob(".*"))
+    done = ayllu("pretrain", path, "loop.steps=12", "--resume", "auto")
+    assert done.returncode == 0, done.stderr
+    assert "at step 5 of 12" in done.stderr
+
+
+def test_two_processes_never_train_in_one_folder(recipe, tmp_path, monkeypatch):
+    from ayllu.train import run_folder
+    monkeypatch.setattr(run_folder, "PATIENCE_S", 0.1)
+    with run_folder.claimed(tmp_path / "run", resume=False), \
+            pytest.raises(ConfigError, match="another process is training in"), \
+            run_folder.claimed(tmp_path / "run", resume="auto"):
+        pass
+    with run_folder.claimed(tmp_path / "run", resume="auto"):
+        pass
+
+
+def timeless(row):
+    return {k: v for k, v in json.loads(row).items() if k != "seconds"}

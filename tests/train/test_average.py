@@ -15,11 +15,12 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
 from ayllu.train.average import averaged, new_average, update_average
 from ayllu.train.best import Best, held_out_loss
+from ayllu.train.checkpoints import restore, take_best
 from ayllu.train.loop import LoopConfig, fit
 from ayllu.train.losses import next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.schedule_free import ScheduleFree
-from ayllu.train.state import TrainState, restore, take_best
+from ayllu.train.state import TrainState
 
 CONFIG = LlamaConfig(dim=16, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=8, hidden_dim=24, vocab_size=64)
 OPTIM = OptimConfig(lr=1e-2)

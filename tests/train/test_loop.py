@@ -13,10 +13,11 @@ from ayllu.errors import TrainingDiverged
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
+from ayllu.train.checkpoints import restore
 from ayllu.train.loop import Interrupted, LoopConfig, accumulate, fit
 from ayllu.train.losses import Loss, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
-from ayllu.train.state import TrainState, restore
+from ayllu.train.state import TrainState
 
 CPU = torch.device("cpu")
 SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "hidden_dim": 48, "vocab_size": 64,

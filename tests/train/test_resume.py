@@ -14,11 +14,12 @@ from ayllu.model.init import initialise
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
 from ayllu.train.best import Best
+from ayllu.train.checkpoints import restore
 from ayllu.train.control import Control
 from ayllu.train.loop import Interrupted, LoopConfig, fit
 from ayllu.train.losses import Loss, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
-from ayllu.train.state import TrainState, restore
+from ayllu.train.state import TrainState
 
 CPU = torch.device("cpu")
 CONFIG = LlamaConfig(dim=32, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=16, hidden_dim=48, vocab_size=64,
