@@ -10,7 +10,9 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from ayllu.privacy.phones import AFTER, BEFORE, FORMS, LOOSE, LOOSE_AFTER, has_cue, is_phone
 
 Kind = Literal["url_credentials", "secret", "email", "iban", "credit_card", "resident_id", "us_ssn", "ipv6", "ipv4",
                "phone"]
@@ -29,40 +31,46 @@ class Span:
 def find(text: str, kinds: Iterable[Kind] | None = None) -> list[Span]:
     """Spans of personal data, in order, never overlapping; where two kinds overlap, the earlier row of RULES wins.
 
-    `kinds` limits the search; None means all of them.
+    `kinds` limits the search; None means all of them. Full-width digits and signs count as the narrow ones.
     """
     wanted = None if kinds is None else set(kinds)
+    if _WIDE.search(text):
+        text = text.translate(_NARROW)
     taken: list[Span] = []
     marks = bytearray(len(text))                         # 1 where a character belongs to a span
-    for kind, pattern, check in RULES:
-        if wanted is not None and kind not in wanted:
+    for rule in RULES:
+        if wanted is not None and rule.kind not in wanted:
             continue
         place = 0
-        while match := pattern.search(text, place):
+        while match := rule.pattern.search(text, place):
             start, end = match.span("it")
             place = end
             if any(marks[start:end]):
                 continue
-            if check(match["it"]):
+            if rule.check(match["it"]) and (rule.cue is None or rule.cue(text, start, end)):
                 marks[start:end] = b"\1" * (end - start)
-                taken.append(Span(start, end, kind))
+                taken.append(Span(start, end, rule.kind))
             else:
                 place = start + 1                        # a wrong beginning must not hide what stands behind it
     return sorted(taken)
 
 
 def redact(text: str, how: How = "mask", kinds: Iterable[Kind] | None = None) -> tuple[str, Counter[str]]:
-    """The text without its personal data, and how many of each kind there were.
+    """The text without its personal data, and how many of each kind there were. Doing it twice changes nothing more.
 
-    "mask" puts the kind's name in its place, as in [EMAIL]; "remove" leaves nothing.
+    "mask" puts the kind's name in its place, as in [EMAIL]; "remove" leaves nothing. What is taken out may have been
+    all that kept its neighbours from having a form, so the search is repeated until nothing is found.
     """
-    parts, last = [], 0
+    wanted = None if kinds is None else tuple(kinds)
     counts: Counter[str] = Counter()
-    for span in find(text, kinds):
-        parts += [text[last:span.start], f"[{span.kind.upper()}]" if how == "mask" else ""]
-        last = span.end
-        counts[span.kind] += 1
-    return "".join([*parts, text[last:]]), counts
+    while spans := find(text, wanted):
+        parts, last = [], 0
+        for span in spans:
+            parts += [text[last:span.start], f"[{span.kind.upper()}]" if how == "mask" else ""]
+            last = span.end
+            counts[span.kind] += 1
+        text = "".join([*parts, text[last:]])
+    return text, counts
 
 
 def luhn(number: str) -> bool:
@@ -82,6 +90,7 @@ def iban_is_valid(text: str) -> bool:
 
 def resident_id_is_valid(text: str) -> bool:
     """A Chinese resident id of 18 characters: a date that can be, and the check character of GB 11643-1999."""
+    text = text.replace(" ", "")
     month, day = int(text[10:12]), int(text[12:14])
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return False
@@ -115,18 +124,9 @@ def _is_ipv6(text: str) -> bool:
     return _is_ip(text) and len(re.findall(r"[0-9a-fA-F]+", text)) >= 3
 
 
-def _is_phone(text: str) -> bool:
-    digits = re.sub(r"\D", "", text)
-    return 8 <= len(digits) <= 15 and len(set(digits)) > 2 and not re.fullmatch(r"\d{3}-\d{2}-\d{4}", text)
-
-
 def _secret_is_likely(text: str) -> bool:
     """Letters and digits mixed: a word or a place-holder such as `your_api_key_here` is none."""
     return bool(re.search(r"\d", text) and re.search(r"[A-Za-z]", text)) and len(set(text)) >= 8
-
-
-def _always(text: str) -> bool:
-    return True
 
 
 # Length of an IBAN: the countries that have it (SWIFT's registry).
@@ -160,38 +160,43 @@ _SECRETS = r"""
 _NAME_OF_SECRET = r"""
     (?i:api[_-]?key|secret(?:[_-]?key)?|access[_-]?token|auth[_-]?token|passwd|password|pwd)["']?\s{0,3}[:=]\s{0,3}["']?
 """
-# Phone numbers: +CC with groups; a Chinese mobile or landline; a US number with two separators or a bracketed area;
-# 00 and a country; groups after a 0 that is dialled inside a country.
-_PHONES = r"""
-      \+\d{1,3}(?:[ .-]?(?:\(\d{1,4}\)|\d{1,4})){2,6}
-    | 1[3-9]\d[ -]?\d{4}[ -]?\d{4}
-    | (?:\(0\d{2,3}\)[ ]?|0\d{2,3}[ -])\d{7,8}
-    | (?:1[ .-])?(?:\([2-9]\d{2}\)[ ]?|[2-9]\d{2}[ .-])[2-9]\d{2}[ .-]\d{4}
-    | 00[1-9]\d{0,2}(?:[ .-]\d{1,4}){2,6}
-    | 0\d{2,4}(?:[ -]\d{2,4}){2,3}
-"""
 
 
 def _compile(pattern: str, before: str = r"(?<![\w.])", after: str = r"(?![\w])") -> re.Pattern[str]:
     return re.compile(rf"{before}(?P<it>{pattern}){after}", re.VERBOSE | re.ASCII)
 
 
+class Rule(NamedTuple):
+    """One form of one kind: what it looks like, what its characters must satisfy, and what must stand beside it."""
+
+    kind: Kind
+    pattern: re.Pattern[str]
+    check: Callable[[str], bool] = lambda text: True
+    cue: Callable[[str, int, int], bool] | None = None   # (text, start, end)
+
+
 # In order of precedence: where two overlap, the first one is reported. `\w` is ASCII here, since Chinese text stands
 # beside a number without a space.
-RULES: tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...] = (
-    ("url_credentials", _compile(r"(?<=://)[^\s/:@]{1,80}:[^\s/@]{1,200}(?=@)", before="", after=""), _always),
-    ("secret", _compile(_SECRETS, before=r"(?<!\w)"), _always),
-    ("secret", re.compile(rf"{_NAME_OF_SECRET}(?P<it>[A-Za-z0-9_./+=-]{{12,200}})", re.VERBOSE | re.ASCII),
-     _secret_is_likely),
-    ("email", _compile(r"[A-Za-z0-9._%+'-]{1,64}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]{2,24}",
-                       before=r"(?<![\w.%+-])"), _always),
-    ("iban", _compile(r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?"), iban_is_valid),
-    ("resident_id", _compile(r"[1-9]\d{5}(?:18|19|20)\d{2}[01]\d[0-3]\d{4}[\dXx]"), resident_id_is_valid),
-    ("credit_card", _compile(r"\d{12,19} | \d{4}([ -])\d{4}\2\d{4}\2\d{1,7} | \d{4}[ -]\d{6}[ -]\d{4,5}",
-                             before=r"(?<![\w.+-])", after=r"(?![\w-]|\.\d)"), _card_is_valid),
-    ("us_ssn", _compile(r"\d{3}-\d{2}-\d{4}", before=r"(?<![\w.-])", after=r"(?![\w-])"), _ssn_is_valid),
-    ("ipv6", _compile(r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}", before=r"(?<![\w:.])", after=r"(?![\w:])"),
-     _is_ipv6),
-    ("ipv4", _compile(r"(?:\d{1,3}\.){3}\d{1,3}", after=r"(?!\w|\.\d)"), _is_ip),
-    ("phone", _compile(_PHONES, before=r"(?<![\w.-])", after=r"(?![\w-]|\.\d)"), _is_phone),
+RULES = (
+    Rule("url_credentials", _compile(r"(?<=://)[^\s/:@]{1,80}:[^\s/@]{1,200}(?=@)", before="", after="")),
+    Rule("secret", _compile(_SECRETS, before=r"(?<!\w)")),
+    Rule("secret", re.compile(rf"{_NAME_OF_SECRET}(?P<it>[A-Za-z0-9_./+=-]{{12,200}})", re.VERBOSE | re.ASCII),
+         _secret_is_likely),
+    Rule("email", _compile(r"[A-Z0-9._%+'-]{1,64}@(?:[A-Z0-9](?:[A-Z0-9-]{0,61}[A-Z0-9])?\.)+[A-Z]{2,24}".replace(
+        "A-Z", "A-Za-z"), before=r"(?<![\w.%+-])")),
+    Rule("iban", _compile(r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?"), iban_is_valid),
+    Rule("resident_id", _compile(r"[1-9]\d{5}[ ]?(?:18|19|20)\d{2}[01]\d[0-3]\d[ ]?\d{3}[\dXx]"),
+         resident_id_is_valid),
+    Rule("resident_id", _compile(r"[1-9]\d{7}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}",     # of before 1999
+                                 before=r"(?<=身份证)(?:号码?)?[是为:：\s]{0,3}")),
+    Rule("credit_card", _compile(r"\d{12,19} | \d{4}([ -])\d{4}\2\d{4}\2\d{1,7} | \d{4}[ -]\d{6}[ -]\d{4,5}",
+                                 before=r"(?<![\w.+-])", after=r"(?![\w-]|\.\d)"), _card_is_valid),
+    Rule("us_ssn", _compile(r"\d{3}-\d{2}-\d{4}", before=r"(?<![\w.-])", after=r"(?![\w-])"), _ssn_is_valid),
+    Rule("ipv6", _compile(r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}", before=r"(?<![\w:.])", after=r"(?![\w:])"),
+         _is_ipv6),
+    Rule("ipv4", _compile(r"(?:\d{1,3}\.){3}\d{1,3}", after=r"(?!\w|\.\d)"), _is_ip),
+    Rule("phone", _compile(LOOSE, before=BEFORE, after=LOOSE_AFTER), is_phone, has_cue),
+    Rule("phone", _compile(FORMS, before=BEFORE, after=AFTER), is_phone),
 )
+_NARROW = str.maketrans("０１２３４５６７８９（）＋－", "0123456789()+-")
+_WIDE = re.compile("[０-９]|（0")                        # a number in wide digits, or an area code in wide brackets
