@@ -1,9 +1,14 @@
 """The few facts about other processes that everything else needs; one process is the common case."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+PATIENCE = timedelta(hours=12)                           # the others wait while the first prepares data
 
 
 def rank() -> int:
@@ -21,9 +26,54 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def sum_over_ranks(value: torch.Tensor) -> torch.Tensor:
-    """The sum over all ranks, on every rank; the value itself where there is one process."""
+def own_device(device: torch.device) -> torch.device:
+    """The GPU of this process among those of its machine; any other device is shared as it is."""
+    if device.type != "cuda" or device.index is not None or world_size() == 1:
+        return device
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[None]:
+    """Inside, the processes that torchrun started know each other: NCCL between GPUs, gloo between CPUs."""
+    if world_size() == 1 or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """The first rank goes through alone, then all others, which find what it made."""
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
+
+
+def barrier() -> None:
+    """Wait until all ranks are here."""
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def any_rank(value: bool, device: torch.device) -> bool:
+    """Whether it is true on some rank, on every rank: a signal may reach one a step later than another."""
+    if not dist.is_initialized():
+        return value
+    return bool(sum_over_ranks(torch.tensor(float(value), device=device)).item())
+
+
+def sum_over_ranks(value: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:
+    """The sum over all ranks (of a group), on every rank; the value itself where there is one process."""
     if dist.is_initialized():
         value = value.clone()
-        dist.all_reduce(value)
+        dist.all_reduce(value, group=group)
     return value

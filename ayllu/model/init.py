@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 STD = 0.02
@@ -16,17 +16,19 @@ def initialise(model: nn.Module, n_layers: int, seed: int) -> None:
 
     Each tensor is drawn on the CPU in float32, so every device and number of ranks starts from the same values.
     """
-    residual_std = STD / math.sqrt(2 * n_layers)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif parameter.dim() == 1:
-                parameter.fill_(1.0)
-            else:
-                std = residual_std if name.endswith(("wo.weight", "w2.weight")) else STD
-                draw = torch.empty(parameter.shape).normal_(0.0, std, generator=generator(seed, name))
-                parameter.copy_(draw)
+            parameter.copy_(first_value(name, parameter.shape, n_layers, seed))
+
+
+def first_value(name: str, shape: torch.Size, n_layers: int, seed: int) -> Tensor:
+    """What one parameter begins with."""
+    if name.endswith("bias"):
+        return torch.zeros(shape)
+    if len(shape) == 1:
+        return torch.ones(shape)
+    std = STD / math.sqrt(2 * n_layers) if name.endswith(("wo.weight", "w2.weight")) else STD
+    return torch.empty(shape).normal_(0.0, std, generator=generator(seed, name))
 
 
 def generator(seed: int, name: str) -> torch.Generator:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ayllu.model.parallel import settle
 from ayllu.train.schedule_free import ScheduleFree
 
 Average = dict[str, Tensor]                              # by parameter name
@@ -41,6 +42,7 @@ def averaged(model: nn.Module, optimizer: torch.optim.Optimizer, average: Averag
     try:
         yield
     finally:
+        settle(model)                                    # what evaluation has gathered is not what is trained
         with torch.no_grad():
             for p, before in trained:
                 p.copy_(before)

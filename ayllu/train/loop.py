@@ -11,15 +11,17 @@ from typing import Any, Protocol
 
 import torch
 from pydantic import Field
+from torch.distributed.tensor import DTensor
 
 from ayllu import dist
 from ayllu.config import Settings
 from ayllu.errors import ConfigError, TrainingDiverged
 from ayllu.model.build import CausalModel
+from ayllu.model.parallel import ALONE, Layout
 from ayllu.train.adapt import Decision, Where
 from ayllu.train.average import update_average
 from ayllu.train.best import held_out_loss
-from ayllu.train.control import Control, Parts
+from ayllu.train.control import Control, Parts, from_main
 from ayllu.train.losses import Loss
 from ayllu.train.optim import OptimConfig
 from ayllu.train.saver import Saver
@@ -86,26 +88,28 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
             if state.step % loop.log_every == 0 or is_last:
                 observer.log({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **last})
             if state.step % loop.eval_every == 0 or is_last:
-                held = _look(state, evaluate, loop, saver, observer)
+                held = _look(state, evaluate, loop, saver, observer, device)
             if state.control is not None and learned:
                 _conclude(state, state.control, last["loss"], held, loop, optim, observer)
                 if state.stopped and not is_last:
-                    _look(state, evaluate, loop, saver, observer)
-            if state.step % loop.checkpoint_every == 0 or is_last or state.stopped or stop():
+                    _look(state, evaluate, loop, saver, observer, device)
+            stops = dist.any_rank(stop(), device)
+            if state.step % loop.checkpoint_every == 0 or is_last or state.stopped or stops:
                 folder = saver.save(state)
-                if stop() and not is_last:
+                if stops and not is_last:
                     saver.wait()
                     raise Interrupted(state.step, folder)
 
 
 def _look(state: TrainState, evaluate: Callable[[TrainState], dict[str, Any]], loop: LoopConfig, saver: Saver,
-          observer: Observer) -> float | None:
+          observer: Observer, device: torch.device) -> float | None:
     """Evaluate with the averaged weights; keep the best, and stop once nothing better has come for a while."""
     saver.wait()                                         # a disk that failed is known before the long evaluation
     with state.averaged():
         row = evaluate(state)
     observer.log({"step": state.step, **row})
     held = held_out_loss(row)
+    held = None if held is None else from_main([held], device)[0]
     if state.best is None or held is None:
         return held
     state.best = state.best.judge(held, state.step)
@@ -197,12 +201,13 @@ def _gradients(state: TrainState, batch: Any, loss: LossFunction, loop: LoopConf
                device: torch.device) -> tuple[float, float, int]:
     """Leave clipped gradients of the mean loss; returns (mean loss, norm before clipping, weight)."""
     state.model.train()
-    total, weight = accumulate(state.model, batch, loss, loop, device)
+    total, weight = accumulate(state.model, batch, loss, loop, device, state.layout)
     mean = (total / weight).item()
     for parameter in state.model.parameters():
         if parameter.grad is not None:
             parameter.grad /= weight
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), optim.clip)
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm          # over all shares
     return mean, norm.item(), int(weight)
 
 
@@ -213,8 +218,8 @@ def _update(state: TrainState, loop: LoopConfig) -> None:
         update_average(state.average, state.model, loop.ema, state.step)
 
 
-def accumulate(model: CausalModel, batch: Any, loss: LossFunction, loop: LoopConfig,
-               device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def accumulate(model: CausalModel, batch: Any, loss: LossFunction, loop: LoopConfig, device: torch.device,
+               layout: Layout = ALONE) -> tuple[torch.Tensor, torch.Tensor]:
     """Backward of the loss sums of every micro-batch; returns (sum of losses, sum of weights) over all ranks."""
     total = torch.zeros((), device=device)
     weight = torch.zeros((), device=device)
@@ -224,12 +229,8 @@ def accumulate(model: CausalModel, batch: Any, loss: LossFunction, loop: LoopCon
         value.total.backward()
         total += value.total.detach()
         weight += value.weight
-    if dist.world_size() > 1:
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad = dist.sum_over_ranks(parameter.grad)
-        total, weight = dist.sum_over_ranks(total), dist.sum_over_ranks(weight)
-    return total, weight
+    layout.sum_gradients(model)
+    return layout.sum(total), layout.sum(weight)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)                # Jordan's: the steepest at 0 that stays bounded
@@ -31,6 +32,13 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
         square = x @ x.mT                                                     # (..., short, short)
         x = a * x + (b * square + c * square @ square) @ x
     return (x.mT if is_tall else x).to(matrix.dtype)
+
+
+def _of_shares(matrix: Tensor) -> Tensor:
+    """Orthogonalise a matrix of which each rank holds a share: every rank gathers the whole and keeps its own part."""
+    assert isinstance(matrix, DTensor)
+    return distribute_tensor(orthogonalise(matrix.full_tensor()), matrix.device_mesh, matrix.placements,
+                             src_data_rank=None)
 
 
 class Muon(torch.optim.Optimizer):
@@ -61,9 +69,12 @@ class Muon(torch.optim.Optimizer):
         for p in parameters:
             by_shape.setdefault(p.shape, []).append(p)
         for shape, same in by_shape.items():             # equal shapes go through one batched product
-            update = orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in same]))
+            if isinstance(same[0], DTensor):             # shares are gathered: one matrix at a time, to save memory
+                updates = [_of_shares(self._momentum(p, group["momentum"])) for p in same]
+            else:
+                updates = list(orthogonalise(torch.stack([self._momentum(p, group["momentum"]) for p in same])))
             scale = RMS_OF_ADAMW * math.sqrt(max(shape))
-            for p, u in zip(same, update.unbind(), strict=True):
+            for p, u in zip(same, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"]).add_(u, alpha=-group["lr"] * scale)
 
     def _momentum(self, p: Tensor, beta: float) -> Tensor:

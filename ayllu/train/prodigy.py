@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 
 class Prodigy(torch.optim.Optimizer):
@@ -50,8 +52,8 @@ class Prodigy(torch.optim.Optimizer):
                 state["exp_avg"].mul_(beta1).add_(p.grad, alpha=(1 - beta1) * d)
                 state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=(1 - beta2) * d * d)
                 state["s"].mul_(root).add_(p.grad, alpha=(1 - root) * d * d)
-                inner += (p.grad * (state["first"] - p)).sum(dtype=torch.float64).item()
-                norm += state["s"].abs().sum(dtype=torch.float64).item()
+                inner += _total(p.grad * (state["first"] - p))
+                norm += _total(state["s"].abs())
         return inner, norm
 
     def _move(self, group: dict[str, Any], d: float) -> None:
@@ -61,3 +63,9 @@ class Prodigy(torch.optim.Optimizer):
                 state = self.state[p]
                 p.mul_(1 - rate * group["weight_decay"])
                 p.addcdiv_(state["exp_avg"], state["exp_avg_sq"].sqrt().add_(d * group["eps"]), value=-rate)
+
+
+def _total(values: Tensor) -> float:
+    """The sum in float64, over all ranks where each holds a share."""
+    total = values.sum(dtype=torch.float64)
+    return (total.full_tensor() if isinstance(total, DTensor) else total).item()

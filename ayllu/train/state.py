@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_di
 
 from ayllu.errors import CheckpointError
 from ayllu.model.build import CausalModel
+from ayllu.model.parallel import ALONE, Layout
 from ayllu.train.average import Average, averaged
 from ayllu.train.best import Best
 from ayllu.train.control import Control
@@ -43,6 +44,7 @@ class TrainState:
     best: Best | None = None                             # the best evaluation so far, where training may stop early
     control: Control | None = None                       # the adaptive learning rate, where it is switched on
     stopped: str = ""                                    # why training ended before its last step
+    layout: Layout = ALONE                               # where this process stands among others
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers, as torch's distributed checkpoint wants them; what is switched off is absent."""
