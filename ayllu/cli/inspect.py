@@ -1,6 +1,8 @@
 """`ayllu data inspect`: one training batch as the model will see it."""
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +18,12 @@ def inspect(
     source: Annotated[Path, typer.Argument(help="A recipe, or a folder of token shards.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe: context=256")] = None,
     objective: Annotated[Literal["causal", "prefix", "spans", "ul2", "fim", "tokens"] | None, typer.Option(
-        help="Pack whole documents and mask them with this objective; without it, the plain windows that "
-             "`ayllu pretrain` trains on.")] = None,
+        help="Pack whole documents and mask them with this objective; without it, exactly the batches that "
+             "`ayllu pretrain` trains on by this recipe.")] = None,
     masks: Annotated[Path | None, typer.Option(help="A mixture of objectives as TOML ([[parts]]) instead.")] = None,
     step: Annotated[int, typer.Option(min=0, help="The step whose batch is shown.")] = 0,
-    loss: Annotated[float | None, typer.Option(help="The loss that loss-driven schedules see.")] = None,
+    loss: Annotated[float | None, typer.Option(help="The loss that loss-driven schedules see; by default what the "
+                                                "recipe's run has logged for this step.")] = None,
     rows: Annotated[int, typer.Option(min=1, help="Rows shown.")] = 4,
     context: Annotated[int, typer.Option(min=2, help="Places of a window; a recipe has its own.")] = 512,
     reserve: Annotated[float | None, typer.Option(min=0, help="Room for marks as a share of a document; without it, "
@@ -55,16 +58,31 @@ def inspect(
 def _view(read: dict[str, Any], mixture: Any, step: int, loss: float | None, rows: int, reserve: float | None) -> Any:
     from ayllu.data.loader import WindowLoader
     from ayllu.data.mask_marks import Marks
-    from ayllu.data.pack_loader import PackedLoader
     from ayllu.explain.inspect import look_at_packed, look_at_windows
-    tokenizer = read.pop("tokenizer")
+    feed, shards, tokenizer = read["feed"], read["shards"], read["tokenizer"]
     marks = Marks.of(tokenizer)
-    if mixture is None:
-        return look_at_windows(WindowLoader(**read).batch(step), marks, tokenizer.id_to_piece, step, rows)
-    loader = PackedLoader(**read, marks=marks, mixture=mixture, reserve=reserve)
+    if mixture is not None:
+        feed = replace(feed, masks=mixture, packing=feed.packing.model_copy(update={"kind": "best_fit",
+                                                                                    "reserve": reserve}))
+    loader = feed.batches(shards, marks)
+    if isinstance(loader, WindowLoader):
+        return look_at_windows(loader.batch(step), marks, tokenizer.id_to_piece, step, rows)
+    loss = _logged(read["run"], step) if loss is None else loss
     if loss is not None:
         loader.observe(loss)
     return look_at_packed(loader, tokenizer.id_to_piece, step, rows)
+
+
+def _logged(run: Path | None, step: int) -> float | None:
+    """The loss that the masks of a step were drawn by, where the recipe's run has logged it."""
+    path = run / "metrics.jsonl" if run else None
+    if path is None or not path.exists():
+        return None
+    for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+        if row["step"] == step + 1 and "masks/loss" in row:
+            say(f"loss-driven schedules see {row['masks/loss']:.4f}, as in {path}")
+            return float(row["masks/loss"])
+    return None
 
 
 def _mixture(objective: str | None, masks: Path | None) -> Any:
@@ -97,13 +115,15 @@ def _open_recipe(recipe: Path, overrides: list[str] | None, tokenizer: str | Non
     folder = Path(config.folder or recipe.parent)
     path = Path(tokenizer) if tokenizer else find_tokenizer(config, folder, Path(config.out))
     shards = prepare(config.data, folder, path, cache_folder() / "shards")
-    return {"tokens": shards.train(), "context": config.context, "batch_size": config.loop.batch_size,
-            "seed": config.seed, "tokenizer": Tokenizer.load(path)}
+    return {"feed": config.feed, "shards": shards, "tokenizer": Tokenizer.load(path), "run": Path(config.out)}
 
 
 def _open_shards(folder: Path, overrides: list[str] | None, tokenizer: str | None, context: int,
                  rows: int) -> dict[str, Any]:
     from ayllu.checkpoint.load import open_checkpoint
+    from ayllu.data.batches import Feed, PackingConfig
+    from ayllu.data.corpus import Corpus, Source
+    from ayllu.data.masks import Mixture
     from ayllu.data.shards import open_shards
     from ayllu.text.tokenizer import Tokenizer
     if overrides:
@@ -116,4 +136,6 @@ def _open_shards(folder: Path, overrides: list[str] | None, tokenizer: str | Non
         tokenizer).open_tokenizer()
     if found is None or found.fingerprint != shards.manifest["tokenizer"]:
         raise ConfigError(f"{tokenizer} is not the tokenizer that made {folder}: its ids would be read as other text")
-    return {"tokens": shards.train(), "context": context, "batch_size": rows, "seed": 0, "tokenizer": found}
+    corpus = Corpus(sources=(Source(path=str(folder)),))         # one part, whatever the shards were made from
+    feed = Feed(corpus, PackingConfig(), Mixture(), context, rows, 0)
+    return {"feed": feed, "shards": shards, "tokenizer": found, "run": None}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ayllu.config import Settings
 from ayllu.data.part import Preparation
@@ -13,6 +13,8 @@ from ayllu.data.prepare import Raw, prepare_documents
 from ayllu.data.texts import documents, is_plain
 from ayllu.errors import DataError
 from ayllu.files import cache_folder
+
+NO_WEIGHTS: Any = {"sources": {"__all__": {"weight"}}}   # for names of what doesn't change with weights
 
 
 class Source(Settings):
@@ -23,6 +25,7 @@ class Source(Settings):
     language: str = "und"                                # a BCP 47 tag, or `mixed`; held-out loss is reported for each
     licence: str = "unknown"
     epochs: float = Field(default=1.0, ge=0)             # 2.5: every document twice, and half of them once more
+    weight: float | None = Field(default=None, ge=0)     # its share of all rows, whatever its size, instead of epochs
     vocabulary_bytes: int = Field(default=4_000_000, ge=0)   # how much of it the tokenizer is trained on, at most
 
 
@@ -35,6 +38,24 @@ class Corpus(Settings):
     held_out_bytes: int = Field(default=400_000, gt=0)   # at most so much of each source is used for evaluation
     seed: int = 0
     prepare: Preparation | None = None                   # clean, judge and deduplicate first; None: texts as they are
+
+    @model_validator(mode="after")
+    def _weighs_all_or_none(self) -> "Corpus":
+        weights = {source.path: source.weight for source in self.sources}
+        if not self.weighted:
+            return self
+        if lacking := [path for path, weight in weights.items() if weight is None]:
+            raise ValueError(f"{lacking[0]} has no weight, while others have: give every source one, or none")
+        if not sum(weight or 0.0 for weight in weights.values()):
+            raise ValueError("all weights of the sources are 0: leave one positive")
+        if twice := [source.path for source in self.sources if source.epochs != 1]:
+            raise ValueError(f"{twice[0]} has epochs and a weight, which both say how often it is seen: drop one")
+        return self
+
+    @property
+    def weighted(self) -> bool:
+        """Whether sources have weights; else their epochs say how often each is seen."""
+        return any(source.weight is not None for source in self.sources)
 
 
 def prepared(corpus: Corpus, folder: Path, place: Path | None = None,
@@ -49,7 +70,8 @@ def prepared(corpus: Corpus, folder: Path, place: Path | None = None,
     raw = [Raw(source_path(corpus, s, folder), s.path, s.fields) for s in corpus.sources]
     evaluation = [folder / corpus.root / path for path in corpus.prepare.overlap.files]
     if place is None:
-        name = hashlib.sha256(repr((corpus, [str(r.path.resolve()) for r in raw])).encode()).hexdigest()[:16]
+        facts = corpus.model_dump(exclude=NO_WEIGHTS), [str(r.path.resolve()) for r in raw]
+        name = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
         place = cache_folder() / "prepared" / name
     report = prepare_documents(raw, evaluation, corpus.prepare, place, workers)
     sources = tuple(s.model_copy(update={"path": r.prepared_name(i), "fields": ("text",)})

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ayllu.data.order import Order, Part
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -32,7 +34,8 @@ class Batch:
 class WindowLoader:
     """Windows of T + 1 ids, each drawn once per epoch in an order that the seed and the epoch decide.
 
-    Every rank takes its own rows of the same global batch: more ranks see the same batches.
+    Every rank takes its own rows of the same global batch: more ranks see the same batches. With `parts`, each part
+    of the ids has its own share of the rows and its own epochs.
     """
 
     tokens: np.ndarray                                   # (tokens,), may be memory-mapped
@@ -41,10 +44,14 @@ class WindowLoader:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
+    parts: tuple[Part, ...] = ()                         # () is one part that holds all
 
     def __post_init__(self) -> None:
-        self.n_windows = (len(self.tokens) - 1) // self.context
-        self._orders: dict[int, np.ndarray] = {}
+        parts = self.parts or (Part(0, len(self.tokens), 1.0),)
+        counts = [max(part.end - part.start - 1, 0) // self.context for part in parts]
+        self.order = Order(counts, [part.share for part in parts], self.seed)
+        self._starts = np.concatenate([part.start + self.context * np.arange(n)
+                                       for part, n in zip(parts, counts, strict=True)])
 
     def batch(self, step: int) -> Batch:
         """The rows of this rank for one step."""
@@ -55,9 +62,5 @@ class WindowLoader:
         return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
     def _window(self, i: int) -> np.ndarray:
-        epoch, place = divmod(i, self.n_windows)
-        if epoch not in self._orders:
-            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(self.n_windows)
-        start = int(self._orders[epoch][place]) * self.context
+        start = int(self._starts[self.order.at(i)[0]])
         return self.tokens[start:start + self.context + 1]

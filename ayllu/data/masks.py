@@ -144,6 +144,7 @@ class Mixture(Settings):
     """Objectives by weight: each piece draws one of them at each visit."""
 
     parts: tuple[Objective, ...] = Field(default=(Causal(),), min_length=1)
+    smoothing: float = Field(default=0.95, ge=0, lt=1)   # of the training loss that loss-driven schedules follow
 
     @model_validator(mode="after")
     def _checked(self) -> "Mixture":

@@ -2,8 +2,8 @@
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,6 +79,26 @@ def pack(starts: np.ndarray, n_ids: int, capacity: int, room: Callable[[int], in
     offsets = np.searchsorted(windows[order], np.arange(n_windows + 1))
     return Packing(capacity, documents[order], first[order], last[order], rooms[order], offsets,
                    int((lengths < 2).sum()), int((parts > 1).sum()))
+
+
+def pack_parts(ids: np.ndarray, parts: Sequence[tuple[int, int]], bos: int | None, eos: int | None, capacity: int,
+               room: Callable[[int], int]) -> tuple[Packing, list[int]]:
+    """Pack stretches (start, end) of `ids` each by itself; also how many windows each has, in their order."""
+    made: list[Packing] = []
+    n_documents = 0
+    for start, end in parts:
+        starts = document_starts(ids[start:end], bos, eos)
+        one = pack(starts, end - start, capacity, room)
+        made.append(replace(one, documents=one.documents + n_documents, starts=one.starts + start,
+                            ends=one.ends + start))
+        n_documents += len(starts)
+    pieces = np.cumsum([0, *(len(one.documents) for one in made)])
+    offsets = [one.offsets[:-1] + before for one, before in zip(made, pieces[:-1], strict=True)]
+    documents, first, last, rooms = (np.concatenate([getattr(one, name) for one in made])
+                                     for name in ("documents", "starts", "ends", "rooms"))
+    joined = Packing(capacity, documents, first, last, rooms, np.concatenate([*offsets, pieces[-1:]]),
+                     sum(one.too_short for one in made), sum(one.split for one in made))
+    return joined, [len(one) for one in made]
 
 
 def best_fit(rooms: np.ndarray, capacity: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Batches of packed and masked documents: a pure function of the seed, the step and, where asked for, the loss."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from torch import Tensor
 from ayllu.data.mask_marks import Marks
 from ayllu.data.mask_schedule import Moment
 from ayllu.data.masks import IGNORED, Example, Mixture, hide, left_causal, longest
-from ayllu.data.pack import Packing, document_starts, pack
+from ayllu.data.order import Order, Part
+from ayllu.data.pack import pack_parts
 from ayllu.errors import DataError
 from ayllu.model.attend import Masked, window_mask
 
@@ -81,19 +83,39 @@ class PackedLoader:
     rank: int = 0
     world_size: int = 1
     reserve: float | None = None
-    smoothing: float = 0.95                              # of the loss that loss-driven schedules follow
+    parts: tuple[Part, ...] = ()                         # stretches of the ids with their shares; () is one
 
     def __post_init__(self) -> None:
-        starts = document_starts(self.tokens, self.marks.bos, self.marks.eos)
-        self.packing: Packing = pack(starts, len(self.tokens), self.context, self._room)
+        parts = self.parts or (Part(0, len(self.tokens), 1.0),)
+        self.packing, counts = pack_parts(self.tokens, [(p.start, p.end) for p in parts], self.marks.bos,
+                                          self.marks.eos, self.context, self._room)
         if not len(self.packing):
             raise DataError("no document has two ids or more: there is nothing to train on")
+        self.order = Order(counts, [part.share for part in parts], self.seed)
         self.loss: float | None = None
-        self._orders: dict[int, np.ndarray] = {}
+        self._last: Counter[str] = Counter()             # what the newest batch held,
+        self._seen: float | None = None                  # and the loss that its masks were drawn by
 
     def observe(self, loss: float) -> None:
-        """Tell the loss (over all ranks, nats per learned token) of the step just done, for loss-driven schedules."""
-        self.loss = loss if self.loss is None else self.smoothing * self.loss + (1 - self.smoothing) * loss
+        """Tell the loss (over all ranks, nats per learned token) of the step just done, for loss-driven schedules.
+
+        A loss that is no number says nothing: such a step was not learned from.
+        """
+        if math.isfinite(loss):
+            keep = 0.0 if self.loss is None else self.mixture.smoothing
+            self.loss = keep * (self.loss or 0.0) + (1 - keep) * loss
+
+    def row(self) -> dict[str, float]:
+        """For the log, of this rank's newest batch: the share of its places that teach and that hold something, of
+        its pieces by objective and by what was not as asked, and the loss that schedules saw.
+        """
+        pieces = sum(n for key, n in self._last.items() if key.startswith("objective/"))
+        places = self._last["places"]
+        if not places:
+            return {}
+        out = {f"masks/{key}": round(self._last[key] / places, 4) for key in ("learned", "filled")}
+        out |= {f"masks/{key}": round(n / pieces, 4) for key, n in sorted(self._last.items()) if "/" in key}
+        return out if self._seen is None else {**out, "masks/loss": self._seen}
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold: the smoothed loss. All else follows from seed and step."""
@@ -108,12 +130,13 @@ class PackedLoader:
         counts: Counter[str] = Counter()
         rows = [self._row(window, epoch, step, counts) for window, epoch in self.windows(step)]
         columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in COLUMNS}
+        self._last, self._seen = counts, self.loss
         return PackedBatch(**columns, counts=counts)
 
     def windows(self, step: int) -> list[tuple[int, int]]:
         """(window, epoch) of each row of this rank at a step."""
         first = step * self.batch_size
-        return [self._window(i) for i in range(first + self.rank, first + self.batch_size, self.world_size)]
+        return [self.order.at(i) for i in range(first + self.rank, first + self.batch_size, self.world_size)]
 
     def examples(self, window: int, epoch: int, step: int) -> list[Example]:
         """The masked pieces of one window at one visit."""
@@ -130,14 +153,6 @@ class PackedLoader:
             left -= len(example) - (len(ids) - 1)
             out.append(example)
         return out
-
-    def _window(self, i: int) -> tuple[int, int]:
-        """(window, epoch) of the i-th row since the beginning."""
-        epoch, place = divmod(i, len(self.packing))
-        if epoch not in self._orders:
-            self._orders = {e: o for e, o in self._orders.items() if e == epoch - 1}
-            self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.packing))
-        return int(self._orders[epoch][place]), epoch
 
     def _row(self, window: int, epoch: int, step: int, counts: Counter[str]) -> dict[str, np.ndarray]:
         T = self.context

@@ -1,6 +1,7 @@
 """Token shards: memory-mapped files of ids with a manifest that says what they were made from.
 
-A folder holds `train.bin` (documents in shuffled order, each BOS … EOS), `held_out.<language>.bin` and
+A folder holds `train.bin` (documents in shuffled order, each BOS … EOS; where sources have weights, source by source,
+and `ends` in the manifest says where each ends), `held_out.<language>.bin` and
 `manifest.json`; where the recipe has `[data.prepare]`, the manifest says what was dropped and changed. Ids are
 little-endian uint16, or uint32 for vocabularies past 65,536.
 """
@@ -9,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ayllu.data.corpus import Corpus, Source, prepared, source_path, split, uniform
+from ayllu.data.corpus import NO_WEIGHTS, Corpus, Source, prepared, source_path, split, uniform
+from ayllu.data.order import Part
+from ayllu.data.pack import document_starts
 from ayllu.data.prepare import leave_with_parent
 from ayllu.data.readers import files_below
 from ayllu.data.verify import check_sizes, check_sums
@@ -41,11 +44,23 @@ class Shards:
         """All training ids, memory-mapped: shape (tokens,)."""
         return np.memmap(self.folder / "train.bin", dtype=self.manifest["dtype"], mode="r")
 
+    def parts(self, weights: Sequence[float]) -> tuple[Part, ...]:
+        """Where each weighted source lies among the training ids, with its weight."""
+        ends = self.manifest["ends"]
+        return tuple(Part(a, b, w) for a, b, w in zip([0, *ends[:-1]], ends, weights, strict=True))
+
     def held_out(self) -> dict[str, tuple[np.ndarray, int]]:
         """For each language: its held-out ids and the number of UTF-8 bytes that they spell."""
         return {name: (np.memmap(self.folder / f"held_out.{name}.bin", dtype=self.manifest["dtype"], mode="r"),
                        facts["bytes"])
                 for name, facts in self.manifest["held_out"].items()}
+
+    def documents(self, ids: np.ndarray) -> list[np.ndarray]:
+        """Ids of this folder, cut where documents begin."""
+        if "bos" not in self.manifest:
+            raise DataError(f"{self.folder} was made before manifests said where documents begin: remove the folder "
+                            "and prepare the data again")
+        return np.split(ids, document_starts(ids, self.manifest["bos"], self.manifest["eos"])[1:])
 
     def verify(self, again: bool = True) -> int:
         """Compare each file's SHA-256 with the manifest; DataError names the first that differs. Returns bytes read.
@@ -118,7 +133,7 @@ def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out:
     """
     tokenizer = Tokenizer.load(tokenizer_path)
     dtype = "<u2" if tokenizer.vocab_size <= 65_536 else "<u4"
-    train: list[tuple[float, np.ndarray]] = []                           # (shuffle key, ids on the disk)
+    train: list[tuple[int, float, np.ndarray]] = []                      # (source, shuffle key, ids on the disk)
     held: dict[str, list[np.ndarray]] = {}
     held_bytes: Counter[str] = Counter()
     sources = []
@@ -129,8 +144,8 @@ def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out:
             for text, copies, ids in _encoded(corpus, source, number, recipe_folder, parts, pool, 2 * workers):
                 size = len(text.encode("utf-8"))
                 if copies:
-                    train += [(uniform(f"{corpus.seed}/order/{source.path}/{counts['documents']}/{c}"), ids)
-                              for c in range(copies)]
+                    name = f"{corpus.seed}/order/{source.path}/{counts['documents']}"
+                    train += [(number * corpus.weighted, uniform(f"{name}/{c}"), ids) for c in range(copies)]
                     counts.update(documents=1, bytes=size, tokens=len(ids), tokens_with_repeats=copies * len(ids))
                 elif counts["held_out_bytes"] < corpus.held_out_bytes:
                     held.setdefault(source.language, []).append(ids)
@@ -138,18 +153,22 @@ def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out:
                     counts.update(held_out_documents=1, held_out_bytes=size)
                 else:
                     counts.update(held_out_unused_documents=1, held_out_unused_bytes=size)
-            sources.append({**source.model_dump(), **counts})
+            sources.append({**source.model_dump(exclude={"weight"}), **counts})
             say(f"  {source.path}: {counts['documents']:,} documents, {counts['bytes'] / 1e6:.1f} MB, "
                 f"{counts['tokens_with_repeats'] / 1e6:.2f} M tokens with repeats")
     if not train:
         raise DataError("the sources of this recipe hold no text to train on: check paths and epochs"
                         + (f"; of {report['total']['documents']} documents, these were dropped: "
                            f"{report['total']['dropped']}: change data.prepare" if report else ""))
-    train.sort(key=lambda pair: pair[0])
-    _write_ids(out / "train.bin", (ids for _, ids in train))
+    train.sort(key=lambda document: document[:2])
+    _write_ids(out / "train.bin", (ids for _, _, ids in train))
     for language, found in held.items():
         _write_ids(out / f"held_out.{language}.bin", found)
-    facts = {"key": key, "dtype": dtype, "vocab_size": tokenizer.vocab_size, "tokenizer": tokenizer.fingerprint}
+    facts: dict[str, Any] = {"key": key, "dtype": dtype, "vocab_size": tokenizer.vocab_size,
+                             "tokenizer": tokenizer.fingerprint, "bos": tokenizer.bos_id,
+                             "eos": next(iter(tokenizer.eos_ids), None)}
+    if corpus.weighted:
+        facts["ends"] = np.cumsum([s.get("tokens_with_repeats", 0) for s in sources]).tolist()
     _write_manifest(out, facts, sources, held, held_bytes, report)
     shutil.rmtree(parts)
 
@@ -210,7 +229,9 @@ def _batches(corpus: Corpus, source: Source, folder: Path) -> Iterator[list[tupl
 
 def _key(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path) -> str:
     """Changes with the corpus settings, the size and time of any source file, and the tokenizer's bytes."""
-    facts: list[Any] = [corpus.model_dump(exclude={"root"} if corpus.prepare else {"root", "prepare"})]
+    names = ["root"] if corpus.prepare else ["root", "prepare"]
+    facts: list[Any] = [corpus.model_dump(exclude={**NO_WEIGHTS, **dict.fromkeys(names, True)})]
+    facts += ["weighted"] if corpus.weighted else []     # ids lie in another order; other weights change nothing
     for source in corpus.sources:
         path = source_path(corpus, source, recipe_folder)
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]

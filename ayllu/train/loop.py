@@ -82,6 +82,10 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
             else:
                 last, learned = adaptive_step(state, state.control, batches, loss, loop, optim, device, observer)
             state.seconds += time.perf_counter() - started
+            if state.follower is not None:
+                last |= state.follower.row()
+                if learned:
+                    state.follower.observe(last["loss"])
             observer.advance(state, last)
             saver.check()
             is_last, held = state.step == loop.steps, None

@@ -3,28 +3,32 @@
 from ayllu.data.pack_loader import PackedBatch
 from ayllu.model.attend import Attend, Causal
 from ayllu.model.build import CausalModel
+from ayllu.model.flex import flex as block_sparse
 from ayllu.train.head_loss import Softmax, softmax_loss
 from ayllu.train.losses import Loss, token_loss
 
 
 def masked_loss(model: CausalModel, batch: PackedBatch, z_loss: float = 0.0, label_smoothing: float = 0.0,
-                chunk: int | None = None, softmax: Softmax = softmax_loss) -> Loss:
+                chunk: int | None = None, softmax: Softmax = softmax_loss,
+                flex: bool = False) -> Loss:
     """Sum of weight × -log p(label) over all learned places; `weight` is the sum of the weights.
 
     The label is the next id for left-to-right objectives and the hidden id itself for masked tokens: the batch says.
-    The rest is as in `next_token_loss`.
+    `flex` says what computes attention, not its result; the rest is as in `next_token_loss`.
     """
-    hidden = model.trunk(model.embed(batch.ids), batch.positions, attends(model, batch))    # (B, T, D)
+    hidden = model.trunk(model.embed(batch.ids), batch.positions, attends(model, batch, flex))    # (B, T, D)
     return token_loss(model, hidden, batch.labels, batch.weights, z_loss, label_smoothing, chunk, softmax)
 
 
-def attends(model: CausalModel, batch: PackedBatch) -> list[Attend]:
+def attends(model: CausalModel, batch: PackedBatch, flex: bool = False) -> list[Attend]:
     """One view for each layer, with the window and the dropout that it has in plain training."""
     made: dict[Causal, Attend] = {}
     out: list[Attend] = []
     for plain in model.causal():
         assert isinstance(plain, Causal)
         if plain not in made:                                                # layers of a kind share one mask
-            made[plain] = batch.attend(plain.window, plain.dropout)
+            can = flex and not plain.dropout                                 # which FlexAttention doesn't have
+            made[plain] = (block_sparse(batch.document, batch.two_way, plain.window) if can
+                           else batch.attend(plain.window, plain.dropout))
         out.append(made[plain])
     return out

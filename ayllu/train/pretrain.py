@@ -3,6 +3,7 @@
 import platform
 import shutil
 import sys
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +14,15 @@ from pydantic import Field, model_validator
 
 from ayllu import dist
 from ayllu.config import Settings, merge
+from ayllu.data.batches import Feed, PackingConfig, repeats, tell
 from ayllu.data.corpus import Corpus, vocabulary_texts
-from ayllu.data.loader import WindowLoader
+from ayllu.data.mask_marks import Marks
+from ayllu.data.masks import Mixture
+from ayllu.data.pack_loader import PackedLoader
 from ayllu.data.shards import Shards, prepare
 from ayllu.device import pick_device
 from ayllu.errors import CheckpointError, ConfigError
-from ayllu.files import atomic_path, cache_folder
+from ayllu.files import atomic_path, cache_folder, write_json
 from ayllu.log import say
 from ayllu.model.build import ModelSettings, build_model
 from ayllu.model.init import initialise
@@ -29,9 +33,11 @@ from ayllu.train.average import new_average
 from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore, take_best
 from ayllu.train.control import Control
+from ayllu.train.documents import held_out_documents
 from ayllu.train.export import export
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
+from ayllu.train.objective import masked_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.report import Report
 from ayllu.train.run_folder import Resume, claimed, describe
@@ -59,6 +65,8 @@ class PretrainConfig(Settings):
     tokenizer: TokenizerConfig | str                     # a table to train one, or the path of one
     model: ModelSettings
     data: Corpus
+    packing: PackingConfig = PackingConfig()
+    masks: Mixture = Mixture()                           # objectives; others than causal need packing
     loop: LoopConfig
     optim: OptimConfig = OptimConfig()
     adapt: AdaptConfig = AdaptConfig()
@@ -73,6 +81,19 @@ class PretrainConfig(Settings):
     licence: str | None = None                           # of the weights that come out, as the hub calls it
     samples: tuple[str, ...] = ("Once upon a time", "从前")
     eval_tokens: int = Field(default=20_000, gt=0)       # per language on the way; all of them at the end
+    eval_over: Literal["auto", "text", "documents"] = "auto"   # auto: documents, each by itself, where they are packed
+
+    @model_validator(mode="after")
+    def _masks_are_packed(self) -> "PretrainConfig":
+        if self.packing.kind == "none" and self.masks.parts != Mixture().parts:
+            raise ValueError("masks hide parts of whole documents, and plain windows have none: set "
+                             "packing.kind=best_fit")
+        return self
+
+    @property
+    def feed(self) -> Feed:
+        """What decides the batches."""
+        return Feed(self.data, self.packing, self.masks, self.context, self.loop.batch_size, self.seed)
 
     @model_validator(mode="before")
     @classmethod
@@ -108,16 +129,19 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume) -> dict[
     tokenizer_path = find_tokenizer(config, recipe_folder, run)
     shards = prepare(config.data, recipe_folder, tokenizer_path, cache_folder() / "shards", mend=resume == "auto")
     shutil.copy(shards.folder / "manifest.json", run / "data.json")
+    tokenizer = Tokenizer.load(tokenizer_path)
     state = new_state(config, shards, recipe_folder, device)
+    batches = config.feed.batches(shards, Marks.of(tokenizer), dist.rank(), dist.world_size())
+    state.follower = batches if isinstance(batches, PackedLoader) else None
     if resumed := restore(state, run, fall_back=resume == "auto"):
         say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
     elif config.start_from:
         load(state, Path(config.start_from))
         state.best = Best()                              # a folder of the other run
         say(f"going on from {config.start_from} at step {state.step:,} of {config.loop.steps:,}")
-    batches = WindowLoader(shards.train(), config.context, config.loop.batch_size, config.seed, dist.rank(),
-                           dist.world_size())
-    tokenizer = Tokenizer.load(tokenizer_path)
+    mixture = repeats(shards, config.data, batches.order, config.loop.steps * config.loop.batch_size)
+    write_json(run / "mixture.json", [asdict(source) for source in mixture])
+    tell(mixture)
     with Report(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
                 device, resumed) as report:
         def evaluate(state: TrainState) -> dict[str, Any]:
@@ -188,7 +212,7 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
         _load_weights(model, recipe_folder, config.init_from)
     model.to(device)
     facts = {"threads": torch.get_num_threads(), "micro_batch": config.loop.micro_batch, "context": config.context,
-             "batch_size": config.loop.batch_size, "data": shards.manifest["key"], "seed": config.seed}
+             "batch_size": config.loop.batch_size, "data": config.feed.name(shards), "seed": config.seed}
     return TrainState(model, build_optimizer(model, config.optim), facts=facts,
                       average=new_average(model) if config.loop.ema else None,
                       best=Best(),
@@ -199,6 +223,8 @@ def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
     """The next-token loss, compiled where there is a compiler."""
     extras = config.loss.model_dump(exclude_defaults=True)
     loss: LossFunction = partial(next_token_loss, **extras) if extras else next_token_loss
+    if config.packing.kind != "none":
+        loss = partial(masked_loss, flex=uses_flex(config, device), **extras)
     if config.compile == "off":
         return loss
     missing = missing_compiler(device)
@@ -208,6 +234,15 @@ def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
         say(f"training runs eager, not compiled (about half the speed): {missing}")
         return loss
     return torch.compile(loss)
+
+
+def uses_flex(config: PretrainConfig, device: torch.device) -> bool:
+    """Whether block-sparse kernels compute packed attention; they need a GPU and a compiler."""
+    can = device.type == "cuda" and config.compile != "off" and missing_compiler(device) is None
+    if config.packing.attention == "flex" and not can:
+        raise ConfigError(f"packing.attention=flex needs a GPU and a compiler; this run has {device} and "
+                          f"compile={config.compile}: leave it at auto")
+    return can and config.packing.attention != "sdpa"
 
 
 def missing_compiler(device: torch.device) -> str | None:
@@ -224,6 +259,9 @@ def held_out(state: TrainState, shards: Shards, config: PretrainConfig, device: 
     """Bits per byte on the held-out text of each language, on the first `limit` tokens or on all."""
     out = {}
     autocast = torch.bfloat16 if config.loop.autocast else None
+    over = config.eval_over if config.eval_over != "auto" else "text" if config.packing.kind == "none" else "documents"
+    if over == "documents":
+        return held_out_documents(state.model, shards, config.context, limit, device, autocast)
     for language, (ids, n_bytes) in shards.held_out().items():
         n = min(len(ids), limit or len(ids))
         part = torch.from_numpy(ids[:n].astype(np.int64))

@@ -8,7 +8,7 @@ import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +29,18 @@ for message in ("torch.distributed is disabled", "TypedStorage is deprecated"): 
     warnings.filterwarnings("ignore", message=message)
 
 
+class Follower(Protocol):
+    """Batches that depend on the losses before them, and so have a state that a resume needs."""
+
+    def observe(self, loss: float) -> None: ...
+
+    def row(self) -> dict[str, float]: ...
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+
 @dataclass
 class TrainState:
     """A model in training: its weights, its optimiser, and how far it has come."""
@@ -42,6 +54,7 @@ class TrainState:
 
     average: Average | None = None                       # an exponential moving average of the weights, where wanted
     best: Best | None = None                             # the best evaluation so far, where training may stop early
+    follower: Follower | None = None                     # batches that follow the loss, where masks do
     control: Control | None = None                       # the adaptive learning rate, where it is switched on
     stopped: str = ""                                    # why training ended before its last step
     layout: Layout = ALONE                               # where this process stands among others
@@ -57,6 +70,8 @@ class TrainState:
             out["best"] = asdict(self.best)
         if self.control is not None:
             out["control"] = self.control.state_dict()
+        if self.follower is not None:
+            out["batches"] = self.follower.state()
         if self.best is not None or self.control is not None:
             out["stopped"] = self.stopped
         return out
@@ -73,6 +88,8 @@ class TrainState:
             self.best = Best(**saved["best"])
         if self.control is not None:
             self.control.load_state_dict(saved["control"])
+        if self.follower is not None:
+            self.follower.restore(saved["batches"])
         self.stopped = saved.get("stopped", "")
         set_random_state(saved["random"])
 

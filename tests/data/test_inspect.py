@@ -170,6 +170,35 @@ def test_a_recipe_shows_the_batch_that_pretrain_takes(folder, tokens, capsys, mo
     assert ids == WindowLoader(tokens, 32, 6, 0).batch(2).ids[1].tolist()
 
 
+def test_a_recipe_shows_its_own_packing_and_masks_at_any_step(folder, capsys, monkeypatch, tmp_path):
+    """Exactly what the run trained on, the loss-driven schedule at the loss that the run had seen by then."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    recipe = tmp_path / "packed.toml"
+    recipe.write_text((folder / "recipe.toml").read_text(encoding="utf-8").replace('"run"', f'"{tmp_path / "run"}"')
+                      .replace('"tokenizer.model"', f'"{folder / "tokenizer.model"}"')
+                      .replace("[data]", f'[data]\nroot = "{folder}"') + """[packing]\nkind = "best_fit"
+[[masks.parts]]\nkind = "tokens"\nratio = { kind = "loss", start = 0.5, end = 0.1, high = 6.2, low = 5.0 }
+[[masks.parts]]\nkind = "causal"\n""", encoding="utf-8")
+    trained = []
+    taken = PackedLoader.batch
+    monkeypatch.setattr(PackedLoader, "batch", lambda self, step: trained.append(taken(self, step)) or trained[-1])
+    changes = ["loop.log_every=1", "optim.lr=0.05", "optim.schedule.warmup_steps=1", "compile=off"]
+    assert run(["pretrain", str(recipe), *changes]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(PackedLoader, "batch", taken)
+    for step in (0, 3):
+        assert run(["data", "inspect", str(recipe), "--step", str(step), "--rows", "6", "--json"]) == 0
+        found = last_json(capsys)
+        assert found["form"] == "packed"
+        for row, window in enumerate(found["windows"]):
+            ids = [i for piece in window["pieces"] for i in piece["ids"]]
+            assert ids == trained[step].ids[row][:len(ids)].tolist()
+            labels = [-100 if i is None else i for piece in window["pieces"] for i in piece["labels"]]
+            assert labels == trained[step].labels[row][:len(ids)].tolist()
+    assert run(["data", "inspect", str(recipe), "--step", "3", "--rows", "6", "--loss", "9", "--json"]) == 0
+    assert last_json(capsys)["windows"] != found["windows"]      # at another loss it is another mask
+
+
 def test_page_goes_to_a_file(folder, tmp_path, capsys):
     assert run(["data", "inspect", str(folder / "shards"), "--tokenizer", str(folder / "tokenizer.model"),
                 "--objective", "fim", "--out", str(tmp_path / "x.html")]) == 0

@@ -120,7 +120,7 @@ def test_an_epoch_holds_every_document_once_and_gives_it_back():
             found.append((int(one.packing.documents[piece]), int(one.packing.starts[piece])))
     assert len(found) == len(set(found)) == len(one.packing.documents)
     assert sorted({d for d, _ in found}) == list(range(60))
-    seen = [one._window(i) for i in range(2 * len(one.packing))]
+    seen = [one.order.at(i) for i in range(2 * len(one.packing))]
     assert sorted(seen) == sorted((w, e) for w in range(len(one.packing)) for e in (0, 1))
 
 
@@ -128,7 +128,7 @@ def test_rows_hold_the_examples():
     source = loader()
     batch = source.batch(2)
     for row in range(8):
-        examples = source.examples(*source._window(16 + row), 2)
+        examples = source.examples(*source.order.at(16 + row), 2)
         at = 0
         for number, example in enumerate(examples):
             here = slice(at, at + len(example))

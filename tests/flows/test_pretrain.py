@@ -112,6 +112,72 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, delay
     assert same_weights(tmp_path / "cut", tmp_path / "whole")
 
 
+PACKED = """
+[packing]
+kind = "best_fit"
+[[masks.parts]]
+kind = "causal"
+weight = { kind = "loss", start = 0.2, end = 1.0, high = 6.2, low = 5.0 }
+[[masks.parts]]
+kind = "fim"
+weight = 0.5
+[[masks.parts]]
+kind = "tokens"
+"""
+
+
+def packed(recipe, name):
+    """The tiny recipe, packed and masked, with two sources by weight."""
+    path = recipe(name)
+    (path.parent / "more.jsonl").write_text('{"text": "the hen sang to the cow by the river"}\n' * 40)
+    text = path.read_text(encoding="utf-8").replace('language = "en"', 'language = "en"\nweight = 3')
+    path.write_text(text + '[[data.sources]]\npath = "more.jsonl"\nweight = 1\n' + PACKED, encoding="utf-8")
+    return path
+
+
+def test_packing_masks_and_weights_by_a_recipe(recipe, tmp_path):
+    changes = ["context=32", "optim.lr=0.01", "optim.schedule.warmup_steps=5"]
+    done = ayllu("pretrain", packed(recipe, "run"), *changes)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    names = {key for row in rows for key in row if key.startswith("masks/objective/")}
+    assert names == {f"masks/objective/{kind}" for kind in ("causal", "fim", "tokens")}
+    assert losses(tmp_path / "run")[30] < losses(tmp_path / "run")[1] - 0.5
+    assert rows[-1]["bits_per_byte_en"] > 0
+    sources = json.loads((tmp_path / "run" / "mixture.json").read_text())
+    assert [round(source["share"], 3) for source in sources] == [0.75, 0.25]
+    assert sources[1]["epochs"] > 4
+    assert "warning: more.jsonl will be seen" in done.stderr
+    again = ayllu("pretrain", packed(recipe, "run"), *changes, "masks.smoothing=0.5", "loop.steps=31", "--resume")
+    assert again.returncode == 2
+    assert "was trained with data=" in again.stderr
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("packing.kind=none", "masks hide parts of whole documents"),
+    ("packing.attention=flex", "needs a GPU and a compiler"),
+])
+def test_masks_that_can_not_be(recipe, override, message):
+    done = ayllu("pretrain", packed(recipe, "run"), override, "device=cpu")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_s", [0.0, 0.3])
+def test_a_killed_packed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, delay_s):
+    assert ayllu("pretrain", packed(recipe, "whole")).returncode == 0
+    process = ayllu("pretrain", packed(recipe, "cut"), wait=False)
+    wait_until((tmp_path / "cut" / "checkpoints" / "latest").exists, process)
+    time.sleep(delay_s)
+    process.kill()
+    process.communicate()
+    resumed = ayllu("pretrain", packed(recipe, "cut"), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert same_weights(tmp_path / "cut", tmp_path / "whole")
+
+
 @pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path):
     process = ayllu("pretrain", recipe("run"), "loop.steps=5000", wait=False)
