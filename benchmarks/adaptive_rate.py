@@ -1,19 +1,23 @@
 """What a wrong learning rate costs: plain cosine, ReduceLROnPlateau, GreedyLR and our controller, at equal tokens.
 
-For each size and seed, AdamW with cosine is tuned over 7 rates a factor of 2 apart; then every method starts from the
-best rate, from 10 times as much and from a tenth. Prints the held-out loss (nats per byte of tinyshakespeare's last
-tenth) and its excess over the tuned run; tokens that the controller spends on trials are part of its budget.
+For each size AdamW with cosine is tuned on the first seed over 7 rates a factor of 2 apart, and the best is trained on
+every seed; then each method starts from 10 times that rate and from a tenth of it, and ours from the tuned rate too.
+Prints the held-out loss (nats per byte of tinyshakespeare's last tenth) and its excess over the tuned run of the same
+seed; tokens that the controller spends on trials are part of its budget.
 
-    python benchmarks/adaptive_rate.py [--quick] [--sizes 1m,5m] [--seeds 3] [--steps N] [--json FILE] [--data FILE]
+Each finished run is a line of --runs: what is in there is not run again, so that a study can be interrupted.
+
+    python benchmarks/adaptive_rate.py [--quick] [--sizes 1m,5m] [--seeds 3] [--runs FILE] [--json FILE] [--data FILE]
 """
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,29 +34,34 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.control import Control
-from ayllu.train.loop import LoopConfig, fit
+from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import bits_per_byte, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.pretrain import missing_compiler
 from ayllu.train.schedule import Schedule
 from ayllu.train.state import TrainState
 
-SIZES = {"tiny": (64, 2, 176), "1m": (128, 4, 448), "5m": (256, 6, 704)}      # width, layers, hidden width
-RATES = {"tiny": 4e-3, "1m": 2e-3, "5m": 1e-3}           # the middle of the seven that are tried
+SIZES = {"0.1m": (64, 2, 176), "0.3m": (96, 3, 256), "1m": (128, 4, 448), "5m": (256, 6, 704)}
+# width, layers, hidden width
+RATES = {"0.1m": 8e-3, "0.3m": 4e-3, "1m": 4e-3, "5m": 2e-3}                 # the middle of the seven that are tried
 STARTS = {"tuned": 1.0, "10x too high": 10.0, "10x too low": 0.1}
+METHODS = ("cosine", "plateau", "greedy", "follow")
 GOAL = 0.02                                              # the largest excess of `follow` that the project allows
+LOOKS = 40                                               # evaluations that plateau and greedy decide by
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What all runs of one table share."""
+    """What all runs of one size share."""
 
     size: str
     steps: int
     tokens: np.ndarray                                   # (tokens,) of training
     held_out: torch.Tensor                               # (tokens,)
     device: torch.device
-    batch: int = 16
-    context: int = 128
+    loss: LossFunction
+    batch: int = 8
+    context: int = 64
 
     def model(self) -> LlamaConfig:
         """The shape of this size, over bytes."""
@@ -62,18 +71,44 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Result:
-    """One run."""
+class Run:
+    """One run: what it is, and once it is done what came out."""
 
     size: str
     method: str
     start: str
     lr: float
     seed: int
-    loss: float                                          # nats per byte, held out; infinite where training diverged
     steps: int
-    seconds: float
-    decisions: list[str]
+    step_tokens: int
+    loss: float = float("nan")                           # nats per byte, held out; infinite where training diverged
+    seconds: float = 0.0
+    decisions: list[str] = field(default_factory=list)
+
+    def key(self) -> tuple[Any, ...]:
+        """Tells runs apart; the start is only a name."""
+        return self.size, self.method, f"{self.lr:.3e}", self.seed, self.steps, self.step_tokens
+
+
+class Study:
+    """Runs that are done, by key; a new one is trained and written down."""
+
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
+        lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.exists() else []
+        runs = [Run(**json.loads(line)) for line in lines]
+        self.done = {r.key(): r for r in runs}
+
+    def run(self, plan: Plan, method: str, start: str, lr: float, seed: int) -> Run:
+        """The finished run, trained now unless it was before."""
+        wanted = Run(plan.size, method, start, lr, seed, plan.steps, plan.batch * plan.context)
+        if wanted.key() not in self.done:
+            found = train(plan, wanted)
+            self.done[found.key()] = found
+            if self.file is not None:
+                with open(self.file, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(asdict(found)) + "\n")
+        return Run(**{**asdict(self.done[wanted.key()]), "start": start})
 
 
 class Notes:
@@ -91,37 +126,35 @@ class Notes:
         """No bar."""
 
 
-def train(plan: Plan, method: str, start: str, lr: float, seed: int) -> Result:
+def train(plan: Plan, run: Run) -> Run:
     """One run of `plan.steps` computed batches."""
-    torch.manual_seed(seed)
+    torch.manual_seed(run.seed)
     config = plan.model()
     model = build_model(config)
-    initialise(model, config.n_layers, seed)
+    initialise(model, config.n_layers, run.seed)
     model.to(plan.device)
-    warmup = max(plan.steps // 20, 2)
-    schedule = Schedule(kind="cosine" if method in ("cosine", "follow") else "constant", warmup_steps=warmup)
-    optim = OptimConfig(lr=lr, schedule=schedule)
-    adapt = {"cosine": AdaptConfig(), "plateau": AdaptConfig(kind="plateau"), "greedy": AdaptConfig(kind="greedy"),
-             "follow": AdaptConfig(kind="follow", trial_steps=max(plan.steps // 40, 8))}[method]
+    schedule = Schedule(kind="cosine" if run.method in ("cosine", "follow") else "constant",
+                        warmup_steps=max(plan.steps // 20, 2))
+    optim = OptimConfig(lr=run.lr, schedule=schedule)
+    adapt = AdaptConfig(kind="off" if run.method == "cosine" else run.method)
     state = TrainState(model, build_optimizer(model, optim),
                        control=Control(adapt) if adapt.kind != "off" else None)
-    every = max(plan.steps // 25, 1)
-    loop = LoopConfig(steps=plan.steps, batch_size=plan.batch, micro_batch=plan.batch, eval_every=every,
-                      checkpoint_every=plan.steps, autocast=plan.device.type == "cuda")
-    part = plan.held_out[:4000]
+    loop = LoopConfig(steps=plan.steps, batch_size=plan.batch, micro_batch=plan.batch,
+                      eval_every=max(plan.steps // LOOKS, 1), checkpoint_every=plan.steps,
+                      autocast=plan.device.type == "cuda")
     notes, before = Notes(), time.perf_counter()
-    look = _held_out(plan, part) if state.control is not None else lambda state: {}
+    look = _held_out(plan, plan.held_out[:3000]) if state.control is not None else lambda state: {}
     try:
         with tempfile.TemporaryDirectory() as folder:
-            fit(state, WindowLoader(plan.tokens, plan.context, plan.batch, seed), next_token_loss, loop=loop,
+            fit(state, WindowLoader(plan.tokens, plan.context, plan.batch, run.seed), plan.loss, loop=loop,
                 optim=optim, run=Path(folder), observer=notes, evaluate=look, device=plan.device)
         loss = _held_out(plan, plan.held_out)(state)["held_out"]
     except TrainingDiverged as error:
         loss = float("inf")
         notes.decisions.append(str(error))
     seconds = time.perf_counter() - before
-    say(f"{plan.size} {method} {start} seed {seed}: rate {lr:.2e}, loss {loss:.4f}, {seconds:.0f} s")
-    return Result(plan.size, method, start, lr, seed, loss, state.step, round(seconds, 1), notes.decisions)
+    say(f"{run.size} {run.method} {run.start} seed {run.seed}: rate {run.lr:.2e}, loss {loss:.4f}, {seconds:.0f} s")
+    return Run(**{**asdict(run), "loss": loss, "seconds": round(seconds, 1), "decisions": notes.decisions})
 
 
 def _held_out(plan: Plan, ids: torch.Tensor) -> Callable[[TrainState], dict[str, float]]:
@@ -132,69 +165,77 @@ def _held_out(plan: Plan, ids: torch.Tensor) -> Callable[[TrainState], dict[str,
     return evaluate
 
 
-def table(plan: Plan, seeds: int, n_rates: int) -> Iterator[Result]:
-    """The tuning runs of each seed, then every method from every start."""
-    middle = n_rates // 2
+def table(study: Study, plan: Plan, seeds: int, n_rates: int, methods: tuple[str, ...]) -> Iterator[Run]:
+    """The tuning on the first seed, the tuned run of each seed, then every method from the wrong starts."""
+    rates = [RATES[plan.size] * 2.0 ** (i - n_rates // 2) for i in range(n_rates)]
+    tuning = [study.run(plan, "cosine", "tuning", rate, 0) for rate in rates]
+    best = min(tuning, key=lambda r: r.loss)
+    yield from tuning
+    if best.lr in (rates[0], rates[-1]):
+        say(f"the best rate, {best.lr:.2e}, is the last of those tried: there may be a better one")
     for seed in range(seeds):
-        tuning = [train(plan, "cosine", "tuning", RATES[plan.size] * 2.0 ** (i - middle), seed)
-                  for i in range(n_rates)]
-        yield from tuning
-        best = min(tuning, key=lambda r: r.loss)
         for start, factor in STARTS.items():
-            for method in ("cosine", "plateau", "greedy", "follow"):
-                yield train(plan, method, start, best.lr * factor, seed)
+            for method in methods:
+                if start != "tuned" or method in ("cosine", "follow"):
+                    yield study.run(plan, method, start, best.lr * factor, seed)
 
 
-def summary(results: list[Result], size: str) -> list[dict[str, Any]]:
-    """For each method and start: the mean held-out loss and the mean and worst excess over the seed's tuned run."""
-    tuned = {seed: min(r.loss for r in results if r.size == size and r.start == "tuning" and r.seed == seed)
-             for seed in {r.seed for r in results if r.size == size}}
+def summary(results: list[Run], size: str) -> list[dict[str, Any]]:
+    """For each start and method: the mean held-out loss, and the mean and worst excess over the seed's tuned run."""
     rows = []
+    tuned = {r.seed: r.loss for r in results if (r.size, r.start, r.method) == (size, "tuned", "cosine")}
     for start in STARTS:
-        for method in ("cosine", "plateau", "greedy", "follow"):
+        for method in METHODS:
             found = [r for r in results if (r.size, r.start, r.method) == (size, start, method)]
             excess = [r.loss / tuned[r.seed] - 1 for r in found]
-            rows.append({"size": size, "start": start, "method": method,
-                         "loss": statistics.mean(r.loss for r in found), "excess": statistics.mean(excess),
-                         "worst_excess": max(excess)})
+            if found:
+                rows.append({"size": size, "start": start, "method": method, "seeds": len(found),
+                             "loss": statistics.mean(r.loss for r in found), "excess": statistics.mean(excess),
+                             "worst_excess": max(excess)})
     return rows
 
 
 def main() -> int:
     """Run, print, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one seed of a tiny model, 3 rates: under a minute")
+    parser.add_argument("--quick", action="store_true", help="one seed of the smallest model, 3 rates: under a minute")
     parser.add_argument("--sizes", default="1m,5m")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--rates", type=int, default=7, help="an odd number")
+    parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[2]
                         / "shared/data/tinyshakespeare/input.txt.zst")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runs", type=Path, help="one line for each finished run; what it holds is not run again")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     setup()
-    sizes, seeds, steps, n_rates = options.sizes.split(","), options.seeds, options.steps, 7
     if options.quick:
-        sizes, seeds, steps, n_rates = ["tiny"], 1, 120, 3
+        options.sizes, options.seeds, options.steps, options.rates = "0.1m", 1, 240, 3
+    device = torch.device(options.device)
+    eager = options.quick or missing_compiler(device)
+    loss: LossFunction = next_token_loss if eager else torch.compile(next_token_loss)
     data = np.frombuffer("".join(documents(options.data)).encode(), dtype=np.uint8).astype("<u2")
     cut = len(data) * 9 // 10
     held = torch.from_numpy(data[cut:][:8000 if options.quick else None].astype(np.int64))
-    results: list[Result] = []
-    rows: list[dict[str, Any]] = []
-    for size in sizes:
-        shape = {"batch": 8, "context": 64} if options.quick else {}
-        plan = Plan(size, steps, data[:cut], held, torch.device(options.device), **shape)
-        say(f"{size}: {count_parameters(plan.model()):,} parameters, {steps * plan.batch * plan.context:,} tokens")
-        results += table(plan, seeds, n_rates)
+    study, results, rows = Study(options.runs), [], []
+    for size in options.sizes.split(","):
+        plan = Plan(size, options.steps, data[:cut], held, device, loss)
+        say(f"{size}: {count_parameters(plan.model()):,} parameters, "
+            f"{plan.steps * plan.batch * plan.context:,} tokens")
+        results += table(study, plan, options.seeds, options.rates, tuple(options.methods.split(",")))
         rows += summary(results, size)
-    print(f"{'size':<6}{'start':<14}{'method':<10}{'loss':>8}{'excess':>9}{'worst':>9}")
+    print(f"{'size':<6}{'start':<14}{'method':<10}{'seeds':>6}{'loss':>8}{'excess':>9}{'worst':>9}")
     for r in rows:
-        print(f"{r['size']:<6}{r['start']:<14}{r['method']:<10}{r['loss']:>8.4f}{r['excess']:>9.2%}"
+        print(f"{r['size']:<6}{r['start']:<14}{r['method']:<10}{r['seeds']:>6}{r['loss']:>8.4f}{r['excess']:>9.2%}"
               f"{r['worst_excess']:>9.2%}")
     if options.json:
         write_json(options.json, {"rows": rows, "runs": [asdict(r) for r in results]})
-    worst = max((r for r in rows if r["method"] == "follow"), key=lambda r: r["worst_excess"])
-    print(f"worst ratio: {(1 + GOAL) / (1 + worst['worst_excess']):.2f} ({worst['size']} {worst['start']})")
+    followed = [r for r in rows if r["method"] == "follow"]
+    if followed:
+        worst = max(followed, key=lambda r: r["worst_excess"])
+        print(f"worst ratio: {(1 + GOAL) / (1 + worst['worst_excess']):.2f} ({worst['size']} {worst['start']})")
     return 0
 
 

@@ -1,7 +1,7 @@
 """The adaptive learning rate's decisions: pure functions on a small state, free of torch.
 
-`follow` is ours: trials on the same batches find the rate, spikes and broken numbers lead back to the last good
-weights, and a flat held-out curve begins the cooldown. `plateau` and `greedy` are in plateau.py.
+`follow` is ours: trials on the same batches find the rate (search.py), spikes and broken numbers lead back to the last
+good weights, and a flat held-out curve begins the cooldown. `plateau` and `greedy` are in plateau.py.
 """
 
 import math
@@ -11,9 +11,13 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ayllu.config import Settings
+from ayllu.train.search import Round, Trial, judged, next_rate, record, shape, verdict
 
 Action = Literal["hold", "try", "grow", "shrink", "skip", "roll back", "cooldown", "stop"]
-Place = Literal["", "first", "good", "end"]              # weights kept: the first, the last good, a trial's best end
+Place = Literal["", "good", "end"]                       # weights kept: the last good, and a trial's best end
+
+
+ROUNDS = (Round(keep=0.25), Round(at=0.05, share=0.02, factor=2.0))
 
 
 class AdaptConfig(Settings):
@@ -22,15 +26,12 @@ class AdaptConfig(Settings):
     kind: Literal["off", "follow", "plateau", "greedy"] = "off"
     least: float = Field(default=1e-3, gt=0)             # the multiplier's bounds
     most: float = Field(default=1e3, gt=0)
-    trial_steps: int = Field(default=40, ge=4)           # updates of each rate in a trial
-    trial_factor: float = Field(default=3.0, gt=1)       # between the rates of a trial
-    trial_start: int | None = Field(default=None, ge=0)  # the batch of the first trial; None: after the warm-up
-    trial_until: float = Field(default=0.3, ge=0, le=1)  # the share of the run after which no trial begins
-    margin: float = Field(default=0.002, ge=0)           # a higher rate must be better by this share
-    lower_margin: float = Field(default=0.02, ge=0)      # a lower one by this, after the first trial: less noise alone
+    rounds: tuple[Round, ...] = ROUNDS                   # of the search for the rate; none: it stays as it was given
+    trial_least: int = Field(default=8, ge=4)            # updates of each rate in a short run's trials
     shrink: float = Field(default=0.5, gt=0, lt=1)       # of the rate after rolling back
     spike_sigmas: float = Field(default=6.0, gt=0)       # above the smoothed loss
     rise: float = Field(default=0.15, gt=0)              # of the smoothed loss above its lowest: divergence
+    regain: int = Field(default=200, gt=0)               # updates without trouble after which a shrunk rate grows again
     snapshot_every: int = Field(default=50, gt=0)        # updates between copies of good weights
     rollbacks: int = Field(default=20, ge=0)             # until training is given up
     flat: float = Field(default=0.002, ge=0)             # held-out gain over `flat_evaluations` that counts as none
@@ -42,27 +43,11 @@ class AdaptConfig(Settings):
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Rates compared on the same batches, `trial_steps` updates each.
-
-    They start from the weights at which the trial began; but in the first trial lower ones start from the very first
-    weights, because a rate that is far too high has spoilt the present ones, and no rate would look good on them.
-    """
-
-    at: int                                              # the batch at which it began
-    start: float                                         # the multiplier before the trial
-    best: float                                          # the best multiplier so far, and its losses
-    best_losses: tuple[float, ...] = ()
-    losses: tuple[float, ...] = ()                       # of the rate that is being tried
-    direction: int = 0                                   # 0: the rate as it was; 1: higher ones; -1: lower ones
-    is_first: bool = True
-
-
-@dataclass(frozen=True)
 class AdaptState:
     """All that the decisions depend on."""
 
     multiplier: float = 1.0
+    wanted: float = 1.0                                  # what it grows back to once it has been shrunk
     mean: float = 0.0                                    # of the training loss, smoothed
     variance: float = 0.0
     seen: int = 0                                        # losses in the mean
@@ -70,8 +55,9 @@ class AdaptState:
     spikes: int = 0                                      # batches in a row that were skipped
     rollbacks: int = 0
     since_copy: int = 0                                  # updates since the last copy of good weights
+    calm: int = 0                                        # updates since the last rolling back or growing
+    round: int = 0                                       # of the search: the one at work or to come
     trial: Trial | None = None
-    next_trial: int = -1                                 # the batch at which a trial begins; -1: not yet set
     held: tuple[float, ...] = ()                         # held-out losses, newest last
     cooldown_at: int | None = None                       # batch and length
     cooldown_steps: int = 0
@@ -87,9 +73,8 @@ class AdaptState:
     def from_dict(values: dict[str, Any]) -> "AdaptState":
         """What `to_dict` gave, also after JSON."""
         trial = values["trial"]
-        if trial is not None:
-            trial = Trial(**{**trial, "best_losses": tuple(trial["best_losses"]), "losses": tuple(trial["losses"])})
-        return AdaptState(**{**values, "trial": trial, "held": tuple(values["held"])})
+        return AdaptState(**{**values, "trial": None if trial is None else Trial.from_dict(trial),
+                             "held": tuple(values["held"])})
 
 
 @dataclass(frozen=True)
@@ -128,9 +113,8 @@ def before_update(config: AdaptConfig, state: AdaptState, loss: float, norm: flo
         return replace(_smoothed(state, loss), spikes=0), Decision()
     what = f"loss {loss:.4g}, gradient norm {norm:.4g}" if not sound else (
         f"loss {loss:.3f} is {(loss - state.mean) / _deviation(state):.0f} deviations above {state.mean:.3f}")
-    if state.trial is not None and state.trial.direction != 0:
-        rejected, decision = _reject(config, state, f"{what}: this rate is too high")
-        return rejected, decision
+    if state.trial is not None:
+        return _broken_in_trial(config, state, what)
     if sound and state.spikes == 0:
         return replace(state, spikes=1), Decision("skip", f"{what}: the batch is skipped")
     return _roll_back(config, state, what)
@@ -139,12 +123,12 @@ def before_update(config: AdaptConfig, state: AdaptState, loss: float, norm: flo
 def after_update(config: AdaptConfig, state: AdaptState, where: Where, loss: float,
                  held: float | None = None) -> tuple[AdaptState, Decision]:
     """After an update with the batch before `where`: trials, divergence, cooldown, stop, copies of good weights."""
-    state = replace(state, since_copy=state.since_copy + 1)
+    state = replace(state, since_copy=state.since_copy + 1, calm=state.calm + 1)
     if state.cooldown_at is not None:
         over = where.batch >= state.cooldown_at + state.cooldown_steps
         return state, Decision("stop", "the cooldown is over") if over else Decision()
     if state.trial is not None:
-        return _in_trial(config, state, where, loss)
+        return _go_on(config, replace(state, trial=record(state.trial, loss)))
     if state.seen >= SEEN_ENOUGH and state.mean > state.lowest * (1 + config.rise):
         return _roll_back(config, state, f"the smoothed loss rose from {state.lowest:.3f} to {state.mean:.3f}")
     begins = _cooldown_reason(config, state, where, held)
@@ -153,27 +137,35 @@ def after_update(config: AdaptConfig, state: AdaptState, where: Where, loss: flo
     if begins:
         steps = min(max(round(config.cooldown * where.batches), 1), max(where.batches - where.batch, 1))
         return (replace(state, cooldown_at=where.batch, cooldown_steps=steps), Decision("cooldown", begins))
-    if _trial_begins(config, state, where):
-        return (replace(state, trial=_new_trial(state, where), since_copy=0),
-                Decision("try", f"a trial begins with rate x {state.multiplier:.3g}", store="good"))
+    if _round_begins(config, state, where):
+        return _begin_round(config, state, where)
+    if state.multiplier < state.wanted and state.calm >= config.regain:
+        grown = min(state.multiplier / config.shrink, state.wanted)
+        return (replace(state, multiplier=grown, calm=0),
+                Decision("grow", f"no trouble for {state.calm} updates: rate x {grown:.3g}"))
     if state.since_copy >= config.snapshot_every and state.spikes == 0 and state.mean <= state.lowest * 1.02:
         return replace(state, since_copy=0), Decision(store="good")
     return state, Decision()
 
 
-def first_trial(config: AdaptConfig, state: AdaptState, where: Where) -> tuple[AdaptState, Decision]:
-    """Before the first update: weights worth going back to, and a trial if it begins here."""
-    if _trial_begins(config, state, where):
-        return (replace(state, trial=_new_trial(state, where)),
-                Decision("try", f"a trial begins with rate x {state.multiplier:.3g}", store="good"))
+def first_decision(config: AdaptConfig, state: AdaptState, where: Where) -> tuple[AdaptState, Decision]:
+    """Before the first update: weights worth going back to, and the search if it begins here."""
+    if _round_begins(config, state, where):
+        return _begin_round(config, state, where)
     return state, Decision(store="good")
 
 
-def rate_factor(state: AdaptState, batch: int) -> float:
-    """What the base schedule is multiplied by: the multiplier, and 1 - sqrt of the cooldown that is done."""
+def rate_factor(state: AdaptState, batch: int, base: float) -> float:
+    """What the rate of the settings is multiplied by, where `base` is the schedule's factor.
+
+    A trial has a shape of its own, and before the first update the schedule has no say in it; a cooldown takes the
+    rate down by 1 - sqrt of its share that is done.
+    """
+    if state.trial is not None:
+        return state.multiplier * shape(state.trial) * (base if state.trial.at else 1.0)
     if state.cooldown_at is None:
-        return state.multiplier
-    return state.multiplier * (1 - math.sqrt(min((batch - state.cooldown_at) / state.cooldown_steps, 1.0)))
+        return state.multiplier * base
+    return state.multiplier * base * (1 - math.sqrt(min((batch - state.cooldown_at) / state.cooldown_steps, 1.0)))
 
 
 def _is_spike(config: AdaptConfig, state: AdaptState, loss: float) -> bool:
@@ -206,75 +198,64 @@ def _roll_back(config: AdaptConfig, state: AdaptState, what: str) -> tuple[Adapt
     if state.rollbacks >= config.rollbacks:
         return state, Decision("stop", f"{what}, after {state.rollbacks} times of rolling back: given up")
     lower = max(state.multiplier * config.shrink, config.least)
-    state = replace(_forget(state), multiplier=lower, rollbacks=state.rollbacks + 1, trial=None,
-                    next_trial=min(state.next_trial, 0))  # due again at once: what was not needed is won back
+    again = state.rollbacks and state.calm < 4 * config.regain       # trouble that comes back is the rate's own
+    state = replace(_forget(state), multiplier=lower, wanted=lower if again else state.wanted, calm=0,
+                    rollbacks=state.rollbacks + 1)
     return state, Decision("roll back", f"{what}: back to the last good weights, rate x {lower:.3g}", load="good")
 
 
-def _trial_begins(config: AdaptConfig, state: AdaptState, where: Where) -> bool:
-    first = where.warmup if config.trial_start is None else config.trial_start
-    due = where.batch >= (first if state.next_trial < 0 else state.next_trial)
-    return due and where.batch <= config.trial_until * where.batches and state.spikes == 0
+def _round_begins(config: AdaptConfig, state: AdaptState, where: Where) -> bool:
+    """Rounds whose time passed while there was trouble begin once it is over."""
+    if state.round >= len(config.rounds) or state.spikes:
+        return False
+    at = round(config.rounds[state.round].at * where.batches)
+    return where.batch == 0 if at == 0 else where.batch >= max(at, where.warmup) and where.base > 0.5
 
 
-def _new_trial(state: AdaptState, where: Where) -> Trial:
-    return Trial(where.batch, state.multiplier, state.multiplier, is_first=state.next_trial < 0)
+def _begin_round(config: AdaptConfig, state: AdaptState, where: Where) -> tuple[AdaptState, Decision]:
+    steps = max(round(config.rounds[state.round].share * where.batches), config.trial_least)
+    state = replace(_forget(state), trial=Trial(where.batch, steps, state.multiplier))
+    return state, Decision("try", f"a trial of {steps} batches begins with rate x {state.multiplier:.3g}", store="good")
 
 
-def _in_trial(config: AdaptConfig, state: AdaptState, where: Where, loss: float) -> tuple[AdaptState, Decision]:
-    trial = state.trial
+def _broken_in_trial(config: AdaptConfig, state: AdaptState, what: str) -> tuple[AdaptState, Decision]:
+    """One batch is passed over, since it may be the batch's own fault; with a second one it is the rate's."""
+    assert state.trial is not None
+    state, decision = _go_on(config, replace(state, trial=record(state.trial, math.inf)))
+    if decision.load:
+        return state, decision
+    return state, replace(decision, action="skip", reason=decision.reason or f"{what}: the batch is skipped")
+
+
+def _go_on(config: AdaptConfig, state: AdaptState) -> tuple[AdaptState, Decision]:
+    """With one more loss in the trial: the same rate, the next one, or the end."""
+    trial, now = state.trial, config.rounds[state.round]
     assert trial is not None
-    if where.batch <= trial.at:
-        return state, Decision()                         # on the way from the first weights to the trial's batches
-    trial = replace(trial, losses=(*trial.losses, loss))
-    state = replace(state, trial=trial)
-    n, done = config.trial_steps, len(trial.losses)
-    if trial.direction and done == n // 2:               # a hopeless rate needs no second half
-        now, best = _mean(trial.losses[n // 4:]), _mean(trial.best_losses[n // 4:n // 2])
-        if now > best * 1.05:
-            return _reject(config, state, f"loss {now:.3f} against {best:.3f} after {done} batches")
-    if done < n:
+    score, why = verdict(trial)
+    if score is None:
         return state, Decision()
-    score, best = _score(trial.losses), _score(trial.best_losses) if trial.best_losses else math.inf
-    needed = 1 - (config.margin if trial.direction > 0 else 0.0 if trial.is_first else config.lower_margin)
-    if trial.direction and not score < best * needed:
-        return _reject(config, state, f"loss {score:.3f} against {best:.3f} on the same batches")
-    trial = replace(trial, best=state.multiplier, best_losses=trial.losses)
-    after = replace(state, trial=trial)
-    following = state.multiplier * config.trial_factor ** (trial.direction or 1)
-    if not config.least <= following <= config.most:
-        return _finish(config, after, load="")
-    why = f"loss {score:.3f} at x {state.multiplier:.3g}"
-    after, decision = _next_rate(after, following, trial.direction or 1, why)
-    return after, replace(decision, store="end")
+    why = f"{why} at x {state.multiplier:.3g}"
+    trial = judged(trial, state.multiplier, score)
+    following = next_rate(trial, now.factor, config.least, config.most)
+    is_best = trial.best()[0] == state.multiplier and score < math.inf
+    if following is None:
+        return _finish(config, state, trial, why, is_best)
+    return (replace(_forget(state), multiplier=following, trial=trial),
+            Decision("try", f"{why}: the same batches with rate x {following:.3g}", load="good", replay=True,
+                     store="end" if is_best else ""))
 
 
-def _reject(config: AdaptConfig, state: AdaptState, why: str) -> tuple[AdaptState, Decision]:
-    """The rate at trial is worse: try the other direction, or end the trial with the best."""
-    trial = state.trial
-    assert trial is not None
-    lower = trial.start / config.trial_factor
-    if trial.direction > 0 and trial.best == trial.start and lower >= config.least:
-        return _next_rate(state, lower, -1, f"x {state.multiplier:.3g} is no better ({why})")
-    return _finish(config, state, load="end", why=f"x {state.multiplier:.3g} is no better ({why})")
-
-
-def _next_rate(state: AdaptState, multiplier: float, direction: int, why: str) -> tuple[AdaptState, Decision]:
-    trial = state.trial
-    assert trial is not None
-    place: Place = "first" if direction < 0 and trial.is_first else "good"
-    state = replace(_forget(state), multiplier=multiplier, trial=replace(trial, losses=(), direction=direction))
-    return state, Decision("try", f"{why}: the same batches with rate x {multiplier:.3g}", load=place, replay=True)
-
-
-def _finish(config: AdaptConfig, state: AdaptState, load: Place, why: str = "") -> tuple[AdaptState, Decision]:
-    trial = state.trial
-    assert trial is not None
-    action: Action = "grow" if trial.best > trial.start else "shrink" if trial.best < trial.start else "hold"
-    state = replace(_forget(state), multiplier=trial.best, trial=None,
-                    next_trial=2 * (trial.at + config.trial_steps))
-    return state, Decision(action, f"{why or 'the bound is reached'}: the trial ends with rate x {trial.best:.3g}",
-                           load=load, replay=load != "", store="good")
+def _finish(config: AdaptConfig, state: AdaptState, trial: Trial, why: str,
+            is_best: bool) -> tuple[AdaptState, Decision]:
+    """The best rate goes on from its own end; a part of it begins where the trial began."""
+    winner, score = trial.best()
+    keep = config.rounds[state.round].keep
+    found = min(max(winner * keep, config.least), config.most)
+    action: Action = "grow" if found > trial.start else "shrink" if found < trial.start else "hold"
+    state = replace(_forget(state), multiplier=found, wanted=found, trial=None, round=state.round + 1)
+    load: Place = "good" if keep != 1 or score == math.inf else "" if is_best else "end"
+    return state, Decision(action, f"{why}; x {winner:.3g} was best: the trial ends with rate x {found:.3g}", load=load,
+                           replay=load != "", store="good")
 
 
 def _cooldown_reason(config: AdaptConfig, state: AdaptState, where: Where, held: float | None) -> str:
@@ -290,11 +271,3 @@ def _cooldown_reason(config: AdaptConfig, state: AdaptState, where: Where, held:
     if before - min(*state.held[-config.flat_evaluations + 1:], held) > config.flat * abs(before):
         return ""
     return f"the held-out loss went from {before:.4f} to {held:.4f} in {config.flat_evaluations} evaluations: flat"
-
-
-def _score(losses: tuple[float, ...]) -> float:
-    return _mean(losses[len(losses) // 2:])
-
-
-def _mean(losses: tuple[float, ...]) -> float:
-    return sum(losses) / len(losses)

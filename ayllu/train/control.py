@@ -16,7 +16,7 @@ from ayllu.train.adapt import (
     Where,
     after_update,
     before_update,
-    first_trial,
+    first_decision,
     rate_factor,
 )
 from ayllu.train.average import Average
@@ -25,8 +25,8 @@ from ayllu.train.average import Average
 class Control:
     """What the controller knows: its state, the next batch, and copies of weights worth going back to.
 
-    Copies lie in the memory beside the model, three in the first trial, two in a later one, else one. They go into
-    each checkpoint, so that a resume repeats every decision. Steps count all batches that were computed; `batch` counts
+    Copies lie in the memory beside the model, two in a trial, else one. They go into each checkpoint, so that a resume
+    repeats every decision. Steps count all batches that were computed; `batch` counts
     those of the line that is kept.
     """
 
@@ -38,18 +38,16 @@ class Control:
         """The batches in all: what trials and rolling back have cost is taken off the end."""
         return steps - (step - self.batch)
 
-    def factor(self) -> float:
-        """What the base schedule's rate is multiplied by."""
-        return rate_factor(self.state, self.batch)
+    def factor(self, base: float = 1.0) -> float:
+        """What the rate of the settings is multiplied by, where `base` is the schedule's factor."""
+        return rate_factor(self.state, self.batch, base)
 
     def begin(self, where: Where, parts: "Parts") -> Decision:
         """Before the first batch: copy the weights, and perhaps begin a trial."""
         if self.config.kind != "follow" or self.copies:
             return Decision()
-        self.state, decision = first_trial(self.config, self.state, where)
-        self._carry_out(decision, parts)
-        self.copies["first"] = self.copies["good"]
-        return decision
+        self.state, decision = first_decision(self.config, self.state, where)
+        return self._carry_out(decision, parts)
 
     def admit(self, loss: float, norm: float, parts: "Parts") -> Decision:
         """Before an update: whether the batch is learned from; the next batch is set where it isn't."""
@@ -87,8 +85,6 @@ class Control:
             self.copies["good"] = parts.copy(self.batch)
         if self.state.trial is None:
             self.copies.pop("end", None)
-            if self.state.next_trial >= 0:               # no lower rate will be tried from there any more
-                self.copies.pop("first", None)
         return decision
 
     def state_dict(self) -> dict[str, Any]:

@@ -180,7 +180,7 @@ def adaptive_step(state: TrainState, control: Control, batches: BatchSource, los
     parts = Parts(state.model, state.optimizer, state.average)
     where = _where(state, control, loop, optim)
     _note(state, control, control.begin(where, parts), observer)
-    lr = _set_rate(state, optim.lr * where.base * control.factor())
+    lr = _set_rate(state, optim.lr * control.factor(where.base))
     mean, norm, weight = _gradients(state, batches.batch(control.batch), loss, loop, optim, device)
     decision = control.admit(mean, norm, parts)
     if decision.applies:

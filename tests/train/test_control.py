@@ -23,11 +23,12 @@ from ayllu.train.losses import Loss, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.report import plot
 from ayllu.train.schedule import Schedule
+from ayllu.train.search import Round
 from ayllu.train.state import TrainState
 
 CONFIG = LlamaConfig(dim=32, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=16, hidden_dim=48, vocab_size=32,
                      max_context=32, tie_embeddings=True)
-CALM = AdaptConfig(kind="follow", trial_start=10**6, snapshot_every=10)          # no trials
+CALM = AdaptConfig(kind="follow", rounds=(), snapshot_every=10)                  # no trials
 TUNED = 1e-2                                             # the best of a factor of 3 on this problem, about
 
 
@@ -122,7 +123,7 @@ def test_only_numbers_that_stay_broken_end_the_run(tmp_path):
         train(tmp_path, CALM.model_copy(update={"rollbacks": 3}), loss=broken)
 
 
-SEARCH = AdaptConfig(kind="follow", trial_steps=12, trial_until=0.05)
+SEARCH = AdaptConfig(kind="follow", trial_least=12)
 
 
 @pytest.mark.slow
@@ -146,9 +147,9 @@ def test_trials_replay_the_same_batches_and_cost_steps(tmp_path):
             seen.append(number)
             return super().batch(number)
 
-    config = AdaptConfig(kind="follow", trial_start=0, trial_steps=6, trial_until=0.02)
+    config = AdaptConfig(kind="follow", rounds=(Round(share=0.1),), trial_least=6)
     state, notes, _ = train(tmp_path, config, lr=TUNED / 10, steps=60, batches=Watched())
-    assert seen[:12] == [*range(6), *range(6)]
+    assert seen[:12] == [*range(6), *range(6)]  
     assert notes.actions().count("grow") == 1
     assert len(seen) == state.step == 60
     assert state.control.batch < 60

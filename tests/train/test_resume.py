@@ -19,12 +19,14 @@ from ayllu.train.control import Control
 from ayllu.train.loop import Interrupted, LoopConfig, fit
 from ayllu.train.losses import Loss, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.search import Round
 from ayllu.train.state import TrainState
 
 CPU = torch.device("cpu")
 CONFIG = LlamaConfig(dim=32, n_layers=2, n_heads=2, n_kv_heads=1, head_dim=16, hidden_dim=48, vocab_size=64,
                      max_context=32, tie_embeddings=True)
-FOLLOW = AdaptConfig(kind="follow", trial_start=2, trial_steps=4, trial_until=0.4, snapshot_every=2)
+FOLLOW = AdaptConfig(kind="follow", rounds=(Round(), Round(at=0.2, factor=2)), trial_least=4, snapshot_every=2,
+                     regain=4)
 CASES = {
     "adamw": {"optim": OptimConfig(lr=1e-2)},
     "muon": {"optim": OptimConfig(kind="muon", lr=1e-2)},
@@ -39,7 +41,7 @@ CASES = {
                 "loop": {"eval_every": 2}},
     "follow": {"optim": OptimConfig(lr=1e-2), "adapt": FOLLOW, "loop": {"steps": 24}},
     "follow with an average, over a bad batch": {"optim": OptimConfig(lr=1e-2), "loop": {"steps": 24, "ema": 0.9},
-                                                 "adapt": FOLLOW.model_copy(update={"trial_start": 99}), "bad": (3, 9)},
+                                                 "adapt": FOLLOW.model_copy(update={"rounds": ()}), "bad": (3, 9)},
     "follow with muon": {"optim": OptimConfig(kind="muon", lr=1e-2), "adapt": FOLLOW, "loop": {"steps": 24}},
 }
 
