@@ -6,7 +6,7 @@ with the text before and after the hole (fill-in-the-middle) and with the text b
 10 % of the input tokens are replaced by random ones. The schedule begins with 10 % causal prediction and ends with
 90 %; on average it has the shares of the fixed mixture. Needs ../shared/data.
 
-    python benchmarks/masks.py [--quick] [--seeds 3] [--steps 3000] [--runs FILE] [--json FILE]
+    python benchmarks/masks.py [--quick] [--seeds 3] [--steps 1500] [--runs FILE] [--json FILE]
 """
 
 import argparse
@@ -104,7 +104,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="3 steps, 2 seeds, few holes: shows that it runs, no more")
     parser.add_argument("--seeds", type=int, default=3, choices=sorted(T_95))
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--holes", type=int, default=400)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--eager", action="store_true", help="don't compile")
@@ -164,7 +164,7 @@ def run(study: Study, arm: str, seed: int, args: argparse.Namespace) -> Run:
     started = time.perf_counter()
     for number in range(args.steps):
         row = step(state, batches.batch(number), study.loss, config.loop, config.optim, CPU)
-        if number % 500 == 499:
+        if number % 250 == 249:
             say(f"  {arm} seed {seed}: step {number + 1}, loss {row['loss']:.3f}, "
                 f"{time.perf_counter() - started:.0f} s")
     seconds = time.perf_counter() - started

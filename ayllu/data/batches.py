@@ -1,5 +1,6 @@
 """The batches that a recipe asks for: plain windows of the running text, or whole documents, packed and masked."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +52,8 @@ class Feed:
         if self.corpus.weighted:
             out.append(f"weights {[source.weight for source in self.corpus.sources]}")
         if self.packing.kind != "none":
-            out.append(f"{self.packing.kind} reserve={self.packing.reserve} {self.masks.model_dump_json()}")
+            masks = hashlib.sha256(self.masks.model_dump_json().encode()).hexdigest()[:8]
+            out.append(f"packing {self.packing.kind}, reserve {self.packing.reserve}, masks {masks}")
         return "; ".join(out)
 
 

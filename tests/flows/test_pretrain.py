@@ -129,7 +129,7 @@ kind = "tokens"
 def packed(recipe, name):
     """The tiny recipe, packed and masked, with two sources by weight."""
     path = recipe(name)
-    (path.parent / "more.jsonl").write_text('{"text": "the hen sang to the cow by the river"}\n' * 40)
+    (path.parent / "more.jsonl").write_text('{"text": "the hen sang to the cow by the river"}\n' * 5)
     text = path.read_text(encoding="utf-8").replace('language = "en"', 'language = "en"\nweight = 3')
     path.write_text(text + '[[data.sources]]\npath = "more.jsonl"\nweight = 1\n' + PACKED, encoding="utf-8")
     return path
@@ -137,7 +137,8 @@ def packed(recipe, name):
 
 def test_packing_masks_and_weights_by_a_recipe(recipe, tmp_path):
     changes = ["context=32", "optim.lr=0.01", "optim.schedule.warmup_steps=5"]
-    done = ayllu("pretrain", packed(recipe, "run"), *changes)
+    path = packed(recipe, "run")
+    done = ayllu("pretrain", path, *changes)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     names = {key for row in rows for key in row if key.startswith("masks/objective/")}
@@ -148,9 +149,11 @@ def test_packing_masks_and_weights_by_a_recipe(recipe, tmp_path):
     assert [round(source["share"], 3) for source in sources] == [0.75, 0.25]
     assert sources[1]["epochs"] > 4
     assert "warning: more.jsonl will be seen" in done.stderr
-    again = ayllu("pretrain", packed(recipe, "run"), *changes, "masks.smoothing=0.5", "loop.steps=31", "--resume")
-    assert again.returncode == 2
-    assert "was trained with data=" in again.stderr
+    for change in ("masks.smoothing=0.5", "packing.reserve=0.5"):
+        again = ayllu("pretrain", path, *changes, change, "loop.steps=31", "--resume")
+        assert again.returncode == 2
+        assert "was trained with data=" in again.stderr
+    assert ayllu("pretrain", path, *changes, "loop.steps=31", "--resume").returncode == 0
 
 
 @pytest.mark.parametrize(("override", "message"), [
@@ -167,12 +170,13 @@ def test_masks_that_can_not_be(recipe, override, message):
 @pytest.mark.parametrize("delay_s", [0.0, 0.3])
 def test_a_killed_packed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, delay_s):
     assert ayllu("pretrain", packed(recipe, "whole")).returncode == 0
-    process = ayllu("pretrain", packed(recipe, "cut"), wait=False)
+    path = packed(recipe, "cut")
+    process = ayllu("pretrain", path, wait=False)
     wait_until((tmp_path / "cut" / "checkpoints" / "latest").exists, process)
     time.sleep(delay_s)
     process.kill()
     process.communicate()
-    resumed = ayllu("pretrain", packed(recipe, "cut"), "--resume")
+    resumed = ayllu("pretrain", path, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
     assert same_weights(tmp_path / "cut", tmp_path / "whole")
