@@ -15,32 +15,39 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK_NUMBERS = {"cpu": 1 << 24}                         # logits of a chunk: what the caches and malloc keep at hand
+CHUNK_NUMBERS = {"cpu": 512 * 32_000}                    # logits of a chunk: what caches and malloc keep at hand
 GPU_NUMBERS = 1 << 28                                    # on a GPU large products matter more
 
-# (logits (C, V), labels (C,), weights (C,), z_loss, label_smoothing) -> losses (C,), their gradient (C, V)
-Softmax = Callable[[Tensor, Tensor, Tensor, float, float], tuple[Tensor, Tensor]]
+# (logits (C, V), labels (C,), weights (C,), z_loss, label_smoothing) -> losses (C,) and their gradient in two factors
+Softmax = Callable[[Tensor, Tensor, Tensor, float, float], tuple[Tensor, Tensor, Tensor]]
 
 
 def softmax_loss(logits: Tensor, labels: Tensor, weights: Tensor, z_loss: float,
-                 label_smoothing: float) -> tuple[Tensor, Tensor]:
-    """Each place's weighted loss and its gradient by the logits, in their dtype; all between is float32.
+                 label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Each place's weighted loss (C,), and factors (C, V) in the logits' dtype and (C, 1) whose product is its gradient.
 
-    loss = weight (log Z - (1 - s) x[label] - s mean(x) + z (log Z)²), with Z = sum(exp(x)).
+    loss = weight (log Z - (1 - s) x[label] - s mean(x) + z (log Z)²), with Z = sum(exp(x)); its gradient is
+    weight ((1 + 2 z log Z) exp(x) / Z - (1 - s) [label] - s / V). The division by Z is left to the products that
+    follow, which are small beside (C, V). Sums are float32, and what belongs to the label is formed in float32.
     """
-    V, s = logits.shape[-1], label_smoothing
+    V, s, label = logits.shape[-1], label_smoothing, labels[:, None]
     x = logits.float()
-    log_z = x.logsumexp(-1, keepdim=True)                                     # (C, 1)
-    each = log_z - (1 - s) * x.gather(-1, labels[:, None])
-    slope = weights[:, None]                                                  # of the loss by log Z
+    largest = x.amax(-1, keepdim=True)                                        # (C, 1)
+    powers = (x - largest).exp()                                              # (C, V)
+    total = powers.sum(-1, keepdim=True)
+    log_z = largest + total.log()
+    each = log_z - (1 - s) * x.gather(-1, label)
+    growth = torch.ones_like(log_z)                                           # of the loss with log Z
     if s:
         each = each - s * x.mean(-1, keepdim=True)
     if z_loss:
         each = each + z_loss * log_z.square()
-        slope = slope * (1 + 2 * z_loss * log_z)
-    here = torch.arange(V, device=logits.device) == labels[:, None]           # (C, V)
-    gradient = slope * (x - log_z).exp() - weights[:, None] * torch.where(here, 1 - s + s / V, s / V)
-    return each[:, 0] * weights, gradient.to(logits.dtype)
+        growth = 1 + 2 * z_loss * log_z
+    share = total / growth                                                    # what 1 is in units of the first factor
+    first = powers - share * s / V if s else powers
+    at_label = (x.gather(-1, label) - largest).exp() - share * (1 - s + s / V)
+    first = first.to(logits.dtype).scatter_(-1, label, at_label.to(logits.dtype))
+    return each[:, 0] * weights, first, weights[:, None] / share
 
 
 @dataclass(frozen=True)
@@ -63,7 +70,7 @@ class HeadLoss:
     def tokens(self, weight: Tensor) -> int:
         """How many tokens make a chunk."""
         numbers = CHUNK_NUMBERS.get(weight.device.type, GPU_NUMBERS)
-        return self.chunk or max(numbers // weight.shape[0], 16)
+        return self.chunk or max(numbers // weight.shape[0] // 64 * 64, 64)
 
 
 class _Function(torch.autograd.Function):
@@ -93,11 +100,11 @@ def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
     size, transposed = loss.tokens(weight), weight.t()
     each, hidden_parts, total = [], [], None
     for x, labels, weights in zip(hidden.split(size), loss.labels.split(size), loss.weights.split(size), strict=True):
-        losses, gradient = loss.softmax(x @ transposed, labels, weights, loss.z_loss, loss.label_smoothing)
+        losses, first, second = loss.softmax(x @ transposed, labels, weights, loss.z_loss, loss.label_smoothing)
         each.append(losses)
         if by_hidden:
-            hidden_parts.append(gradient @ weight)                            # (C, D)
+            hidden_parts.append((first @ weight) * second)                    # (C, D)
         if by_weight:
-            part = gradient.t() @ x                                           # (V, D)
+            part = first.t() @ (x * second).to(x.dtype)                       # (V, D)
             total = part.float() if total is None else total.add_(part)
     return torch.cat(each), torch.cat(hidden_parts) if by_hidden else None, total
