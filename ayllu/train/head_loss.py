@@ -24,7 +24,7 @@ Softmax = Callable[[Tensor, Tensor, Tensor, float, float], tuple[Tensor, Tensor,
 
 def softmax_loss(logits: Tensor, labels: Tensor, weights: Tensor, z_loss: float,
                  label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Each place's weighted loss (C,), and factors (C, V) in the logits' dtype and (C, 1) whose product is its gradient.
+    """Each place's weighted loss (C,), and two factors of its gradient: (C, V) in the logits' dtype and (C, 1).
 
     loss = weight (log Z - (1 - s) x[label] - s mean(x) + z (log Z)²), with Z = sum(exp(x)); its gradient is
     weight ((1 + 2 z log Z) exp(x) / Z - (1 - s) [label] - s / V). The division by Z is left to the products that

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch.distributed.tensor import DTensor
 
 from ayllu import dist
@@ -27,6 +27,7 @@ from ayllu.train.optim import OptimConfig
 from ayllu.train.saver import Saver
 from ayllu.train.schedule import factor
 from ayllu.train.state import TrainState
+from ayllu.train.trainee import Precision
 
 
 class LoopConfig(Settings):
@@ -40,9 +41,24 @@ class LoopConfig(Settings):
     keep: int = Field(default=2, gt=0)                   # checkpoints kept, beside the best
     async_save: bool = True                              # they are written while training goes on
     log_every: int = Field(default=10, gt=0)
-    autocast: bool = True                                # bf16 matrix products, float32 weights
+    precision: Precision = "autocast"                    # of products; bf16_masters: of all between float32 weights
+    activation_checkpointing: bool = False               # keep only the blocks' inputs, compute the rest again
     ema: float = Field(default=0.0, ge=0, lt=1)          # decay of an average of the weights to evaluate; 0: none
     patience: int = Field(default=0, ge=0)               # evaluations without a better one until it stops; 0: never
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_recipes(cls, values: Any) -> Any:
+        """autocast = true or false, as recipes had it before there were three choices."""
+        if not isinstance(values, dict) or "autocast" not in values:
+            return values
+        return {"precision": "autocast" if values["autocast"] else "float32",
+                **{k: v for k, v in values.items() if k != "autocast"}}
+
+    @property
+    def autocast(self) -> bool:
+        """Whether products are rounded on the way in; evaluation does it for both low precisions."""
+        return self.precision == "autocast"
 
 
 class BatchSource(Protocol):

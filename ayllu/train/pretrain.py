@@ -35,6 +35,7 @@ from ayllu.train.checkpoints import restore, take_best
 from ayllu.train.control import Control
 from ayllu.train.documents import held_out_documents
 from ayllu.train.export import export
+from ayllu.train.head_loss import softmax_loss
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
 from ayllu.train.objective import masked_loss
@@ -45,6 +46,7 @@ from ayllu.train.sample import sample_texts
 from ayllu.train.schedule import Schedule, factor
 from ayllu.train.size import fill, without
 from ayllu.train.state import TrainState, load
+from ayllu.train.trainee import TraineeLoss
 
 
 class TokenizerConfig(Settings):
@@ -220,20 +222,27 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
 
 
 def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
-    """The next-token loss, compiled where there is a compiler."""
+    """The loss that the recipe asks for; the model's blocks and the softmax compiled where there is a compiler."""
+    compiled = wants_compiler(config, device)
     extras = config.loss.model_dump(exclude_defaults=True)
-    loss: LossFunction = partial(next_token_loss, **extras) if extras else next_token_loss
+    if compiled:
+        extras["softmax"] = torch.compile(softmax_loss)
+    loss: LossFunction = partial(next_token_loss, **extras)
     if config.packing.kind != "none":
         loss = partial(masked_loss, flex=uses_flex(config, device), **extras)
+    return TraineeLoss(loss, config.loop.precision, compiled, config.loop.activation_checkpointing)
+
+
+def wants_compiler(config: PretrainConfig, device: torch.device) -> bool:
+    """Whether training is compiled: if asked for, or where it can be."""
     if config.compile == "off":
-        return loss
+        return False
     missing = missing_compiler(device)
     if missing and config.compile == "on":
         raise ConfigError(f"compile=on, but {missing}")
     if missing:
         say(f"training runs eager, not compiled (about half the speed): {missing}")
-        return loss
-    return torch.compile(loss)
+    return not missing
 
 
 def uses_flex(config: PretrainConfig, device: torch.device) -> bool:
@@ -258,7 +267,7 @@ def held_out(state: TrainState, shards: Shards, config: PretrainConfig, device: 
              limit: int | None) -> dict[str, float]:
     """Bits per byte on the held-out text of each language, on the first `limit` tokens or on all."""
     out = {}
-    autocast = torch.bfloat16 if config.loop.autocast else None
+    autocast = None if config.loop.precision == "float32" else torch.bfloat16
     over = config.eval_over if config.eval_over != "auto" else "text" if config.packing.kind == "none" else "documents"
     if over == "documents":
         return held_out_documents(state.model, shards, config.context, limit, device, autocast)

@@ -6,16 +6,20 @@ nothing of it. In the copy, blocks may be compiled (one graph for all of them), 
 """
 
 import copy
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
+from ayllu.errors import ConfigError
 from ayllu.model.attend import Attend
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Rope
+from ayllu.train.losses import Loss
 
 Precision = Literal["float32", "autocast", "bf16_masters"]
 
@@ -46,15 +50,38 @@ class Recomputed(nn.Module):
 def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes: bool) -> CausalModel:
     """A copy of `model` over the same parameters, always in training mode."""
     twin = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).train()
-    if precision == "bf16_masters":
+    is_low = precision == "bf16_masters"
+    if is_low:
         twin.tok_embeddings.register_forward_hook(lambda module, inputs, output: output.to(torch.bfloat16))
-        twin.norm = InBfloat16(twin.norm)
-    for number, block in enumerate(twin.layers):
-        if precision == "bf16_masters":
-            block = InBfloat16(block)
+    for owner, name in [(twin.layers, str(n)) for n in range(len(twin.layers))] + [(twin, "norm")]:
+        module = getattr(owner, name, None)
+        if module is None:                               # the original Transformer ends without a norm
+            continue
+        if is_low:
+            module = InBfloat16(module)
         if compiled:
-            block.compile()
-        twin.layers[number] = Recomputed(block) if recomputes else block
-    if compiled:
-        twin.norm.compile()
+            module.compile()
+        setattr(owner, name, Recomputed(module) if recomputes and owner is twin.layers else module)
     return twin
+
+
+class TraineeLoss:
+    """A loss that runs on a trainee of the model it is called with; a model in shares (DTensors) runs as it is."""
+
+    def __init__(self, loss: Callable[[CausalModel, Any], Loss], precision: Precision, compiled: bool,
+                 recomputes: bool) -> None:
+        self.loss, self.how = loss, (precision, compiled, recomputes)
+        self._made: tuple[CausalModel, CausalModel] | None = None    # the model, and its trainee
+
+    def __call__(self, model: CausalModel, batch: Any) -> Loss:
+        if self._made is None or self._made[0] is not model:
+            self._made = model, self._trainee(model)
+        return self.loss(self._made[1], batch)
+
+    def _trainee(self, model: CausalModel) -> CausalModel:
+        if not any(isinstance(p, DTensor) for p in model.parameters()):
+            return trainee(model, *self.how)
+        if self.how[2]:
+            raise ConfigError("loop.activation_checkpointing can't be had for a model in shares yet: unset it, or "
+                              "lower loop.micro_batch")
+        return model
