@@ -17,7 +17,7 @@ Action = Literal["hold", "try", "grow", "shrink", "skip", "roll back", "cooldown
 Place = Literal["", "good", "end"]                       # weights kept: the last good, and a trial's best end
 
 
-ROUNDS = (Round(keep=0.25), Round(at=0.05, share=0.02, factor=2.0))
+ROUNDS = (Round(keep=0.25), Round(at=0.05, factor=3.0, margin=0.003, hopeless=0.02))
 
 
 class AdaptConfig(Settings):
@@ -231,7 +231,7 @@ def _go_on(config: AdaptConfig, state: AdaptState) -> tuple[AdaptState, Decision
     """With one more loss in the trial: the same rate, the next one, or the end."""
     trial, now = state.trial, config.rounds[state.round]
     assert trial is not None
-    score, why = verdict(trial)
+    score, why = verdict(trial, now)
     if score is None:
         return state, Decision()
     why = f"{why} at x {state.multiplier:.3g}"

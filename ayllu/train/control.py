@@ -1,8 +1,8 @@
 """The adaptive learning rate at work: decisions of adapt.py carried out on weights, optimiser and batches."""
 
-import io
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -88,15 +88,21 @@ class Control:
         return decision
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: text and bytes, whose shape is the same at every moment of a run."""
-        file = io.BytesIO()
-        torch.save(self.copies, file)
-        return {"adapt": json.dumps(self.state.to_dict()), "batch": self.batch, "copies": file.getvalue()}
+        """For the checkpoint: text, a number, and tensors of which each rank has its share."""
+        return {"adapt": json.dumps(self.state.to_dict()), "batch": self.batch, "copies": dict(self.copies)}
+
+    def make_room(self, saved: Iterable[str], parts: "Parts") -> None:
+        """Copies of the shape of those in a checkpoint, which has the keys `saved`, for it to fill."""
+        found = [key.split(".", 3) for key in saved if key.startswith("control.copies.")]
+        moments = {name for _, _, name, rest in found if rest.startswith("optimizer.state.")}
+        self.copies = {name: parts.copy(0) for name in sorted({name for _, _, name, _ in found})}
+        for name in set(self.copies) - moments:          # copied before the first update
+            self.copies[name]["optimizer"]["state"] = {}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take what `state_dict` gave."""
         self.state, self.batch = AdaptState.from_dict(json.loads(saved["adapt"])), saved["batch"]
-        self.copies = torch.load(io.BytesIO(saved["copies"]), weights_only=True)
+        self.copies = dict(saved["copies"])
 
 
 class Parts:
@@ -109,7 +115,7 @@ class Parts:
     def copy(self, batch: int) -> dict[str, Any]:
         """Everything as it is now."""
         return {"batch": batch, "model": _cloned(dict(self.model.named_parameters())),
-                "optimizer": _cloned(self.optimizer.state_dict()),
+                "optimizer": _with_keys(self.optimizer.state_dict(), str),
                 "average": _cloned(self.average) if self.average is not None else None}
 
     @torch.no_grad()
@@ -117,7 +123,7 @@ class Parts:
         """Put a copy back; returns the batch that it stood before."""
         for name, parameter in self.model.named_parameters():
             parameter.copy_(copy["model"][name])
-        self.optimizer.load_state_dict(_cloned(copy["optimizer"]))
+        self.optimizer.load_state_dict(_with_keys(copy["optimizer"], int))
         for name, tensor in (self.average or {}).items():
             tensor.copy_(copy["average"][name])
         batch: int = copy["batch"]
@@ -131,6 +137,12 @@ def from_main(values: list[float], device: torch.device) -> list[float]:
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     found: list[float] = dist.sum_over_ranks(tensor if dist.is_main() else torch.zeros_like(tensor)).tolist()
     return found
+
+
+def _with_keys(optimizer: dict[str, Any], kind: type) -> dict[str, Any]:
+    """A copy of an optimiser's state by parameter number; a checkpoint wants text for keys."""
+    return {"param_groups": _cloned(optimizer["param_groups"]),
+            "state": {kind(k): _cloned(v) for k, v in optimizer["state"].items()}}
 
 
 def _cloned(value: Any) -> Any:

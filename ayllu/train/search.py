@@ -15,7 +15,6 @@ from ayllu.config import Settings
 
 WARMUP = 4                                               # the part of a trial's updates over which its rate rises
 TAIL = 4                                                 # the part whose losses count
-HOPELESS = 1.05                                          # times the best loss halfway: the second half is not run
 
 
 class Round(Settings):
@@ -24,6 +23,8 @@ class Round(Settings):
     at: float = Field(default=0.0, ge=0, lt=1)           # where it begins; 0: before the first update
     share: float = Field(default=0.01, gt=0, lt=1)       # the updates of each rate
     factor: float = Field(default=4.0, gt=1)             # between a rate and the next
+    margin: float = Field(default=0.0, ge=0)             # the share by which it must beat the one that there was
+    hopeless: float = Field(default=0.05, gt=0)          # behind the best by this share halfway: it goes no further
     keep: float = Field(default=1.0, gt=0)               # what the best one is multiplied by: short runs like high ones
 
 
@@ -68,19 +69,19 @@ def record(trial: Trial, loss: float) -> Trial:
     return replace(trial, losses=(*trial.losses, loss), broken=0 if math.isfinite(loss) else trial.broken + 1)
 
 
-def verdict(trial: Trial) -> tuple[float | None, str]:
+def verdict(trial: Trial, now: Round) -> tuple[float | None, str]:
     """The score of the rate at trial once it is known, and in words; None before."""
     done, n = len(trial.losses), trial.steps
     if trial.broken > 1:
         return math.inf, "it broke"
     if done == n // 2 and trial.best_losses:
-        now, best = _mean(trial.losses[n // 4:n // 2]), _mean(trial.best_losses[n // 4:n // 2])
-        if now > best * HOPELESS:
-            return now / best * trial.best()[1], f"loss {now:.3f} against {best:.3f} halfway"
+        loss, best = _mean(trial.losses[n // 4:n // 2]), _mean(trial.best_losses[n // 4:n // 2])
+        if loss > best * (1 + now.hopeless):
+            return loss / best * trial.best()[1], f"loss {loss:.3f} against {best:.3f} halfway"
     if done < n:
         return None, ""
     score = _mean(trial.losses[n - max(n // TAIL, 1):n])
-    return score, f"loss {score:.3f}"
+    return score * (1 + now.margin if trial.tried else 1), f"loss {score:.3f}"
 
 
 def judged(trial: Trial, multiplier: float, score: float) -> Trial:

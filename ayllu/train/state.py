@@ -20,7 +20,7 @@ from ayllu.model.build import CausalModel
 from ayllu.model.parallel import ALONE, Layout
 from ayllu.train.average import Average, averaged
 from ayllu.train.best import Best
-from ayllu.train.control import Control
+from ayllu.train.control import Control, Parts
 from ayllu.train.sealed import check_seal
 
 SCHEMA = 1
@@ -106,8 +106,12 @@ def write(parts: dict[str, Any], folder: Path) -> None:
 def load(state: TrainState, folder: Path) -> None:
     """Load one checkpoint folder into `state`; nothing is touched where the folder is damaged."""
     check_seal(folder)
-    target = state.state_dict()
+    target = state.state_dict()                          # this gives the optimiser moments that can be filled
     try:
+        if state.control is not None:
+            saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+            state.control.make_room(saved, Parts(state.model, state.optimizer, state.average))
+            target["control"] = state.control.state_dict()
         dcp.load(target, checkpoint_id=folder, no_dist=True)
     except (dcp.api.CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder} can't be resumed from: {error}. It is as it was written, so the settings must "

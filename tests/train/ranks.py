@@ -17,7 +17,9 @@ from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
 from ayllu.model.parallel import ALONE, ParallelConfig, build_sharded, fill, first_values, gather, new_layout
+from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
+from ayllu.train.control import Control
 from ayllu.train.loop import LoopConfig, fit
 from ayllu.train.losses import bits_per_byte, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
@@ -49,7 +51,8 @@ def new_state(case, layout):
         initialise(model, config.n_layers, 0)
     optim = OptimConfig(**{"lr": 1e-2, "schedule": {"kind": "constant", "warmup_steps": 0}, **case.get("optim", {})})
     state = TrainState(model, build_optimizer(model, optim), layout=layout,
-                       average=new_average(model) if case.get("ema") else None)
+                       average=new_average(model) if case.get("ema") else None,
+                       control=Control(AdaptConfig(**case["adapt"])) if "adapt" in case else None)
     return state, optim
 
 
@@ -73,7 +76,8 @@ def train(case, folder: Path, layout=ALONE):
         whole = gather(state.model)
         weights = whole and {name: p.detach().clone() for name, p in whole.named_parameters()}
     found = {"losses": observer.losses, "norms": [r["grad_norm"] for r in observer.rows if "grad_norm" in r],
-             "held_out": [r["held_out"] for r in observer.rows if "held_out" in r], "tokens": state.tokens}
+             "held_out": [r["held_out"] for r in observer.rows if "held_out" in r], "tokens": state.tokens,
+             "decisions": [(r["step"], r["decision"], r["rate_factor"]) for r in observer.rows if "decision" in r]}
     return found, weights
 
 

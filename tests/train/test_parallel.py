@@ -20,6 +20,9 @@ ON_TWO = {f"{model} {name}": {"model": model, "parallel": spread}
 ON_TWO |= {f"{kind} fsdp": {"optim": optim, "parallel": SPREADS["fsdp"]} for kind, optim in OPTIMISERS.items()}
 ON_TWO |= {f"{model} all logits": {"model": model, "chunk": 0, "parallel": SPREADS["tensor"]}
            for model in ("llama", "tied")}
+FOLLOW = {"kind": "follow", "rounds": [{"factor": 4, "keep": 0.25}, {"at": 0.5, "factor": 2}], "trial_least": 4,
+          "snapshot_every": 2}
+ON_TWO |= {f"follow {name}": {"adapt": FOLLOW, "steps": 36, "parallel": spread} for name, spread in SPREADS.items()}
 ON_FOUR = {f"{model} {mode}": {"model": model, "parallel": {"mode": mode, "tensor": 2}}
            for model, mode in (("llama", "data"), ("tied", "fsdp"), ("transformer", "fsdp"))}
 ON_FOUR |= {f"{kind} fsdp": {"optim": optim, "parallel": {"tensor": 2}} for kind, optim in OPTIMISERS.items()}
@@ -33,6 +36,7 @@ def assert_as_one_process(jobs, world, folder):
         ranks, gathered = found[name]
         assert all(rank == ranks[0] for rank in ranks), f"{name}: ranks saw different numbers"
         assert ranks[0]["tokens"] == alone["tokens"], name
+        assert ranks[0]["decisions"] == [list(d) for d in alone["decisions"]], name
         for key in ("losses", "norms", "held_out"):
             assert ranks[0][key] == pytest.approx(alone[key], rel=1e-5), f"{name}: {key}"
         assert alone["losses"][-1] < alone["losses"][0] - 0.01 or "prodigy" in name      # moving, so errors would show
