@@ -8,11 +8,16 @@ import time
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from train.observer import Remember
 
 from ayllu.data.loader import Batch, WindowLoader
+from ayllu.data.mask_marks import Marks
+from ayllu.data.mask_schedule import ByLoss
+from ayllu.data.masks import Causal, Mixture, Tokens
+from ayllu.data.pack_loader import PackedLoader
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
@@ -22,6 +27,7 @@ from ayllu.train.average import new_average
 from ayllu.train.control import Control
 from ayllu.train.loop import LoopConfig, fit
 from ayllu.train.losses import bits_per_byte, next_token_loss
+from ayllu.train.objective import masked_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.state import TrainState, load
 
@@ -31,6 +37,9 @@ SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8,
 MODELS = {"llama": LlamaConfig(**SHAPE), "tied": LlamaConfig(**SHAPE, tie_embeddings=True, qkv_bias=True),
           "transformer": TransformerConfig(**SHAPE, dropout=0.0)}
 TOKENS = (torch.arange(3000) % 61).numpy().astype("<u2")      # the next id is one more: learned within a few steps
+MARKS = Marks(vocab_size=64, bos=61, eos=62, mask=63, special=frozenset((61, 62, 63)))
+MASKS = Mixture(parts=(Causal(), Tokens(ratio=ByLoss(start=0.6, end=0.2, high=4.2, low=3.0), predicts="next")),
+                smoothing=0.5)
 
 
 def uneven(model, batch: Batch, **options):
@@ -39,6 +48,12 @@ def uneven(model, batch: Batch, **options):
     for row, first in enumerate(batch.ids[:, 0].tolist()):
         labels[row, 2 + first % 13:] = -100
     return next_token_loss(model, Batch(batch.ids, labels), **options)
+
+
+def documents():
+    """Runs of TOKENS of 5 to 20 ids, each between BOS and EOS."""
+    runs = [TOKENS[i:i + 5 + i % 16] for i in range(0, 2900, 13)]
+    return np.concatenate([[61, *run, 62] for run in runs])
 
 
 def new_state(case, layout):
@@ -63,14 +78,18 @@ def train(case, folder: Path, layout=ALONE):
         load(state, Path(case["resume"]))
     loop = LoopConfig(steps=case.get("steps", 6), batch_size=8, micro_batch=2, eval_every=3, checkpoint_every=6,
                       log_every=1, autocast=case.get("autocast", False), ema=case.get("ema", 0.0))
-    batches = WindowLoader(TOKENS, 16, 8, seed=2, rank=layout.data_rank, world_size=layout.data)
+    batches, loss = WindowLoader(TOKENS, 16, 8, seed=2, rank=layout.data_rank, world_size=layout.data), uneven
+    if case.get("masks"):
+        batches = state.follower = PackedLoader(documents(), MARKS, 24, 8, MASKS, rank=layout.data_rank,
+                                                world_size=layout.data)
+        loss = masked_loss
     observer = Remember()
 
     def evaluate(state):
         ids = torch.from_numpy(TOKENS[:100].astype("int64"))
         return {"held_out": bits_per_byte(state.model, ids, 100, 16, CPU, torch.bfloat16 if loop.autocast else None)}
 
-    fit(state, batches, partial(uneven, chunk=case.get("chunk", 5)), loop=loop, optim=optim, run=folder,
+    fit(state, batches, partial(loss, chunk=case.get("chunk", 5)), loop=loop, optim=optim, run=folder,
         observer=observer, evaluate=evaluate, device=CPU)
     with state.averaged():
         whole = gather(state.model)

@@ -83,6 +83,44 @@ def test_layers_keep_their_windows():
     assert farthest[1] == 7
 
 
+@pytest.mark.parametrize("network", [model(), model("transformer"), model(sliding_window=8, first_sliding_layer=1)],
+                         ids=["llama", "transformer", "windows"])
+def test_no_document_s_loss_reaches_another_s_embeddings(network):
+    """Through the attention that training uses; the gradient is exactly zero, not merely small."""
+    batch = loader(ALL, batch_size=2).batch(0)
+    for number in (0, 1):
+        mine = batch.document == number
+        embedded = network.embed(batch.ids).detach().requires_grad_()
+        hidden = network.trunk(embedded, batch.positions, attends(network, batch))
+        logits = network.logits(hidden).float()
+        torch.nn.functional.cross_entropy(logits[mine], batch.labels[mine]).backward()
+        assert embedded.grad[~mine].abs().max() == 0
+        assert embedded.grad[mine].abs().max() > 0
+
+
+@pytest.mark.parametrize("predicts", ["same", "next"])
+def test_a_masked_id_can_not_be_read_from_the_inputs(predicts):
+    """Change what stands behind the masks: inputs stay, and so does every logit; only labels move."""
+    part = Tokens(ratio=0.4, masked=1.0, random=0.0, predicts=predicts)
+    before = loader(Mixture(parts=(part,)))
+    first = before.batch(0)
+    hidden = set()                                       # places in the corpus that the first step hides
+    for window, epoch in before.windows(0):
+        for piece, example in zip(before.packing.window(window), before.examples(window, epoch, 0), strict=True):
+            ahead = 0 if predicts == "same" else 1
+            hidden |= {int(before.packing.starts[piece]) + i + ahead for i in np.flatnonzero(example.weights)}
+    tokens = before.tokens.copy()
+    tokens[sorted(hidden)] = 110 + (tokens[sorted(hidden)] - 110 + 1) % 90   # another ordinary id at each
+    second = loader(Mixture(parts=(part,)), tokens=tokens).batch(0)
+    assert torch.equal(first.ids, second.ids)
+    learned = first.labels != -100
+    assert (first.labels[learned] != second.labels[learned]).all()
+    network = model()
+    logits = [network.logits(network.trunk(network.embed(b.ids), b.positions, attends(network, b)))
+              for b in (first, second)]
+    assert torch.equal(*logits)
+
+
 @pytest.mark.parametrize("part", ALL.parts, ids=lambda part: part.kind)
 def test_every_objective_can_be_learned(part):
     """A few steps on one batch bring its loss down by half."""

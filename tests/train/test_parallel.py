@@ -23,6 +23,7 @@ ON_TWO |= {f"{model} all logits": {"model": model, "chunk": 0, "parallel": SPREA
 FOLLOW = {"kind": "follow", "rounds": [{"factor": 4, "keep": 0.25}, {"at": 0.5, "factor": 2}], "trial_least": 4,
           "snapshot_every": 2}
 ON_TWO |= {f"follow {name}": {"adapt": FOLLOW, "steps": 36, "parallel": spread} for name, spread in SPREADS.items()}
+ON_TWO |= {f"packed {mode}": {"masks": True, "parallel": SPREADS[mode]} for mode in ("data", "fsdp")}
 ON_FOUR = {f"{model} {mode}": {"model": model, "parallel": {"mode": mode, "tensor": 2}}
            for model, mode in (("llama", "data"), ("tied", "fsdp"), ("transformer", "fsdp"))}
 ON_FOUR |= {f"{kind} fsdp": {"optim": optim, "parallel": {"tensor": 2}} for kind, optim in OPTIMISERS.items()}
