@@ -22,6 +22,7 @@ from ayllu.train.control import Control
 from ayllu.train.loop import Interrupted, LoopConfig, fit
 from ayllu.train.objective import masked_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.search import Round
 from ayllu.train.state import TrainState
 
 MARKS = Marks(vocab_size=200, bos=1, eos=2, pad=3, mask=4, fim=(5, 6, 7, 8), sentinels=tuple(range(10, 110)),
@@ -30,7 +31,8 @@ FALLS = {"high": 5.4, "low": 4.6}
 MASKS = Mixture(parts=(Causal(weight=ByLoss(start=0.2, end=2.0, **FALLS)), Spans(attention="prefix"), FillIn(),
                        Tokens(ratio=ByLoss(start=0.5, end=0.1, **FALLS))), smoothing=0.5)
 OPTIM = OptimConfig(lr=1e-2)
-FOLLOW = AdaptConfig(kind="follow", trial_start=2, trial_steps=4, trial_until=0.4, snapshot_every=2)
+FOLLOW = AdaptConfig(kind="follow", rounds=(Round(), Round(at=0.2, factor=2)), trial_least=4, snapshot_every=2,
+                     regain=4)
 
 
 def batches():
