@@ -139,18 +139,19 @@ def _print_tables(found: dict[str, Any]) -> None:
     if "candidates" in found:
         words = [(c["text"], f"{100 * exp(c['logprob']):.3g} %", f"{100 * c['share']:.1f} %", str(c["n_tokens"]),
                  c["share"]) for c in found["candidates"]]
-        console.print(_table(("candidate", "probability", "among these", "tokens"), words))
+        console.print(_table(("candidate", "probability", "among these", "tokens"), words, console.width))
         console.print()
     rows = [(_visible(t["text"]), f"{100 * t['probability']:.2f} %", t["probability"]) for t in found["tokens"]]
-    console.print(_table(("next token", "probability"), rows))
+    console.print(_table(("next token", "probability"), rows, console.width))
     of = " among the candidates" if "candidates" in found else ""
     console.print(f"\ngreedy{of}: {_visible(found['greedy'])}\nsampled{of}: {_visible(found['sampled'])} "
                   f"(seed {found['seed']})", markup=False)
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Any:
+def _table(heads: tuple[str, ...], rows: list[tuple[Any, ...]], width: int) -> Any:
     """A table whose last column is a bar, as long as the row's share of the largest."""
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
@@ -159,8 +160,11 @@ def _table(heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Any:
         table.add_column(head, justify="left" if number in (0, len(heads)) else "right",
                          no_wrap=number > 0, min_width=len(head))
     largest = max(row[-1] for row in rows) or 1.0
+    text = sum(max(map(cell_len, column)) + 2 for column in zip(heads, *(row[:-1] for row in rows), strict=True))
+    longest = max(1, min(BAR, width - text - 3))         # on a narrow terminal the bars give way, not the words
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row[:-1]), Text("█" * max(round(BAR * row[-1] / largest), 0), "cyan"))
+        bar = "█" * max(round(longest * row[-1] / largest), 0)
+        table.add_row(*(Text(cell) for cell in row[:-1]), Text(bar, "cyan"))
     return table
 
 

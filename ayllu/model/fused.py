@@ -61,9 +61,10 @@ class FusedRunner:
         self._embedding = model.tok_embeddings.weight.detach()                # (V, D)
         self._dtype = self._embedding.dtype
         make = _Matrix if shares or self._dtype != torch.bfloat16 else _PackedMatrix
+        # the head first: while it is packed it is held twice, and what the allocator keeps of the layers comes later
+        self._head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
         self._layers = [_Layer(block, make) for block in model.layers if isinstance(block, Block)]
         self._norm = model.norm.weight.detach()
-        self._head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
         scaling = self.config.rope_scaling
         self._is_dynamic = scaling is not None and scaling.kind == "dynamic"
         self._rotations = _rotation(model, torch.arange(1), self._dtype)      # of positions 0.., grows with the caches
