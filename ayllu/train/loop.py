@@ -62,7 +62,7 @@ class LoopConfig(Settings):
 
 
 class BatchSource(Protocol):
-    """Batches as a function of the step, so that a resume needs only the step number."""
+    """Batches as a function of the step; what else they depend on is the state of a `Follower`."""
 
     def batch(self, step: int) -> Any: ...
 
