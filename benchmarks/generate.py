@@ -12,13 +12,10 @@ for each cell is what counts. Greedy, end token off, equal prompts, dtypes and t
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -26,11 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from lines import Worker
+from peers import machine, python_of
 
 HERE = Path(__file__).parent
 OURS, PEER = HERE / "generate_ours.py", HERE / "generate_peer.py"
-PEER_FOLDER = HERE.parent / ".ci" / "cache" / "peers" / "transformers"
-PEER_PACKAGES = ("torch>=2.11,<2.14", "transformers>=5,<6")
 SETTINGS = ("dynamic", "static", "compile")
 BUNDLED = {"dim": 256, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "head_dim": 64, "hidden_dim": 768,
            "vocab_size": 16_000, "max_context": 2048, "tie_embeddings": True}
@@ -80,7 +76,7 @@ class MemoryRow:
 def main() -> None:
     """Measure the rows that are asked for and print the table."""
     options = _options()
-    peer_python = options.peer_python or _peer_environment()
+    peer_python = options.peer_python or python_of("transformers")
     log = Path(tempfile.gettempdir()) / f"ayllu-benchmark-{os.getpid()}.log"
     bench = Bench(options.threads, peer_python, log, options.quick, _settings(options))
     start = time.perf_counter()
@@ -93,7 +89,7 @@ def main() -> None:
     worst, cell = worst_ratio(rows, memory)
     _say(f"{time.perf_counter() - start:.0f} s; logs of the workers: {log}")
     if options.json:
-        report = {"date": date.today().isoformat(), "machine": _machine(), "threads": options.threads,
+        report = {"date": date.today().isoformat(), "machine": machine(), "threads": options.threads,
                   "quick": options.quick, **bench.versions, "rows": [asdict(row) for row in rows],
                   "memory": [asdict(row) for row in memory], "worst": {"ratio": worst, "cell": cell}}
         options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -273,31 +269,6 @@ def _settings(options: argparse.Namespace) -> Sequence[str]:
     if options.settings:
         return tuple(options.settings.split(","))
     return SETTINGS[:2] if options.quick else SETTINGS
-
-
-def _peer_environment() -> str:
-    """The Python of transformers' own environment, made by the first run."""
-    python = PEER_FOLDER / ("Scripts" if os.name == "nt" else "bin") / "python"
-    stamp = PEER_FOLDER / "installed.txt"
-    wanted = "\n".join(PEER_PACKAGES)
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        _say(f"making an environment for transformers in {PEER_FOLDER}")
-        venv.create(PEER_FOLDER, clear=True, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEER_PACKAGES], check=True, stdout=sys.stderr)
-        stamp.write_text(wanted, encoding="utf-8")
-    return str(python)
-
-
-def _machine() -> str:
-    names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
 
 
 def _say(message: str) -> None:

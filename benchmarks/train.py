@@ -2,7 +2,7 @@
 
     python benchmarks/train.py --json results.json             # every shape; about a quarter of an hour
     python benchmarks/train.py --shapes 15m                    # one of them
-    python benchmarks/train.py --quick                         # under a minute: the smallest shape, one batch size
+    python benchmarks/train.py --quick                         # the smallest shape, one batch size, nothing compiled
 
 A step is forward, backward, clipping and AdamW on one batch. Each side tries several batch sizes (LitGPT also two
 precisions) in processes of their own, and its fastest is what counts. All compute in bfloat16 with torch.compile, SDPA
@@ -80,7 +80,7 @@ def measure(shape: str, options: argparse.Namespace, log: Path) -> tuple[float, 
     try:
         for name in SCRIPTS:
             settings = SETTINGS[name][:1] if options.quick else SETTINGS[name]
-            workers[name], found[name] = _fastest(name, shape, settings, rows, options.threads, log)
+            workers[name], found[name] = _fastest(name, shape, settings, rows, options, log)
         peak = workers["ayllu"].ask("peak_flops")["flops_per_s"]
         rates = _rounds(workers, found, shape, 2 if options.quick else options.rounds)
         memory = {name: int(worker.ask("peak")["peak_bytes"]) for name, worker in workers.items()}
@@ -96,7 +96,7 @@ def measure(shape: str, options: argparse.Namespace, log: Path) -> tuple[float, 
     return peak, sides
 
 
-def _fastest(name: str, shape: str, settings: tuple[str, ...], rows: tuple[int, ...], threads: int,
+def _fastest(name: str, shape: str, settings: tuple[str, ...], rows: tuple[int, ...], options: argparse.Namespace,
              log: Path) -> tuple[Worker, dict[str, Any]]:
     """A warm worker for the fastest setting and batch size, and what was tried."""
     best: tuple[float, Worker, dict[str, Any]] | None = None
@@ -104,9 +104,10 @@ def _fastest(name: str, shape: str, settings: tuple[str, ...], rows: tuple[int, 
     for setting in settings:
         for n in rows:
             label = f"{setting}, {n} rows"
-            worker = Worker(python_of(name), HERE / SCRIPTS[name], threads, log)
+            worker = Worker(python_of(name), HERE / SCRIPTS[name], options.threads, log)
             try:
-                worker.ask("load", shape=SHAPES[shape], setting=setting, rows=n, threads=threads)
+                worker.ask("load", shape=SHAPES[shape], setting=setting, rows=n, threads=options.threads,
+                           compiled=not options.quick)
                 first = worker.ask("run")["seconds"]
                 rate = n * SHAPES[shape]["max_context"] / min(worker.ask("run")["seconds"] for _ in range(2))
             except RuntimeError as error:
@@ -160,7 +161,7 @@ def _show(shape: str, peak: float, sides: list[Side]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="the smallest shape, one batch size, two rounds")
+    parser.add_argument("--quick", action="store_true", help="the smallest shape, one batch size, nothing compiled")
     parser.add_argument("--shapes", help=f"some of {','.join(SHAPES)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))

@@ -22,7 +22,7 @@ from litgpt.utils import chunked_cross_entropy
 state: dict[str, Any] = {}
 
 
-def load(shape: dict[str, Any], setting: str, rows: int, threads: int) -> dict[str, Any]:
+def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled: bool) -> dict[str, Any]:
     """The model and optimiser under Fabric, and one random batch."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -37,7 +37,7 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int) -> dict[s
         model = GPT(config)
         if shape["tie_embeddings"]:
             model.transformer.wte.weight = model.lm_head.weight
-    model = fabric.setup(torch.compile(model))
+    model = fabric.setup(torch.compile(model) if compiled else model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
     optimizer = fabric.setup_optimizers(optimizer)
     ids = torch.tensor(prompts(rows, shape["max_context"] + 1, shape["vocab_size"]))

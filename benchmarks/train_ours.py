@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 state: dict[str, Any] = {}
 
 
-def load(shape: dict[str, Any], setting: str, rows: int, threads: int) -> dict[str, Any]:
+def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled: bool) -> dict[str, Any]:
     """Everything of a run but its data, which are one random batch."""
     torch.set_num_threads(threads)
     model = build_model(LlamaConfig(**shape))
@@ -38,7 +38,8 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int) -> dict[s
         train=TrainState(model, build_optimizer(model, optim)), optim=optim,
         batch=Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()),
         loop=LoopConfig(steps=1_000_000, batch_size=rows, micro_batch=rows, precision=setting),
-        loss=TraineeLoss(partial(next_token_loss, softmax=torch.compile(softmax_loss)), setting, True, False))
+        loss=TraineeLoss(partial(next_token_loss, softmax=torch.compile(softmax_loss) if compiled else softmax_loss),
+                         setting, compiled, False))
     return {"torch": torch.__version__}
 
 

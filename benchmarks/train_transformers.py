@@ -20,8 +20,8 @@ transformers.logging.set_verbosity_error()
 state: dict[str, Any] = {}
 
 
-def load(shape: dict[str, Any], setting: str, rows: int, threads: int) -> dict[str, Any]:
-    """A float32 model, compiled, its optimiser and one random batch."""
+def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled: bool) -> dict[str, Any]:
+    """A float32 model, its optimiser and one random batch."""
     assert setting == "autocast", setting
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -32,7 +32,7 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int) -> dict[s
         max_position_embeddings=shape["max_context"], rms_norm_eps=1e-5, attn_implementation="sdpa", use_cache=False)
     model = LlamaForCausalLM(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=True)
-    state.update(model=model, compiled=torch.compile(model), optimizer=optimizer,
+    state.update(model=model, compute=torch.compile(model) if compiled else model, optimizer=optimizer,
                  ids=torch.tensor(prompts(rows, shape["max_context"], shape["vocab_size"])))
     return {"version": transformers.__version__, "torch": torch.__version__}
 
@@ -41,7 +41,7 @@ def run() -> dict[str, Any]:
     """One step."""
     start = time.perf_counter()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = state["compiled"](input_ids=state["ids"], labels=state["ids"]).loss
+        loss = state["compute"](input_ids=state["ids"], labels=state["ids"]).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(state["model"].parameters(), 1.0)
     state["optimizer"].step()
