@@ -184,7 +184,8 @@ def _smoothed(state: AdaptState, loss: float) -> AdaptState:
     if state.seen >= SEEN_ENOUGH:
         off = min(off, 3 * _deviation(state))
     mean = state.mean + share * off
-    lowest = min(state.lowest, mean) if state.seen + 1 >= SEEN_ENOUGH else state.lowest
+    settled = state.seen + 1 >= 2 * SEEN_ENOUGH          # a trial ends low, and the loss rises with its rate after it
+    lowest = min(state.lowest, mean) if settled else state.lowest
     return replace(state, mean=mean, variance=(1 - share) * (state.variance + share * off * off),
                    seen=state.seen + 1, lowest=lowest)
 
