@@ -129,7 +129,7 @@ def after_update(config: AdaptConfig, state: AdaptState, where: Where, loss: flo
         return state, Decision("stop", "the cooldown is over") if over else Decision()
     if state.trial is not None:
         return _go_on(config, replace(state, trial=record(state.trial, loss)))
-    if state.seen >= SEEN_ENOUGH and state.mean > state.lowest * (1 + config.rise):
+    if state.mean > max(state.lowest * (1 + config.rise), state.lowest + 2 * _deviation(state)):
         return _roll_back(config, state, f"the smoothed loss rose from {state.lowest:.3f} to {state.mean:.3f}")
     begins = _cooldown_reason(config, state, where, held)
     if held is not None:

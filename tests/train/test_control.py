@@ -127,15 +127,16 @@ SEARCH = AdaptConfig(kind="follow", trial_least=12)
 
 
 @pytest.mark.slow
-def test_a_rate_ten_times_too_high_recovers_and_one_too_low_grows(tmp_path):
-    tuned = train(tmp_path / "a", None, steps=300)[2]
-    for name, factor, direction in (("b", 10, "shrink"), ("c", 0.1, "grow")):
-        plain = train(tmp_path / f"{name}1", None, lr=TUNED * factor, steps=300)[2]
-        state, notes, loss = train(tmp_path / f"{name}2", SEARCH, lr=TUNED * factor, steps=300)
+def test_a_rate_ten_times_too_high_recovers_and_one_far_too_low_grows(tmp_path):
+    best = 3 * TUNED                                     # of a factor of 3, for 300 steps with a warm-up of 15
+    tuned = train(tmp_path / "a", None, lr=best, steps=300, warmup=15)[2]
+    for name, factor, direction in (("b", 10, "shrink"), ("c", 1 / 30, "grow")):
+        plain = train(tmp_path / f"{name}1", None, lr=best * factor, steps=300, warmup=15)[2]
+        state, notes, loss = train(tmp_path / f"{name}2", SEARCH, lr=best * factor, steps=300, warmup=15)
         print(f"tuned {tuned:.4f}, x{factor}: plain {plain:.4f}, followed {loss:.4f}, rate x "
               f"{state.control.state.multiplier:.3g}, {notes.actions()}")
         assert direction in notes.actions()
-        assert loss < plain                              # better than leaving it alone
+        assert loss < min(plain, tuned * 1.05)           # as if it had been tuned, though trials cost a fifth here
         assert state.step == 300                         # at the same price
 
 
