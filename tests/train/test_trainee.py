@@ -136,8 +136,9 @@ def test_recipes_from_before_keep_their_meaning():
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for inductor")
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python is newer than torch.compile knows")
-def test_one_graph_serves_all_compiled_blocks_and_trains_like_eager():
-    """Three blocks and the last norm: two graphs, none made anew when weights move. Float32 in another order: 1e-5."""
+@pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bf16_masters", 5e-3)])
+def test_one_graph_serves_all_compiled_blocks_and_trains_like_eager(precision, close):
+    """Three blocks and the last norm: two graphs, none made anew when weights move. Sums in another order."""
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     tokens = np.arange(2000, dtype="<u2") % 64
@@ -145,8 +146,8 @@ def test_one_graph_serves_all_compiled_blocks_and_trains_like_eager():
     for compiled in (False, True):
         model, optim = new_model("llama"), OptimConfig(lr=1e-2)
         state = TrainState(model, build_optimizer(model, optim))
-        loss = TraineeLoss(next_token_loss, "float32", compiled, False)
-        losses.append([step(state, WindowLoader(tokens, 16, 4).batch(n), loss, loop(), optim, CPU)["loss"]
-                       for n in range(4)])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        loss = TraineeLoss(next_token_loss, precision, compiled, False)
+        losses.append([step(state, WindowLoader(tokens, 16, 4).batch(n), loss, loop(precision=precision), optim,
+                            CPU)["loss"] for n in range(4)])
+    assert losses[1] == pytest.approx(losses[0], rel=close)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
