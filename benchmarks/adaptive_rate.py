@@ -141,7 +141,7 @@ def train(plan: Plan, run: Run) -> Run:
                        control=Control(adapt) if adapt.kind != "off" else None)
     loop = LoopConfig(steps=plan.steps, batch_size=plan.batch, micro_batch=plan.batch,
                       eval_every=max(plan.steps // LOOKS, 1), checkpoint_every=plan.steps,
-                      autocast=plan.device.type == "cuda")
+                      precision="autocast" if plan.device.type == "cuda" else "float32")
     notes, before = Notes(), time.perf_counter()
     look = _held_out(plan, plan.held_out[:3000]) if state.control is not None else lambda state: {}
     try:
@@ -212,7 +212,7 @@ def main() -> int:
     options = parser.parse_args()
     setup()
     if options.quick:
-        options.sizes, options.seeds, options.steps, options.rates = "0.1m", 1, 240, 3
+        options.sizes, options.seeds, options.steps, options.rates = "0.1m", 1, 160, 3
     device = torch.device(options.device)
     eager = options.quick or missing_compiler(device)
     loss: LossFunction = next_token_loss if eager else torch.compile(next_token_loss)
