@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar on stderr, metrics as JSON lines, samples, and the loss curve as a picture."""
+"""What a run tells: a progress bar on stderr, metrics as JSON lines and TensorBoard events, samples, curves, a page."""
 
 import json
 import math
@@ -18,6 +18,7 @@ from ayllu.files import atomic_path
 from ayllu.log import say
 from ayllu.model.account import training_flops
 from ayllu.model.config import LlamaConfig
+from ayllu.train.page import write_page
 from ayllu.train.state import TrainState
 
 SMOOTHING = 0.95
@@ -37,6 +38,7 @@ class Report:
         self._shown = 0.0
         for name in ("metrics.jsonl", "samples.jsonl"):
             _drop_rows(run / name, after=state.step if resumed else -1)
+        self._events = open_events(run, state.step + 1 if resumed else 0)
         columns = (TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"), BarColumn(),
                    TextColumn("loss {task.fields[loss]:.3f}"), TextColumn("{task.fields[rate]:,.0f} tokens/s"),
                    TextColumn("{task.fields[share]:.0%} of peak"), TimeRemainingColumn())
@@ -55,6 +57,9 @@ class Report:
         self._progress.stop()
         with suppress(OSError) if error else nullcontext():     # a full disk has been told already
             plot(self.run)
+            write_page(self.run)
+        if self._events is not None:
+            self._events.close()
 
     def advance(self, state: TrainState, row: dict[str, Any]) -> None:
         """Move the bar; where stderr is no terminal, a plain line now and then."""
@@ -75,6 +80,8 @@ class Report:
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
         self.last.update(row)
         self._append("metrics.jsonl", row)
+        if self._events is not None:
+            add_events(self._events, row)
         if "decision" in row:
             say(f"step {row['step']:,}  {row['decision']}: {row['reason']}")
         held = {k.removeprefix("bits_per_byte_"): v for k, v in row.items() if k.startswith("bits_per_byte_")}
@@ -85,10 +92,34 @@ class Report:
     def samples(self, step: int, texts: list[str]) -> None:
         """Samples on the way, appended to samples.jsonl."""
         self._append("samples.jsonl", {"step": step, "texts": texts})
+        if self._events is not None:
+            self._events.add_text("samples", "\n\n".join(texts), step)
+        write_page(self.run)
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         with open(self.run / name, "a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def open_events(run: Path, step: int) -> Any:
+    """A writer of TensorBoard events below the run, from `step` on; None, and said so, without the extra."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        say("no TensorBoard events are written: pip install 'ayllu[tensorboard]' to have them")
+        return None
+    return SummaryWriter(str(run / "tensorboard"), purge_step=step)      # what a resume writes again is hidden
+
+
+def add_events(events: Any, row: dict[str, Any]) -> None:
+    """One row of metrics as scalars, a decision as text."""
+    if "decision" in row:
+        events.add_text("decisions", f"{row['decision']}: {row['reason']}", row["step"])
+        return
+    end = "_at_the_end" if "final" in row else ""
+    for name, value in row.items():
+        if isinstance(value, int | float) and name not in ("step", "final"):
+            events.add_scalar(name + end, value, row["step"])
 
 
 def _drop_rows(path: Path, after: int) -> None:
