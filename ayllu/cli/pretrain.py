@@ -1,7 +1,7 @@
 """`ayllu pretrain`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,16 +17,20 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in th
 Cooldown = Annotated[int | None, typer.Option(min=1, help="Lower the rate of a checkpoint over so many steps, as a "
                                               "new run beside the old one.")]
 CheckpointToCool = Annotated[Path | None, typer.Option(help="The checkpoint to cool down; the newest by default.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Predict memory, rehearse the worst batch, and tell hours, "
+                                      "energy and money; nothing is trained.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def pretrain(recipe: Recipe, overrides: Overrides = None,
              resume: Resume = False,
-             cooldown: Cooldown = None, checkpoint: CheckpointToCool = None, as_json: AsJson = False) -> None:
+             cooldown: Cooldown = None, checkpoint: CheckpointToCool = None, dry_run: DryRun = False,
+             as_json: AsJson = False) -> None:
     """Train a model from text files by a recipe; Ctrl-C saves, and --resume goes on exactly where it stopped.
 
     Example: ayllu pretrain recipes/smoke.toml loop.steps=50 out=runs/try
     """
+    from ayllu.train import plan
     from ayllu.train.loop import Interrupted
     from ayllu.train.pretrain import PretrainConfig
     from ayllu.train.pretrain import cooldown as cool
@@ -42,13 +46,20 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
     if checkpoint and not cooldown:
         raise ConfigError("--checkpoint says where a cooldown begins: add --cooldown STEPS")
     config = cool(config, cooldown, checkpoint) if cooldown else config
+    if dry_run:
+        _show(plan.dry_run(config), as_json)
+        return
     cooling = f" --cooldown {cooldown} --checkpoint {config.start_from}" if cooldown else ""
     try:
-        result = train(config, path.parent, "auto" if auto else resume)
+        result = train(plan.ready(config, resume), path.parent, "auto" if auto else resume)
     except Interrupted as stop:
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
                    f"ayllu pretrain {' '.join(words)}{cooling} --resume", err=True)
         raise typer.Exit(130) from stop
+    _show(result, as_json)
+
+
+def _show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:

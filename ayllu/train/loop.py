@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from pydantic import Field, model_validator
@@ -35,7 +35,7 @@ class LoopConfig(Settings):
 
     steps: int = Field(gt=0)
     batch_size: int = Field(default=32, gt=0)            # rows per step over all ranks and micro-batches
-    micro_batch: int = Field(default=8, gt=0)            # rows that go through the model at once
+    micro_batch: Annotated[int, Field(gt=0)] | Literal["auto"] = 8   # rows at once; auto: as many as fit (plan.py)
     eval_every: int = Field(default=500, gt=0)
     checkpoint_every: int = Field(default=500, gt=0)
     keep: int = Field(default=2, gt=0)                   # checkpoints kept, beside the best

@@ -33,6 +33,7 @@ from ayllu.train.average import new_average
 from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore, take_best
 from ayllu.train.control import Control
+from ayllu.train.costs import PlanConfig
 from ayllu.train.documents import held_out_documents
 from ayllu.train.export import export
 from ayllu.train.head_loss import softmax_loss
@@ -72,6 +73,7 @@ class PretrainConfig(Settings):
     loop: LoopConfig
     optim: OptimConfig = OptimConfig()
     adapt: AdaptConfig = AdaptConfig()
+    plan: PlanConfig = PlanConfig()                      # what a dry run reckons with
     loss: LossConfig = LossConfig()
     context: int = Field(default=512, gt=1)              # tokens per training window
     init_from: str | None = None                         # a checkpoint whose weights are the start
@@ -121,6 +123,8 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: Resume = False
 
 
 def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume) -> dict[str, Any]:
+    if config.loop.micro_batch == "auto":
+        raise ConfigError("loop.micro_batch=auto is settled before training: call ayllu.train.plan.ready(config) first")
     run, device = Path(config.out), pick_device(config.device)
     recipe_folder = Path(config.folder or recipe_folder).resolve()
     for key, rule in config.sized.items():
@@ -208,11 +212,11 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
                           f"{shards.manifest['vocab_size']} ids: make them equal")
     if config.context > config.model.max_context:
         raise ConfigError(f"context={config.context} is longer than model.max_context={config.model.max_context}")
-    model = build_model(config.model)
+    with device:
+        model = build_model(config.model)
     initialise(model, config.model.n_layers, config.seed)
     if config.init_from:
         _load_weights(model, recipe_folder, config.init_from)
-    model.to(device)
     facts = {"threads": torch.get_num_threads(), "micro_batch": config.loop.micro_batch, "context": config.context,
              "batch_size": config.loop.batch_size, "data": config.feed.name(shards), "seed": config.seed}
     return TrainState(model, build_optimizer(model, config.optim), facts=facts,

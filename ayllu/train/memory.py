@@ -1,0 +1,137 @@
+"""How much memory a run will take, before a byte of it is taken: the real training step, run on tensors without data.
+
+torch's fake tensors know shapes, dtypes and devices and hold nothing. The run's own code goes over them, and a ledger
+notes every storage as it is born and as it dies. So there is no formula that could fall behind the code: optimisers,
+averages, chunks of logits or recomputed blocks count as they are, also for models that this machine could never hold.
+What kernels take inside themselves isn't seen; the checks in benchmarks/memory.py say how much that is.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ayllu.train.control import Parts
+from ayllu.train.loop import step
+from ayllu.train.pretrain import PretrainConfig, training_loss
+from ayllu.train.rehearse import COPIES, Meter, Windows, empty_state, look
+
+NUMBER = torch.ops.aten._local_scalar_dense.default      # what .item() asks for
+
+
+class Ledger(TorchDispatchMode):
+    """Bytes of all storages born inside, `live` now and `peak` since `begin`; `.item()` of a fake tensor gives 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._sizes: dict[int, int] = {}                 # by the storage's address
+
+    def begin(self) -> None:
+        """From here on, the peak is counted anew."""
+        self.peak = self.live
+
+    def count(self, tensor: Tensor) -> None:
+        """Note a tensor that no operation returned: a parameter, which wraps another tensor's storage."""
+        self._note(tensor.untyped_storage())
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is NUMBER:
+            return 1.0 if args[0].is_floating_point() else 1
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor):
+                self._note(leaf.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._sizes:
+            weakref.finalize(storage, self._forget, key)
+        self.live += size - self._sizes.get(key, 0)      # a storage may have been resized
+        self._sizes[key] = size
+
+    def _forget(self, key: int) -> None:
+        self.live -= self._sizes.pop(key)
+
+
+@contextmanager
+def without_data() -> Iterator[Ledger]:
+    """Inside, tensors have no data and the ledger counts what they would take."""
+    ledger = Ledger()
+    with FakeTensorMode(allow_non_fake_inputs=True), ledger:
+        yield ledger
+
+
+@dataclass
+class Peaks:
+    """Bytes at the highest point of each part of a run, without what the process takes before it."""
+
+    state: int = 0                                       # weights, moments, averages, copies: what always lies there
+    moments: dict[str, int] = field(default_factory=dict)    # "step", "evaluation", "saving"
+
+    @property
+    def worst(self) -> str:
+        """The part with the highest point."""
+        return max(self.moments, key=lambda name: self.moments[name])
+
+    @property
+    def most(self) -> int:
+        """The highest point of all."""
+        return self.moments[self.worst]
+
+
+def predict(config: PretrainConfig, device: torch.device) -> Peaks:
+    """The peaks of a run by its settings; nothing is allocated and no data is read.
+
+    A compiled run is predicted as if it were eager, which is the more. On a CPU, malloc keeps some of what was freed
+    and matrix products take room for themselves; `_kept` was fitted to the first nine cells of benchmarks/memory.py.
+    """
+    eager = config.model_copy(update={"compile": "off"})
+    with without_data() as ledger:
+        state = empty_state(eager, device)
+        for parameter in state.model.parameters():
+            ledger.count(parameter)
+        batch = Windows(config).batch(0)
+        loss, peaks, copies = training_loss(eager, device), Peaks(), []
+        step(state, batch, loss, config.loop, config.optim, device)
+        if config.adapt.kind == "follow":
+            parts = Parts(state.model, state.optimizer, state.average)
+            copies = [parts.copy(0) for _ in range(COPIES)]
+        peaks.state = ledger.live
+        ledger.begin()
+        step(state, batch, loss, config.loop, config.optim, device)
+        peaks.moments["step"] = ledger.peak
+        ledger.begin()
+        with state.averaged():
+            look(config, state, device)
+        peaks.moments["evaluation"] = ledger.peak
+        peaks.moments["saving"] = peaks.state
+        if config.loop.async_save and device.type == "cpu":  # a copy is written while training goes on
+            peaks.moments["saving"] = peaks.moments["step"] + peaks.state
+        if device.type == "cpu":
+            for name, size in peaks.moments.items():
+                peaks.moments[name] = size + min(_kept(config), size // 2)
+        del copies
+    return peaks
+
+
+def _kept(config: PretrainConfig) -> int:
+    """Bytes on a CPU beside the tensors; half of what these take at most, so that small models aren't drowned in it."""
+    if config.loop.precision == "float32":
+        return 60_000_000
+    rows = min(int(config.loop.micro_batch), config.loop.batch_size)
+    return 90_000_000 + 120 * rows * config.context * config.model.dim
+
+
+def process_bytes(device: torch.device) -> int:
+    """What this process takes now, on the device that the model will lie on."""
+    return Meter(device).now()

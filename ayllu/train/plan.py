@@ -1,0 +1,142 @@
+"""Before a run starts: whether it fits, what to change where it doesn't, and what it will cost.
+
+`--dry-run` predicts the memory, rehearses the worst batch with an evaluation and a save, and gives hours, energy and
+money. `loop.micro_batch=auto` takes the largest part of a batch that is predicted to fit.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ayllu import dist
+from ayllu.device import free_memory, pick_device
+from ayllu.errors import ConfigError
+from ayllu.log import say
+from ayllu.model.account import n_parameters, saved_bytes
+from ayllu.model.config import LlamaConfig
+from ayllu.train.costs import Times, costs, hours, watts_of
+from ayllu.train.memory import predict, process_bytes
+from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.rehearse import measure_apart
+
+SHARE = 0.9                                              # of the free memory that a run may plan with
+
+
+def dry_run(config: PretrainConfig) -> dict[str, Any]:
+    """Predict, rehearse and count; ConfigError where the run can't fit."""
+    device = pick_device(config.device)
+    config = settled(config, device, None)
+    limit, base = memory_limit(config, device), process_bytes(device)
+    peaks = predict(config, device)
+    if base + peaks.most > limit:
+        raise ConfigError(_too_much(config, device, base + peaks.most, limit))
+    say(f"predicted: {_gb(base + peaks.most)} at most, in {peaks.worst}; {_gb(limit)} may be used")
+    say("rehearsing the worst batch, an evaluation and a save")
+    found = measure_apart(config)
+    times = Times(**{name: found[name] for name in Times.__dataclass_fields__})
+    languages = len({source.language for source in config.data.sources})
+    spent = hours(config.loop, times, languages)
+    rate = watts_of(config.plan, device.type, torch.get_num_threads())
+    energy, money = costs(config.plan, spent, rate)
+    tokens = config.loop.steps * config.loop.batch_size * config.context
+    assumed = [f"{rate:.0f} W" + ("" if config.plan.watts else " (plan.watts isn't set: an assumption)"),
+               f"{config.plan.price_per_kwh} {config.plan.currency} per kWh, {config.plan.price_per_hour} per hour",
+               "every step as fast as the rehearsed one; without the last evaluation, over all held-out text"]
+    return {"parameters": n_parameters(config.model), "tokens": tokens, "steps": config.loop.steps,
+            "micro_batch": config.loop.micro_batch, "predicted_bytes": found["base"] + peaks.most,
+            "measured_bytes": found["peak"], "base_bytes": found["base"], "limit_bytes": int(limit),
+            "worst": peaks.worst, "seconds_per_step": round(times.step_s, 4), "hours": round(spent, 4),
+            "kwh": round(energy, 4), "money": round(money, 4), "currency": config.plan.currency,
+            "assumptions": assumed}
+
+
+def ready(config: PretrainConfig, resume: bool = False) -> PretrainConfig:
+    """The settings with which training begins: `auto` settled, and known to fit; ConfigError where they can't."""
+    device = pick_device(config.device)
+    config = settled(config, device, Path(config.out) if resume else None)
+    check_fits(config, device)
+    return config
+
+
+def settled(config: PretrainConfig, device: torch.device, run: Path | None) -> PretrainConfig:
+    """The settings with a number for `loop.micro_batch=auto`; one that a run has begun with stays."""
+    if config.loop.micro_batch != "auto":
+        return config
+    rows = max(config.loop.batch_size // dist.world_size(), 1)
+    stored = _stored(run)
+    if stored is not None:
+        return _with_rows(config, stored)
+    limit, base = memory_limit(config, device), process_bytes(device)
+    while True:
+        needed = base + predict(_with_rows(config, rows), device).most
+        if needed <= limit:
+            say(f"loop.micro_batch=auto: {rows} of {config.loop.batch_size} rows at once take {_gb(needed)} "
+                f"of {_gb(limit)}")
+            return _with_rows(config, rows)
+        if rows == 1:
+            raise ConfigError(_too_much(_with_rows(config, 1), device, needed, limit))
+        rows = (rows + 1) // 2
+
+
+def check_fits(config: PretrainConfig, device: torch.device) -> None:
+    """ConfigError where a run would end for want of memory; a run far below the limit isn't predicted at all."""
+    limit = memory_limit(config, device)
+    rows = min(int(config.loop.micro_batch), config.loop.batch_size)
+    rough = 16 * n_parameters(config.model)              # float32 weights, gradients and two moments
+    if isinstance(config.model, LlamaConfig):
+        rough += saved_bytes(config.model, rows * config.context, config.loop.precision != "float32")
+    if rough < limit / 4:
+        return
+    needed = process_bytes(device) + predict(config, device).most
+    if needed > limit:
+        raise ConfigError(_too_much(config, device, needed, limit))
+
+
+def memory_limit(config: PretrainConfig, device: torch.device) -> float:
+    """Bytes that this process may have in all."""
+    if config.plan.memory_gb:
+        return config.plan.memory_gb * 1e9
+    return SHARE * (free_memory(device) + process_bytes(device))
+
+
+def _too_much(config: PretrainConfig, device: torch.device, needed: float, limit: float) -> str:
+    """What was predicted, what there is, and what each change would bring."""
+    loop, base = config.loop, process_bytes(device)
+    changes: dict[str, dict[str, Any]] = {}
+    if int(loop.micro_batch) > 1:
+        changes["loop.micro_batch=1"] = {"loop": loop.model_copy(update={"micro_batch": 1})}
+    if not loop.activation_checkpointing:
+        changes["loop.micro_batch=1 loop.activation_checkpointing=true"] = {
+            "loop": loop.model_copy(update={"micro_batch": 1, "activation_checkpointing": True})}
+    if config.context >= 128:
+        changes[f"loop.micro_batch=1 context={config.context // 2}"] = {
+            "loop": loop.model_copy(update={"micro_batch": 1}), "context": config.context // 2}
+    if loop.async_save and device.type == "cpu":
+        changes["loop.async_save=false"] = {"loop": loop.model_copy(update={"async_save": False})}
+    told = []
+    for name, update in changes.items():
+        would = base + predict(config.model_copy(update=update), device).most
+        told.append(f"{name} takes {_gb(would)}" + (" and fits" if would <= limit else ""))
+    return (f"this run is predicted to take {_gb(needed)}, and {_gb(limit)} may be used on {device}: "
+            f"{'; '.join(told) or 'take a smaller model'}. Or set another size, or plan.memory_gb if there is more")
+
+
+def _stored(run: Path | None) -> int | None:
+    """The rows that a run began with."""
+    path = run / "config.json" if run else None
+    if path is None or not path.exists():
+        return None
+    rows = json.loads(path.read_text(encoding="utf-8"))["loop"]["micro_batch"]
+    return rows if isinstance(rows, int) else None
+
+
+def _with_rows(config: PretrainConfig, rows: int) -> PretrainConfig:
+    return config.model_copy(update={"loop": config.loop.model_copy(update={"micro_batch": rows})})
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
