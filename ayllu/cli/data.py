@@ -25,6 +25,11 @@ def prepare(
     language: Annotated[str, typer.Option(help="Language of raw files (en, zh, mixed); held-out loss is reported for "
                                           "each.")] = "und",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the result doesn't depend on them.")] = 2,
+    ray: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Clean the texts over Ray: the address of a "
+                                            "cluster, auto, or local for one that is started here.")] = None,
+    against: Annotated[list[Path] | None, typer.Option(help="A file or folder of evaluation texts (--against may be "
+                                                       "given several times): documents that share 13 words in a row "
+                                                       "with one are dropped.")] = None,
     as_json: Json = False,
 ) -> None:
     """Clean texts, drop what is bad or double, take out personal data, and write shards of token ids with a manifest.
@@ -34,11 +39,12 @@ def prepare(
     """
     paths, overrides = _sorted_out(inputs)
     work = out.with_name(f".{out.name}.work")
+    overrides += [f"data.prepare.ray={json.dumps(ray)}"] if ray else []
     try:
         if paths[0].suffix == ".toml":
-            facts = _from_recipe(paths, overrides, out, work, tokenizer, workers)
+            facts = _from_recipe(paths, overrides, against or [], out, work, tokenizer, workers)
         else:
-            facts = _from_files(paths, overrides, {"fields": field or ["text"], "licence": licence,
+            facts = _from_files(paths, overrides, against or [], {"fields": field or ["text"], "licence": licence,
                                                    "language": language}, out, work, tokenizer, workers)
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; finished parts are kept beside {out}: run the same command again to go on", err=True)
@@ -71,12 +77,13 @@ def _sorted_out(inputs: list[str]) -> tuple[list[Path], list[str]]:
     return paths, overrides
 
 
-def _from_recipe(paths: list[Path], overrides: list[str], out: Path, work: Path, tokenizer: Path | None,
-                 workers: int) -> dict[str, Any]:
-    from ayllu.data.corpus import prepared
+def _from_recipe(paths: list[Path], overrides: list[str], against: list[Path], out: Path, work: Path,
+                 tokenizer: Path | None, workers: int) -> dict[str, Any]:
+    from ayllu.data.corpus import compared_with, prepared
     from ayllu.data.shards import prepare_into
     from ayllu.train.pretrain import PretrainConfig, find_tokenizer
     config = load_recipe(PretrainConfig, paths[0], overrides)
+    config = config.model_copy(update={"data": compared_with(config.data, against)})
     folder = paths[0].parent
     if tokenizer is None:                                # it may have to be trained, on the clean texts
         ready, _ = prepared(config.data, folder, work / "prepared" if config.data.prepare else None, workers)
@@ -84,9 +91,9 @@ def _from_recipe(paths: list[Path], overrides: list[str], out: Path, work: Path,
     return _facts(out, prepare_into(out, config.data, folder, tokenizer, workers, work).manifest)
 
 
-def _from_files(paths: list[Path], overrides: list[str], source: dict[str, Any], out: Path, work: Path,
-                tokenizer: Path | None, workers: int) -> dict[str, Any]:
-    from ayllu.data.corpus import Corpus, prepared
+def _from_files(paths: list[Path], overrides: list[str], against: list[Path], source: dict[str, Any], out: Path,
+                work: Path, tokenizer: Path | None, workers: int) -> dict[str, Any]:
+    from ayllu.data.corpus import Corpus, compared_with, prepared
     from ayllu.data.shards import prepare_into
     class Files(Settings):
         data: Corpus
@@ -96,7 +103,7 @@ def _from_files(paths: list[Path], overrides: list[str], source: dict[str, Any],
         rows = [[f"{k} = {json.dumps(v)}" for k, v in {**source, "path": str(path)}.items()] for path in paths]
         sources = ", ".join("{" + ", ".join(row) + "}" for row in rows)
         recipe.write_text(f"[data]\nsources = [{sources}]\n[data.prepare]\n", encoding="utf-8")
-        corpus = load_recipe(Files, recipe, overrides).data
+        corpus = compared_with(load_recipe(Files, recipe, overrides).data, against)
     if tokenizer is not None:
         return _facts(out, prepare_into(out, corpus, Path("."), tokenizer, workers, work).manifest)
     _, report = prepared(corpus, Path("."), out, workers)

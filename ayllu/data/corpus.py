@@ -11,7 +11,7 @@ from ayllu.config import Settings
 from ayllu.data.part import Preparation
 from ayllu.data.prepare import Raw, prepare_documents
 from ayllu.data.texts import documents, is_plain
-from ayllu.errors import DataError
+from ayllu.errors import ConfigError, DataError
 from ayllu.files import cache_folder
 
 NO_WEIGHTS: Any = {"sources": {"__all__": {"weight"}}}   # for names of what doesn't change with weights
@@ -77,6 +77,18 @@ def prepared(corpus: Corpus, folder: Path, place: Path | None = None,
     sources = tuple(s.model_copy(update={"path": r.prepared_name(i), "fields": ("text",)})
                     for i, (s, r) in enumerate(zip(corpus.sources, raw, strict=True)))
     return corpus.model_copy(update={"root": str(place.resolve()), "sources": sources, "prepare": None}), report
+
+
+def compared_with(corpus: Corpus, files: list[Path]) -> Corpus:
+    """The corpus with more evaluation texts that its documents must not share long runs with."""
+    if not files:
+        return corpus
+    if corpus.prepare is None:
+        raise ConfigError("--against needs documents that are prepared: add the table [data.prepare] to the recipe")
+    overlap = corpus.prepare.overlap
+    more = (*overlap.files, *(str(path.resolve()) for path in files))
+    return corpus.model_copy(update={"prepare": corpus.prepare.model_copy(
+        update={"overlap": overlap.model_copy(update={"files": more})})})
 
 
 def split(corpus: Corpus, source: Source, folder: Path) -> Iterator[tuple[str, int]]:

@@ -17,7 +17,7 @@ class Overlap(Settings):
     """What documents are compared with; nothing by default."""
 
     files: tuple[str, ...] = ()                          # evaluation texts, files or folders; paths as sources have
-    fields: tuple[str, ...] = ("text",)                  # of their rows; each is a text of its own
+    fields: tuple[str, ...] = ()                         # of their rows, each a text of its own; none: every text
     n: int = Field(default=13, ge=2)                     # units of a run
     action: Literal["drop", "report"] = "drop"
 

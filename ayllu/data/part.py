@@ -38,11 +38,15 @@ class Preparation(Settings):
     duplicates: Duplicates = Duplicates()
     examples: int = Field(default=3, ge=0)               # of what each rule dropped, kept in report.json
     part_bytes: int = Field(default=4_000_000, gt=0)     # of raw rows in a part; changes nothing in the result
+    ray: str | None = None                               # prepare over Ray: "local" or an address; result the same
 
     @field_validator("*", mode="before")
     @classmethod
     def _off(cls, value: Any) -> Any:
         return None if value == "off" else value         # TOML has no word for None
+
+
+HOW_ONLY = {"part_bytes", "ray"}                         # settings that change how it is done and not what comes out
 
 
 @dataclass
@@ -83,13 +87,18 @@ class Tally:
 
 
 def process(part: Part, settings: Preparation, known: np.ndarray) -> Path:
-    """Write a part's documents: one line with its tally, then one line for each document that passed."""
+    """Write a part's documents into its file."""
+    with atomic_path(part.out) as temporary:
+        temporary.write_bytes(content(part, settings, known))
+    return part.out
+
+
+def content(part: Part, settings: Preparation, known: np.ndarray) -> bytes:
+    """One line with the part's tally, then one line for each document that passed, compressed."""
     tally = Tally()
     lines = [json.dumps(row, ensure_ascii=False) for row in _documents(part, settings, known, tally)]
     data = "\n".join([json.dumps(tally.__dict__, ensure_ascii=False), *lines]) + "\n"
-    with atomic_path(part.out) as temporary:
-        temporary.write_bytes(zstandard.ZstdCompressor(level=1).compress(data.encode()))
-    return part.out
+    return zstandard.ZstdCompressor(level=1).compress(data.encode())
 
 
 def read_part(path: Path) -> tuple[dict[str, Any], Iterator[dict[str, Any]]]:

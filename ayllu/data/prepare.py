@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ayllu.data.duplicates import Seen
 from ayllu.data.overlap import index
-from ayllu.data.part import EXCERPT, Part, Preparation, Tally, load_libraries, process, read_part
-from ayllu.data.readers import LINES, PACKED, PLAIN, TABLES, Record, Reject, files_below, kind_of, records
-from ayllu.data.texts import documents
+from ayllu.data.part import EXCERPT, HOW_ONLY, Part, Preparation, Tally, load_libraries, process, read_part
+from ayllu.data.readers import PACKED, PLAIN, Record, Reject, files_below, kind_of, records
+from ayllu.data.texts import single_texts
 from ayllu.files import atomic_folder, sha256, write_json
 from ayllu.log import say
 
@@ -56,6 +56,9 @@ class Raw:
         return f"documents/{number:03d}-{stem}.{'txt' if self.is_one_text else 'jsonl'}.zst"
 
 
+Finished = Callable[[Raw, int], Iterator[Path]]          # (source, its number) -> its finished parts in order
+
+
 def prepare_documents(sources: list[Raw], evaluation: list[Path], settings: Preparation, out: Path,
                       workers: int) -> dict[str, Any]:
     """Prepare sources into the folder `out`, and return its report; a finished `out` of the same inputs is taken as is.
@@ -67,27 +70,26 @@ def prepare_documents(sources: list[Raw], evaluation: list[Path], settings: Prep
         return report
     work = out.with_name(f".{out.name}.parts")
     load_libraries(settings)
-    _claim(work, key)
+    _claim(work, f"{key} {settings.part_bytes}")         # parts are cut at other places with another size
     known, n_short = _evaluation_index(evaluation, settings)
     with atomic_folder(out) as temporary, _progress(sources) as bar:
         (temporary / "documents").mkdir()
-        with _pool(workers, settings, known) as pool:
-            report = _write(sources, settings, pool, workers, work, temporary, bar)
-        report = {"version": VERSION, "key": key, "settings": settings.model_dump(exclude={"part_bytes"}),
+        with _engine(workers, settings, known, work, bar) as finished:
+            report = _write(sources, settings, finished, temporary)
+        report = {"version": VERSION, "key": key, "settings": settings.model_dump(exclude=HOW_ONLY),
                   "evaluation": {"runs": len(known), "texts_too_short": n_short}, **report}
         write_json(temporary / "report.json", report)
     shutil.rmtree(work)
     return report
 
 
-def _write(sources: list[Raw], settings: Preparation, pool: ProcessPoolExecutor, workers: int, work: Path, out: Path,
-           bar: "Bar") -> dict[str, Any]:
+def _write(sources: list[Raw], settings: Preparation, finished: Finished, out: Path) -> dict[str, Any]:
     seen, total, rows = Seen(settings.duplicates), Tally(), []
     with open(out / "rejects.jsonl", "w", encoding="utf-8") as rejects:
         for number, source in enumerate(sources):
             tally, name = Tally(), source.prepared_name(number)
             with _writer(out / name) as stream:
-                for path in _in_order(_parts(source, number, settings, work, bar), pool, 2 * workers):
+                for path in finished(source, number):
                     counted, found = read_part(path)
                     tally.add(counted, settings.examples)
                     for row in _without_duplicates(found, seen, tally, settings):
@@ -130,17 +132,25 @@ def _without_duplicates(found: Iterable[dict[str, Any]], seen: Seen, tally: Tall
 
 def _parts(source: Raw, number: int, settings: Preparation, work: Path, bar: "Bar") -> Iterator[Part]:
     """A source's rows in parts of about `part_bytes`, always cut at the same places."""
-    part, size, count = Part(work / f"{number:03d}-000000.jsonl.zst", source.fields), 0, 0
-    for file in files_below(source.path):
-        name = source.name if source.path.is_file() else f"{source.name}/{file.relative_to(source.path).as_posix()}"
-        for row in bar.follow(file, records(file, source.fields, name)):
-            part.rows.append(row)
-            size += weigh(row)
-            if size >= settings.part_bytes:
-                yield part
-                count += 1
-                part, size = Part(work / f"{number:03d}-{count:06d}.jsonl.zst", source.fields), 0
-    if part.rows:
+    def rows() -> Iterator[Record | Reject]:
+        for file in files_below(source.path):
+            name = source.name if source.path.is_file() else f"{source.name}/{file.relative_to(source.path).as_posix()}"
+            yield from bar.follow(file, records(file, source.fields, name))
+    for count, part in enumerate(cut(rows(), settings.part_bytes)):
+        yield Part(work / f"{number:03d}-{count:06d}.jsonl.zst", source.fields, part)
+
+
+def cut(rows: Iterable[Record | Reject], part_bytes: int) -> Iterator[list[Record | Reject]]:
+    """Rows in lists of about `part_bytes` each."""
+    part: list[Record | Reject] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += weigh(row)
+        if size >= part_bytes:
+            yield part
+            part, size = [], 0
+    if part:
         yield part
 
 
@@ -196,6 +206,22 @@ def leave_with_parent() -> None:
 
 
 @contextmanager
+def _engine(workers: int, settings: Preparation, known: np.ndarray, work: Path, bar: "Bar") -> Iterator[Finished]:
+    """Who processes parts: processes of this machine, or Ray."""
+    if settings.ray is None:
+        with _pool(workers, settings, known) as pool:
+            yield lambda source, number: _in_order(_parts(source, number, settings, work, bar), pool, 2 * workers)
+        return
+    from ayllu.data.over_ray import OverRay
+    engine = OverRay(settings.ray, workers, settings, known, cut)
+    try:
+        yield lambda source, number: engine.finished(source.path, source.name, source.fields,
+                                                     work / f"ray-{number:03d}", bar.move)
+    finally:
+        engine.close()
+
+
+@contextmanager
 def _pool(workers: int, settings: Preparation, known: np.ndarray) -> Iterator[ProcessPoolExecutor]:
     pool = ProcessPoolExecutor(workers, initializer=_start, initargs=(settings, known))
     try:
@@ -211,19 +237,13 @@ def _writer(path: Path) -> Iterator[Any]:
 
 
 def _evaluation_index(evaluation: list[Path], settings: Preparation) -> tuple[np.ndarray, int]:
-    """Each field of a row is a text of its own; a page or a plain file is one."""
-    def texts() -> Iterator[str]:
-        for path in evaluation:
-            for file in files_below(path):
-                rows = kind_of(file) in LINES | TABLES | {".parquet"}
-                for name in settings.overlap.fields if rows else ("",):
-                    yield from documents(file, (name,))
-    return index(texts(), settings.overlap.n)
+    files = (file for path in evaluation for file in files_below(path))
+    return index((text for file in files for text in single_texts(file, settings.overlap.fields)), settings.overlap.n)
 
 
 def _key(sources: list[Raw], evaluation: list[Path], settings: Preparation) -> str:
     """Changes with the settings, and with the name, size and time of any file that is read."""
-    facts: list[Any] = [VERSION, settings.model_dump(exclude={"part_bytes"}),
+    facts: list[Any] = [VERSION, settings.model_dump(exclude=HOW_ONLY),
                         [(s.name, s.fields, s.is_one_text) for s in sources]]
     for path in [*(s.path for s in sources), *evaluation]:
         facts.append([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files_below(path)])
@@ -252,6 +272,10 @@ class Bar:
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress, self.task = progress, progress.add_task("preparing", total=total)
 
+    def move(self, n_bytes: float) -> None:
+        """So many bytes more are done."""
+        self.progress.advance(self.task, n_bytes)
+
     def follow(self, file: Path, rows: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
         """The rows as they are; the bar moves by them, and to the file's end at the end."""
         left = float(file.stat().st_size)
@@ -259,9 +283,9 @@ class Bar:
         for row in rows:
             step = min(weigh(row) / ratio, left)
             left -= step
-            self.progress.advance(self.task, step)
+            self.move(step)
             yield row
-        self.progress.advance(self.task, left)
+        self.move(left)
 
 
 @contextmanager

@@ -76,7 +76,10 @@ def kind_of(path: Path) -> str:
 
 
 def records(path: Path, fields: tuple[str, ...], name: str) -> Iterator[Record | Reject]:
-    """The raw rows of one file in their order; `name` is what they are called in rejects and reports."""
+    """The raw rows of one file in their order; `name` is what they are called in rejects and reports.
+
+    No `fields`: all of them.
+    """
     kind, last = kind_of(path), 0
     try:
         for row in _rows(path, kind, fields, name):
@@ -88,9 +91,15 @@ def records(path: Path, fields: tuple[str, ...], name: str) -> Iterator[Record |
 
 def parse(record: Record, fields: tuple[str, ...]) -> str:
     """The text of a raw row; raises BadRow with the reason."""
+    row = columns(record)
+    return row if isinstance(row, str) else pick(row, fields)
+
+
+def columns(record: Record) -> dict[str, Any] | str:
+    """A row of a table by its columns, and the text of what is one document; raises BadRow with the reason."""
     kind = kind_of(Path(record.file))
     if isinstance(record.payload, dict):
-        return pick(record.payload, fields)
+        return record.payload
     if kind in HTML:
         return html_text(_decode_html(record.payload))
     text = decode(record.payload)
@@ -101,7 +110,7 @@ def parse(record: Record, fields: tuple[str, ...]) -> str:
             raise BadRow(f"not a JSON object ({error})") from error
         if not isinstance(row, dict):
             raise BadRow(f"expected a JSON object, found {type(row).__name__}")
-        return pick(row, fields)
+        return row
     return text
 
 
@@ -191,7 +200,7 @@ def _parquet(path: Path, fields: tuple[str, ...], name: str) -> Iterator[Record 
             if missing := [f for f in fields if f not in known]:
                 yield Reject(name, 0, f"no column {missing[0]!r}; the file has {', '.join(known)}: set `fields`")
                 return
-            for batch in table.iter_batches(batch_size=1000, columns=list(fields)):
+            for batch in table.iter_batches(batch_size=1000, columns=list(fields) or None):
                 for row in batch.to_pylist():
                     number += 1
                     yield Record(name, number, row)

@@ -1,10 +1,13 @@
 """Documents from files where every row has to be good: the first bad one is an error that names file and line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
-from ayllu.data.readers import PLAIN, BadRow, Reject, files_below, kind_of, parse, records
+from ayllu.data.readers import PLAIN, BadRow, Record, Reject, columns, files_below, kind_of, parse, records
 from ayllu.errors import DataError
+
+T = TypeVar("T")
 
 
 def documents(path: str | Path, fields: tuple[str, ...] = ("text",)) -> Iterator[str]:
@@ -14,14 +17,32 @@ def documents(path: str | Path, fields: tuple[str, ...] = ("text",)) -> Iterator
     break; a row without them is an error that names file and line.
     """
     for file in files_below(Path(path)):
-        for record in records(file, fields, str(file)):
-            where = f"{record.file}:{record.line}" if record.line else record.file
-            if isinstance(record, Reject):
-                raise DataError(f"{where}: {record.reason}")
-            try:
-                yield parse(record, fields)
-            except BadRow as error:
-                raise DataError(f"{where}: {error}; mend it, or let [data.prepare] put such rows aside") from error
+        for _, text in _each(file, fields, lambda record: parse(record, fields)):
+            yield text
+
+
+def single_texts(file: Path, fields: tuple[str, ...] = ()) -> Iterator[str]:
+    """As `documents` of one file, but each of a row's `fields` by itself; without any, all that hold text."""
+    for where, row in _each(file, fields, columns):
+        if isinstance(row, str):
+            yield row
+            continue
+        found = [row.get(f) for f in fields] if fields else [v for v in row.values() if isinstance(v, str)]
+        if not found or not all(isinstance(v, str) for v in found):
+            raise DataError(f"{where}: no text in {', '.join(fields) or 'any field'}; the row has "
+                            f"{', '.join(map(str, row))}: set data.prepare.overlap.fields")
+        yield from found
+
+
+def _each(file: Path, fields: tuple[str, ...], read: Callable[[Record], T]) -> Iterator[tuple[str, T]]:
+    for record in records(file, fields, str(file)):
+        where = f"{record.file}:{record.line}" if record.line else record.file
+        if isinstance(record, Reject):
+            raise DataError(f"{where}: {record.reason}")
+        try:
+            yield where, read(record)
+        except BadRow as error:
+            raise DataError(f"{where}: {error}; mend it, or let [data.prepare] put such rows aside") from error
 
 
 def is_plain(path: Path) -> bool:
