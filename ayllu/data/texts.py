@@ -27,8 +27,9 @@ def single_texts(file: Path, fields: tuple[str, ...] = ()) -> Iterator[str]:
         if isinstance(row, str):
             yield row
             continue
-        found = [row.get(f) for f in fields] if fields else [v for v in row.values() if isinstance(v, str)]
-        if not found or not all(isinstance(v, str) for v in found):
+        values = [row.get(f) for f in fields] if fields else list(row.values())
+        found = [v for v in values if isinstance(v, str)]
+        if not found or (fields and len(found) < len(fields)):
             raise DataError(f"{where}: no text in {', '.join(fields) or 'any field'}; the row has "
                             f"{', '.join(map(str, row))}: set data.prepare.overlap.fields")
         yield from found
