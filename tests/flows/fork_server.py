@@ -10,6 +10,8 @@ import json
 import os
 import sys
 
+import torch._dynamo
+import torch.utils.tensorboard  # noqa: F401
 from matplotlib import figure  # noqa: F401
 
 from ayllu.cli.main import main

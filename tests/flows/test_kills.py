@@ -46,9 +46,7 @@ patience = 1000
 lr = 0.005
 [adapt]
 kind = "follow"
-trial_start = 20
-trial_steps = 4
-trial_until = 0.8
+trial_least = 4
 snapshot_every = 5
 [data]
 held_out = 0.1
