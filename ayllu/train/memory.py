@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from ayllu.train.control import Parts
 from ayllu.train.loop import step
 from ayllu.train.pretrain import PretrainConfig, training_loss
-from ayllu.train.rehearse import COPIES, Meter, Windows, empty_state, look
+from ayllu.train.rehearse import COPIES, Meter, Windows, empty_state, look, shortened
 
 NUMBER = torch.ops.aten._local_scalar_dense.default      # what .item() asks for
 
@@ -100,7 +100,7 @@ def predict(config: PretrainConfig, device: torch.device) -> Peaks:
         state = empty_state(eager, device)
         for parameter in state.model.parameters():
             ledger.count(parameter)
-        batch = Windows(config).batch(0)
+        batch = Windows(shortened(config, 2)).batch(0)   # the second adds to gradients, as all after it
         loss, peaks, copies = training_loss(eager, device), Peaks(), []
         step(state, batch, loss, config.loop, config.optim, device)
         if config.adapt.kind == "follow":

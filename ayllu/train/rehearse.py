@@ -32,6 +32,7 @@ from ayllu.train.pretrain import PretrainConfig, new_state, training_loss
 from ayllu.train.state import TrainState
 
 STEPS, EVERY = 4, 2                                      # two evaluations and saves, each after two steps
+PARTS = 4                                                # micro-batches of a rehearsed step; time is scaled to all
 COPIES = 3                                               # that `follow` keeps in its first trial, when it keeps most
 
 
@@ -140,6 +141,12 @@ def empty_state(config: PretrainConfig, device: torch.device) -> TrainState:
     return new_state(plain, Shards(Path(), {"vocab_size": config.model.vocab_size, "key": ""}), Path(), device)
 
 
+def shortened(config: PretrainConfig, parts: int) -> PretrainConfig:
+    """The same run with at most so many micro-batches a step: one takes the memory and the time of another."""
+    rows = min(config.loop.batch_size, parts * int(config.loop.micro_batch))
+    return config.model_copy(update={"loop": config.loop.model_copy(update={"batch_size": rows})})
+
+
 def twin(config: PretrainConfig) -> PretrainConfig:
     """The same run with next to no size: it loads and compiles what the run will need."""
     model = config.model.model_copy(update={
@@ -159,10 +166,11 @@ def measure(config: PretrainConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ayllu-rehearsal-") as folder:
         rehearse(twin(config), device, Path(folder) / "twin", meter)
         base = meter.now()
-        watch = rehearse(config, device, Path(folder) / "run", meter)
-    steps, saves = watch.seconds["step"], watch.seconds["saving"]
-    return {"base": base, "peak": max(watch.peaks.values()), "peaks": watch.peaks, "first_step_s": steps[0],
-            "step_s": min(steps[1:]), "evaluation_s": watch.seconds["evaluation"][-1], "saving_s": saves[-1]}
+        short = shortened(config, PARTS)
+        watch = rehearse(short, device, Path(folder) / "run", meter)
+    steps, saves, whole = watch.seconds["step"], watch.seconds["saving"], config.loop.batch_size / short.loop.batch_size
+    return {"base": base, "peak": max(watch.peaks.values()), "peaks": watch.peaks, "first_step_s": steps[0] * whole,
+            "step_s": min(steps[1:]) * whole, "evaluation_s": watch.seconds["evaluation"][-1], "saving_s": saves[-1]}
 
 
 def measure_apart(config: PretrainConfig, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:

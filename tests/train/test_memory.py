@@ -16,6 +16,7 @@ from ayllu.train.loop import LoopConfig
 from ayllu.train.memory import Peaks, predict, without_data
 from ayllu.train.plan import check_fits, dry_run, settled
 from ayllu.train.pretrain import PretrainConfig, pretrain
+from ayllu.train.rehearse import shortened
 
 CPU = torch.device("cpu")
 MODEL = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "hidden_dim": 128, "vocab_size": 512}
@@ -66,6 +67,13 @@ def test_a_model_that_this_machine_could_never_hold_is_predicted():
     huge = config(model={"dim": 65_536, "n_layers": 2, "n_heads": 512, "n_kv_heads": 64, "head_dim": 128,
                          "hidden_dim": 229_376}, loop={"batch_size": 1, "micro_batch": 1})
     assert predict(huge, CPU).most > 16 * n_parameters(huge.model) > 1e12
+
+
+def test_more_parts_of_a_batch_take_no_more():
+    two, many = (predict(config(loop={"micro_batch": 1, "batch_size": rows}), CPU).moments["step"]
+                 for rows in (2, 5000))
+    assert two == many
+    assert shortened(config(loop={"micro_batch": 3, "batch_size": 5000}), 4).loop.batch_size == 12
 
 
 @pytest.fixture
