@@ -12,9 +12,9 @@ _HOMES = {
     "LLM": "engine.llm", "SamplingParams": "model.params",
     "LlamaForCausalLM": "engine.compat", "LlamaTokenizer": "engine.compat_tokenizer",
     "Llama": "model.llama", "LlamaConfig": "model.config",
-    **dict.fromkeys(("AylluError", "ConfigError", "DataError", "CheckpointError", "MissingExtra", "TrainingDiverged",
-                     "RequestError", "ContextTooLong", "BadMedia", "Refused", "NotAllowed", "Overloaded", "ClaimLost",
-                     "JobCancelled"), "errors"),
+    **dict.fromkeys(("AylluError", "ConfigError", "DataError", "CheckpointError", "DamagedCheckpoint", "MissingExtra",
+                     "TrainingDiverged", "RequestError", "ContextTooLong", "BadMedia", "Refused", "NotAllowed",
+                     "Overloaded", "ClaimLost", "JobCancelled"), "errors"),
 }
 __all__ = ["__version__", *_HOMES]
 

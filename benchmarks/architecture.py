@@ -27,7 +27,8 @@ from ayllu.log import say, setup
 from ayllu.model.build import count_parameters
 from ayllu.train.loop import step
 from ayllu.train.losses import next_token_loss
-from ayllu.train.pretrain import PretrainConfig, environment, find_tokenizer, held_out, new_state
+from ayllu.train.pretrain import PretrainConfig, find_tokenizer, held_out, new_state
+from ayllu.train.run_folder import environment
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes" / "compare"
 ARMS = {"paper": "the original Transformer", "pre_norm": "+ pre-norm", "rmsnorm": "+ RMSNorm", "rope": "+ RoPE",
