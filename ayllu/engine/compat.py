@@ -24,6 +24,7 @@ from ayllu.checkpoint.load import Checkpoint, load_checkpoint, open_checkpoint
 from ayllu.checkpoint.source import Entry
 from ayllu.config import Settings, validate
 from ayllu.device import pick_device
+from ayllu.engine.compat_keywords import FORWARD, GENERATE, drop_neutral, generation_settings
 from ayllu.engine.compat_tokenizer import LlamaTokenizer, check_keywords
 from ayllu.engine.runner import Runner, make_runner
 from ayllu.errors import ConfigError, ContextTooLong, RequestError
@@ -67,7 +68,7 @@ class _Generate(Settings):
     eos_token_id: int | list[int] | None = None          # -1: never stop
     pad_token_id: int | None = None
     seed: int | None = None                              # Ayllu's own; None: drawn from torch's generator
-    use_cache: Literal[True] | None = None
+    use_cache: bool | None = None                        # the ids are the same; Ayllu always keeps a cache
 
 
 _SAMPLED = ("temperature", "top_k", "top_p", "min_p", "typical_p")
@@ -116,8 +117,11 @@ class LlamaForCausalLM(nn.Module):
         return cls(load_checkpoint(name, dtype=None if dtype == "auto" else dtype, device=device))
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None,
-                labels: Tensor | None = None) -> CausalLMOutput:
+                labels: Tensor | None = None, **options: Any) -> CausalLMOutput:
         """Logits of each next token; with `labels` (-100: not counted) the mean loss, shifted as transformers does."""
+        check_keywords(options, FORWARD, "model()")
+        drop_neutral(options, FORWARD, "model()")
+        self._check_range("input_ids", input_ids)
         if attention_mask is None or bool(attention_mask.all()):
             logits = self.model(input_ids)
         else:
@@ -128,6 +132,7 @@ class LlamaForCausalLM(nn.Module):
             logits = self.model(input_ids, positions, attends)
         if labels is None:
             return CausalLMOutput(logits)
+        self._check_range("labels", labels[labels != -100])
         loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten().to(logits.device))
         return CausalLMOutput(logits, loss)
 
@@ -139,7 +144,9 @@ class LlamaForCausalLM(nn.Module):
         if isinstance(input_ids, Mapping):               # what apply_chat_template gives in transformers 5
             attention_mask = input_ids.get("attention_mask") if attention_mask is None else attention_mask
             input_ids = input_ids["input_ids"]
-        call = self._with_defaults(validate(_Generate, options, where="generate()"))
+        options = drop_neutral(options, GENERATE, "generate()")
+        config = options.pop("generation_config", None)
+        call = self._with_defaults(validate(_Generate, options, where="generate()"), config)
         for name in ("pad_token_id", "eos_token_id"):
             self._check_ids(name, getattr(call, name))
         ids = _as_rows(input_ids)
@@ -181,9 +188,17 @@ class LlamaForCausalLM(nn.Module):
         """Trainable numbers, a tied head counted once."""
         return sum(p.numel() for p in self.parameters())
 
-    def _with_defaults(self, call: _Generate) -> _Generate:
-        """What the call leaves open is taken from `generation_config`, which a script may have changed."""
+    def _with_defaults(self, call: _Generate, config: Any) -> _Generate:
+        """What the call leaves open is taken from `config`, else from `generation_config`, which a script may change.
+
+        Special ids that `config` leaves open stay the model's, as in transformers.
+        """
         given = vars(self.generation_config)
+        if config is not None:
+            own = {name: value for name, value in generation_settings(config).items() if value is not None}
+            stated = {name: value for name, value in own.items() if name in _Generate.model_fields}
+            validate(_Generate, stated, where="generation_config")
+            given = {"eos_token_id": given.get("eos_token_id"), "pad_token_id": given.get("pad_token_id"), **own}
         names = [name for name in _Generate.model_fields if getattr(call, name) is None and given.get(name) is not None]
         if call.max_length is not None:
             names = [name for name in names if name != "max_new_tokens"]
@@ -197,6 +212,15 @@ class LlamaForCausalLM(nn.Module):
         size = self.model.config.vocab_size
         if value is not None and max(_as_list(value), default=0) >= size:
             raise RequestError(f"{name}={value}, but the model's vocabulary has ids 0 to {size - 1}")
+
+    def _check_range(self, name: str, ids: Tensor) -> None:
+        """An id that the vocabulary lacks stops a GPU for good, so it is found before it gets there."""
+        if torch.compiler.is_compiling() or ids.numel() == 0:
+            return
+        size = self.model.config.vocab_size
+        for id in torch.stack(ids.aminmax()).tolist():
+            if not 0 <= id < size:
+                raise RequestError(f"{name} holds {id}, but the model's vocabulary has ids 0 to {size - 1}")
 
     def _params(self, call: _Generate, stated: set[str], width: int) -> SamplingParams:
         """The same request in Ayllu's terms. `width` is the padded length of the prompts, which max_length counts."""

@@ -38,10 +38,13 @@ def write(codec: Codec) -> bytes:
     if not codec.has_dummy_prefix or codec.leading.strip_all:
         raise CheckpointError("llama2.c puts one space before a text and keeps all others; this tokenizer does not, "
                               "so its ids would differ")
-    types = {p.type for p in codec.pieces()[3:]} - {PieceType.NORMAL, PieceType.BYTE}
-    if types or codec.added:
-        names = ', '.join(t.name for t in types) or 'added'
-        raise CheckpointError(f"llama2.c's tokenizer.bin can't hold {names} pieces")
+    special = [p.text for p in codec.pieces()[3:] if p.type not in (PieceType.NORMAL, PieceType.BYTE)]
+    special += [token.text for token in codec.added]
+    if special:
+        raise CheckpointError(f"llama2.c's tokenizer.bin can't mark pieces as special, and this tokenizer has "
+                              f"{len(special)} of them ({', '.join(special[:3])}{', ...' if special[3:] else ''}): as "
+                              "plain pieces, text that a user types would turn into them. Convert to hf, meta or gguf, "
+                              "which keep them")
     pieces = [_text(id, piece).encode() for id, piece in enumerate(codec.pieces())]
     rows = (struct.pack("<fi", p.score, len(b)) + b for p, b in zip(codec.pieces(), pieces, strict=True))
     return struct.pack("<i", max(map(len, pieces))) + b"".join(rows)

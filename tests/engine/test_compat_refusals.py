@@ -32,7 +32,7 @@ def test_prompts_that_are_no_ids(model, prompt):
     ({"num_beams": 0}, "num_beams"), ({"eos_token_id": 10**6}, "eos_token_id"),
     ({"pad_token_id": 10**6}, "pad_token_id"),
     ({"max_new_tokens": True}, "max_new_tokens"), ({"max_new_tokens": 0}, "max_new_tokens"),
-    ({"stopping_criteria": []}, "stopping_criteria"), ({"return_dict_in_generate": True}, "return_dict_in_generate"),
+    ({"stopping_criteria": [len]}, "stopping_criteria"), ({"return_dict_in_generate": True}, "return_dict_in_generate"),
     ({"no_repeat_ngram_size": 2}, "no_repeat_ngram_size"), ({"min_new_tokens": 2}, "min_new_tokens")])
 def test_settings_that_can_not_be_honoured(model, setting, named):
     with pytest.raises(AylluError, match=named):
