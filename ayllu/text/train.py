@@ -35,7 +35,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, coverage: float =
     except RuntimeError as error:
         if lines.failed is not None:                     # the texts could not be read: that error says more
             raise lines.failed from None
-        cure = ("the texts have more characters than ids are left for: ask for a larger vocab_size"
+        cure = ("the texts have more characters than ids are left for: ask for a larger vocab_size or a lower coverage"
                 if "required_chars" in str(error) else "give more text, or ask for a smaller vocab_size")
         raise DataError(f"SentencePiece could not train a vocabulary of {vocab_size} ({error}); {cure}") from error
     return model.getvalue()

@@ -120,7 +120,7 @@ def test_training_is_repeatable():
 def test_bad_wishes():
     with pytest.raises(ConfigError, match="leaves no room"):
         train_sentencepiece([SAMPLE], vocab_size=300)
-    with pytest.raises(DataError, match=r"more characters .* larger vocab_size"):
+    with pytest.raises(DataError, match=r"more characters .* larger vocab_size .* lower coverage"):
         train_sentencepiece(["".join(map(chr, range(0x4E00, 0x4E00 + 500)))], 500, coverage=1.0)
     with pytest.raises(DataError, match="smaller vocab_size"):
         train_sentencepiece(["abc"], vocab_size=5000)
