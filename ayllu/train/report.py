@@ -78,7 +78,8 @@ class Report:
     def log(self, row: dict[str, Any]) -> None:
         """One row of metrics, appended to metrics.jsonl."""
         row = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
-        self.last.update(row)
+        if "decision" not in row:                        # results, not what was decided on the way to them
+            self.last.update(row)
         self._append("metrics.jsonl", row)
         if self._events is not None:
             add_events(self._events, row)
