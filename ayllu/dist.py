@@ -4,10 +4,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+T = TypeVar("T")
 PATIENCE = timedelta(hours=12)                           # the others wait while the first prepares data
 
 
@@ -69,6 +71,15 @@ def any_rank(value: bool, device: torch.device) -> bool:
     if not dist.is_initialized():
         return value
     return bool(sum_over_ranks(torch.tensor(float(value), device=device)).item())
+
+
+def from_first(value: T) -> T:
+    """The first rank's value (anything that can be pickled) on every rank."""
+    if not dist.is_initialized():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    return box[0]
 
 
 def sum_over_ranks(value: torch.Tensor, group: dist.ProcessGroup | None = None) -> torch.Tensor:

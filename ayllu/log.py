@@ -23,3 +23,8 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Tell the user something that may surprise them."""
     logger.warning("warning: %s", text)
+
+
+def only_warnings() -> None:
+    """From now on `say` is silent: another process tells the same."""
+    logger.setLevel(logging.WARNING)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ayllu.cli.launch import is_launched, tell_of_devices, torchrun_line
 from ayllu.cli.output import print_json
 from ayllu.config import load_recipe
 from ayllu.errors import ConfigError
@@ -19,17 +20,21 @@ Cooldown = Annotated[int | None, typer.Option(min=1, help="Lower the rate of a c
 CheckpointToCool = Annotated[Path | None, typer.Option(help="The checkpoint to cool down; the newest by default.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Predict memory, rehearse the worst batch, and tell hours, "
                                       "energy and money; nothing is trained.")]
+Devices = Annotated[int | None, typer.Option(min=1, help="Print the line that trains on so many devices of this "
+                                             "machine; [parallel] in the recipe says how they share the work.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
 
 
 def pretrain(recipe: Recipe, overrides: Overrides = None,
              resume: Resume = False,
              cooldown: Cooldown = None, checkpoint: CheckpointToCool = None, dry_run: DryRun = False,
+             devices: Devices = None,
              as_json: AsJson = False) -> None:
     """Train a model from text files by a recipe; Ctrl-C saves, and --resume goes on exactly where it stopped.
 
     Example: ayllu pretrain recipes/smoke.toml loop.steps=50 out=runs/try
     """
+    from ayllu.dist import is_main
     from ayllu.train import plan
     from ayllu.train.loop import Interrupted
     from ayllu.train.pretrain import PretrainConfig
@@ -49,6 +54,13 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
     if dry_run:
         _show(plan.dry_run(config), as_json)
         return
+    if devices and devices > 1 and not is_launched():
+        # Typer gives no raw command line: these words say the same
+        flags = (["--resume"] if resume else []) + (["--cooldown", str(cooldown)] if cooldown else [])
+        flags += ["--checkpoint", str(checkpoint)] if checkpoint else []
+        typer.echo(torchrun_line(devices, [*words, *flags, *(["auto"] if auto else [])]))
+        return
+    tell_of_devices(words)
     cooling = f" --cooldown {cooldown} --checkpoint {config.start_from}" if cooldown else ""
     try:
         result = train(plan.ready(config, resume), path.parent, "auto" if auto else resume)
@@ -56,7 +68,8 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
                    f"ayllu pretrain {' '.join(words)}{cooling} --resume", err=True)
         raise typer.Exit(130) from stop
-    _show(result, as_json)
+    if is_main():
+        _show(result, as_json)
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

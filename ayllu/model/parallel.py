@@ -10,6 +10,7 @@ import types
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Replicate, distribute_module, distribute_tensor
 from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+from torch.utils.checkpoint import checkpoint
 
 from ayllu import dist
 from ayllu.config import Settings
@@ -115,15 +117,19 @@ def check_tensor(model: LlamaConfig | TransformerConfig, tensor: int) -> None:
 
 
 def build_sharded(config: LlamaConfig | TransformerConfig, layout: Layout, device: torch.device,
-                  low_precision: bool) -> CausalModel:
+                  low_precision: bool, recomputes: bool = False) -> CausalModel:
     """A model of which each rank holds its share, without values: `fill` it next.
 
     With `low_precision`, blocks are gathered and multiplied in bfloat16 while the shares, the sums of gradients and
-    the residual stay float32, as under autocast in one process.
+    the residual stay float32, as under autocast in one process. With `recomputes`, a block keeps its input alone for
+    the backward pass (arXiv:1604.06174).
     """
     assert layout.mesh is not None
     with torch.device("meta"), Uninitialised():
         model = build_model(config)
+    if recomputes:
+        for block in model.layers:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if layout.tensor > 1:
         _deal_out(model, layout.mesh["tp"])
     if layout.mode == "fsdp" and layout.data > 1:

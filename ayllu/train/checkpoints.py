@@ -10,11 +10,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ayllu import dist
 from ayllu.errors import CheckpointError, DamagedCheckpoint
-from ayllu.files import atomic_folder, sync, write_text
+from ayllu.files import sync, write_text
 from ayllu.log import warn
 from ayllu.train.sealed import read_seal, seal
 from ayllu.train.state import TrainState, load, write
+from ayllu.train.together import write_together
 
 NAME = re.compile(r"(step|best)-(\d{8,})")
 
@@ -32,6 +34,8 @@ def best_folder(run: Path, step: int) -> Path:
 def save(parts: dict[str, Any], run: Path, keep: int) -> Path:
     """Write `TrainState.state_dict()`, move `latest` to it, and remove all older ones but the newest `keep` in all."""
     folder = _write(parts, step_folder(run, parts["step"]))
+    if not dist.is_main():
+        return folder
     if (run / "metrics.jsonl").exists():
         sync(run / "metrics.jsonl")                      # its rows are on the disk before a resume relies on them
     write_text(folder.parent / "latest", folder.name + "\n")
@@ -42,7 +46,8 @@ def save(parts: dict[str, Any], run: Path, keep: int) -> Path:
 def save_best(parts: dict[str, Any], run: Path) -> Path:
     """Write the state of the best evaluation and move `best` to it; older ones stay while a checkpoint needs them."""
     folder = _write(parts, best_folder(run, parts["step"]))
-    write_text(folder.parent / "best", folder.name + "\n")
+    if dist.is_main():
+        write_text(folder.parent / "best", folder.name + "\n")
     return folder
 
 
@@ -106,10 +111,8 @@ def _steps(folder: Path, kind: str) -> dict[int, Path]:
 
 
 def _write(parts: dict[str, Any], folder: Path) -> Path:
-    """With several ranks the first makes the temporary folder and seals it, after a barrier behind all `write`s."""
-    with atomic_folder(folder) as temporary:
-        write(parts, temporary)
-        seal(temporary, step=parts["step"], best=parts.get("best", {}).get("step"))
+    write_together(folder, lambda temporary: write(parts, temporary),
+                   lambda temporary: seal(temporary, step=parts["step"], best=parts.get("best", {}).get("step")))
     return folder
 
 

@@ -23,9 +23,20 @@ from ayllu.data.shards import Shards, prepare
 from ayllu.device import pick_device
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.files import atomic_path, cache_folder, write_json
-from ayllu.log import say
+from ayllu.log import only_warnings, say
 from ayllu.model.build import ModelSettings, build_model
 from ayllu.model.init import initialise
+from ayllu.model.parallel import (
+    ALONE,
+    Layout,
+    ParallelConfig,
+    build_sharded,
+    first_values,
+    gather,
+    new_layout,
+    place,
+)
+from ayllu.model.parallel import fill as put
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece
 from ayllu.train.adapt import AdaptConfig
@@ -41,7 +52,7 @@ from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
 from ayllu.train.objective import masked_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
-from ayllu.train.report import Report
+from ayllu.train.report import Report, Unseen
 from ayllu.train.run_folder import Resume, claimed, describe
 from ayllu.train.sample import sample_texts
 from ayllu.train.schedule import Schedule, factor
@@ -75,6 +86,7 @@ class PretrainConfig(Settings):
     adapt: AdaptConfig = AdaptConfig()
     plan: PlanConfig = PlanConfig()                      # what a dry run reckons with
     loss: LossConfig = LossConfig()
+    parallel: ParallelConfig = ParallelConfig()
     context: int = Field(default=512, gt=1)              # tokens per training window
     init_from: str | None = None                         # a checkpoint whose weights are the start
     start_from: str | None = None                        # another run's checkpoint that this run goes on from
@@ -118,26 +130,32 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: Resume = False
     `resume="auto"` goes on where there is a run and begins where there is none; a damaged checkpoint or damaged token
     shards are told and got over, where True raises.
     """
-    with claimed(Path(config.out), resume):
-        return _train(config, recipe_folder, resume)
+    device = dist.own_device(pick_device(config.device))
+    if not dist.is_main():
+        only_warnings()
+    with dist.processes(device), claimed(Path(config.out), resume):
+        return _train(config, recipe_folder, resume, device)
 
 
-def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume) -> dict[str, Any]:
+def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: torch.device) -> dict[str, Any]:
     if config.loop.micro_batch == "auto":
         raise ConfigError("loop.micro_batch=auto is settled before training: call ayllu.train.plan.ready(config) first")
-    run, device = Path(config.out), pick_device(config.device)
+    run, layout = Path(config.out), ranks_of(config, device)
     recipe_folder = Path(config.folder or recipe_folder).resolve()
     for key, rule in config.sized.items():
         say(f"size={config.size}: {key} = {value_of(config, key)}  ({rule})")
     if config.threads:
         torch.set_num_threads(config.threads)
-    describe(run, config, recipe_folder, device)
-    tokenizer_path = find_tokenizer(config, recipe_folder, run)
-    shards = prepare(config.data, recipe_folder, tokenizer_path, cache_folder() / "shards", mend=resume == "auto")
-    shutil.copy(shards.folder / "manifest.json", run / "data.json")
+    with dist.main_first():                              # the others find what the first has made
+        if dist.is_main():
+            describe(run, config, recipe_folder, device)
+        tokenizer_path = find_tokenizer(config, recipe_folder, run)
+        shards = prepare(config.data, recipe_folder, tokenizer_path, cache_folder() / "shards", mend=resume == "auto")
+        if dist.is_main():
+            shutil.copy(shards.folder / "manifest.json", run / "data.json")
     tokenizer = Tokenizer.load(tokenizer_path)
-    state = new_state(config, shards, recipe_folder, device)
-    batches = config.feed.batches(shards, Marks.of(tokenizer), dist.rank(), dist.world_size())
+    state = new_state(config, shards, recipe_folder, device, layout)
+    batches = config.feed.batches(shards, Marks.of(tokenizer), layout.data_rank, layout.data)
     state.follower = batches if isinstance(batches, PackedLoader) else None
     if resumed := restore(state, run, fall_back=resume == "auto"):
         say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
@@ -146,12 +164,18 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume) -> dict[
         state.best = Best()                              # a folder of the other run
         say(f"going on from {config.start_from} at step {state.step:,} of {config.loop.steps:,}")
     mixture = repeats(shards, config.data, batches.order, config.loop.steps * config.loop.batch_size)
-    write_json(run / "mixture.json", [asdict(source) for source in mixture])
-    tell(mixture)
-    with Report(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
-                device, resumed) as report:
+    if dist.is_main():
+        write_json(run / "mixture.json", [asdict(source) for source in mixture])
+        tell(mixture)
+    report_of = Report if dist.is_main() else Unseen
+    with report_of(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
+                   device, resumed) as report:
+        def texts(state: TrainState) -> list[str]:
+            with torch.autocast(device.type, torch.bfloat16, enabled=layout.is_sharded and config.loop.autocast):
+                return sample_texts(state.model, tokenizer, config.samples, layout=layout)
+
         def evaluate(state: TrainState) -> dict[str, Any]:
-            report.samples(state.step, sample_texts(state.model, tokenizer, config.samples))
+            report.samples(state.step, texts(state))
             return held_out(state, shards, config, device, config.eval_tokens)
 
         fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
@@ -163,7 +187,9 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume) -> dict[
             report.log({"step": state.step, "final": True, **held_out(state, shards, config, device, None)})
         last = report.last
     with state.averaged():
-        export(state.model, tokenizer, run / "model", shards.manifest, config.licence)
+        whole = gather(state.model) if layout.is_sharded else state.model if dist.is_main() else None
+        if whole is not None:
+            export(whole, tokenizer, run / "model", shards.manifest, config.licence)
     say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
     return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
             "hours": round(state.seconds / 3600, 3), **{k: v for k, v in last.items() if k != "final"}}
@@ -205,24 +231,50 @@ def cooldown(config: PretrainConfig, steps: int, checkpoint: Path | None = None)
         "optim": config.optim.model_copy(update={"lr": config.optim.lr * now, "schedule": schedule})})
 
 
-def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, device: torch.device) -> TrainState:
+def ranks_of(config: PretrainConfig, device: torch.device) -> Layout:
+    """Where this process stands; ConfigError where the processes and the recipe don't fit together."""
+    layout = new_layout(config.parallel, config.model, device)
+    if config.loop.batch_size % layout.data:
+        raise ConfigError(f"loop.batch_size={config.loop.batch_size} can't be dealt out to {layout.data} data ranks in "
+                          "equal parts: choose a multiple")
+    if layout.is_sharded and config.loop.precision == "bf16_masters":
+        raise ConfigError("loop.precision=bf16_masters is for a model that lies whole on each rank: use autocast, "
+                          "under which shares are float32 and gathered in bfloat16")
+    if dist.world_size() > 1:
+        torch.manual_seed(config.seed + layout.data_rank)    # dropout differs between rows, as in one process
+        if layout.is_sharded and config.compile == "on":
+            raise ConfigError("compile=on can't be had for a model in shares yet: set compile=auto or off")
+        if dist.is_main():
+            say(f"{dist.world_size()} processes: {layout.data} with rows of their own ({layout.mode}), {layout.tensor} "
+                "to each model")
+    return layout
+
+
+def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, device: torch.device,
+              layout: Layout = ALONE) -> TrainState:
     """A model with its first values, and its optimiser."""
     if config.model.vocab_size != shards.manifest["vocab_size"]:
         raise ConfigError(f"model.vocab_size={config.model.vocab_size}, but the tokenizer has "
                           f"{shards.manifest['vocab_size']} ids: make them equal")
     if config.context > config.model.max_context:
         raise ConfigError(f"context={config.context} is longer than model.max_context={config.model.max_context}")
-    with device:
-        model = build_model(config.model)
-    initialise(model, config.model.n_layers, config.seed)
+    if layout.is_sharded:
+        model = build_sharded(config.model, layout, device, config.loop.precision != "float32",
+                              config.loop.activation_checkpointing)
+        put(model, first_values(model, config.model.n_layers, config.seed))
+    else:
+        with device:
+            model = build_model(config.model)
+        initialise(model, config.model.n_layers, config.seed)
     if config.init_from:
         _load_weights(model, recipe_folder, config.init_from)
-    facts = {"threads": torch.get_num_threads(), "micro_batch": config.loop.micro_batch, "context": config.context,
+    threads = torch.get_num_threads() if dist.world_size() == 1 else 0     # 0: rounding follows the ranks as well
+    facts = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
              "batch_size": config.loop.batch_size, "data": config.feed.name(shards), "seed": config.seed}
     return TrainState(model, build_optimizer(model, config.optim), facts=facts,
                       average=new_average(model) if config.loop.ema else None,
                       best=Best(),
-                      control=Control(config.adapt) if config.adapt.kind != "off" else None)
+                      control=Control(config.adapt) if config.adapt.kind != "off" else None, layout=layout)
 
 
 def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
@@ -309,6 +361,6 @@ def _load_weights(model: torch.nn.Module, recipe_folder: Path, name: str) -> Non
             if key not in target or target[key].shape != tensor.shape:
                 raise CheckpointError(f"{path} has {key} of shape {tuple(tensor.shape)}, which the recipe's model "
                                       "has not: the shapes of both must agree")
-            target.pop(key).copy_(tensor)
+            place(target.pop(key), tensor)
     if target:
         raise CheckpointError(f"{path} lacks {', '.join(sorted(target)[:3])}: it is no checkpoint of this model")

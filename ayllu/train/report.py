@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 
+from ayllu import dist
 from ayllu.device import matrix_peak
 from ayllu.files import atomic_path
 from ayllu.log import say
@@ -32,7 +33,7 @@ class Report:
         self.run, self.steps, self.step_tokens = run, steps, step_tokens
         self.last: dict[str, Any] = {}
         self._flops = _flops_per_token(state.model, context)
-        self._peak = matrix_peak(device)
+        self._peak = matrix_peak(device) * dist.world_size()
         self._start, self._first_step = time.perf_counter(), state.step
         self._smooth: float | None = None
         self._shown = 0.0
@@ -130,6 +131,28 @@ def _drop_rows(path: Path, after: int) -> None:
     rows = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= after]
     with atomic_path(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
+
+
+class Unseen:
+    """The observer of the other ranks: they compute what the first one tells."""
+
+    def __init__(self, *_: Any) -> None:
+        self.last: dict[str, Any] = {}
+
+    def __enter__(self) -> "Unseen":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def advance(self, state: TrainState, row: dict[str, Any]) -> None:
+        """The first rank moves the bar."""
+
+    def log(self, row: dict[str, Any]) -> None:
+        """The first rank writes the row."""
+
+    def samples(self, step: int, texts: list[str]) -> None:
+        """The first rank has the same texts."""
 
 
 def _flops_per_token(model: nn.Module, context: int) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from ayllu import __version__
+from ayllu import __version__, dist
 from ayllu.config import Settings
 from ayllu.errors import ConfigError
 from ayllu.files import write_json
@@ -27,6 +27,9 @@ def claimed(run: Path, resume: Resume) -> Iterator[None]:
 
     The system lets go of the lock when the process ends, however it ends.
     """
+    if not dist.is_main():                               # the first rank holds it for all
+        yield
+        return
     if (run / "config.json").exists() and not resume:
         raise ConfigError(f"{run} holds a run already: add --resume to go on with it, or set out=ANOTHER_FOLDER")
     run.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch.distributed.checkpoint.api import CheckpointException
 
+from ayllu import dist
 from ayllu.errors import CheckpointError
 from ayllu.log import warn
 from ayllu.train.checkpoints import best_folder, latest, save, save_best, step_folder
@@ -20,11 +21,12 @@ class Saver:
     """Writes a run's checkpoints, one at a time; used as a context manager around training.
 
     The next save, the next evaluation and leaving wait for the one that is being written. `background=False` writes at
-    once and without a copy; the files are the same.
+    once and without a copy; the files are the same. Several ranks always write at once, together: their collectives
+    would meet those of training.
     """
 
     def __init__(self, run: Path, keep: int, background: bool = True) -> None:
-        self.run, self.keep, self.background = run, keep, background
+        self.run, self.keep, self.background = run, keep, background and dist.world_size() == 1
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -72,7 +74,6 @@ class Saver:
         if not self.background:
             self._write(parts, folder, write)
             return self.wait()
-        # with several ranks, every rank has such a thread: its collectives need a gloo group of their own
         self._thread = threading.Thread(target=self._write, args=(copied(parts), folder, write), daemon=True)
         self._thread.start()
         return None

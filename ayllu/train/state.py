@@ -7,6 +7,7 @@ import random
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
+from ayllu import dist
 from ayllu.errors import CheckpointError
 from ayllu.model.build import CausalModel
 from ayllu.model.parallel import ALONE, Layout
@@ -22,6 +24,7 @@ from ayllu.train.average import Average, averaged
 from ayllu.train.best import Best
 from ayllu.train.control import Control, Parts
 from ayllu.train.sealed import check_seal
+from ayllu.train.together import first_checks
 
 SCHEMA = 1
 
@@ -63,7 +66,7 @@ class TrainState:
         """Plain tensors and numbers, as torch's distributed checkpoint wants them; what is switched off is absent."""
         model, optimizer = get_state_dict(self.model, self.optimizer)
         out = {"schema": SCHEMA, "model": model, "optimizer": optimizer, "step": self.step, "tokens": self.tokens,
-               "seconds": self.seconds, "facts": dict(self.facts), "random": random_state()}
+               "seconds": self.seconds, "facts": dict(self.facts), self.random_key: random_state()}
         if self.average is not None:
             out["average"] = dict(self.average)
         if self.best is not None:
@@ -91,7 +94,15 @@ class TrainState:
         if self.follower is not None:
             self.follower.restore(saved["batches"])
         self.stopped = saved.get("stopped", "")
-        set_random_state(saved["random"])
+        if self.random_key in saved:
+            set_random_state(saved[self.random_key])
+        else:                                            # more ranks than wrote the checkpoint
+            torch.manual_seed((self.step << 16) + self.layout.data_rank)
+
+    @property
+    def random_key(self) -> str:
+        """Where this rank's generators stand in a checkpoint; tensor ranks drop out alike, so they share theirs."""
+        return f"random_{self.layout.data_rank}" if self.layout.data_rank else "random"
 
     def averaged(self) -> AbstractContextManager[None]:
         """Inside, the model has the weights to evaluate, sample and export: its average where it keeps one."""
@@ -100,16 +111,18 @@ class TrainState:
 
 def write(parts: dict[str, Any], folder: Path) -> None:
     """Write what `state_dict` gave into a folder."""
-    dcp.save(parts, checkpoint_id=folder, no_dist=True)
+    dcp.save(parts, checkpoint_id=folder, no_dist=dist.world_size() == 1)
 
 
 def load(state: TrainState, folder: Path) -> None:
     """Load one checkpoint folder into `state`; nothing is touched where the folder is damaged."""
-    check_seal(folder)
+    first_checks(partial(check_seal, folder))            # it reads every byte: once is enough
     target = state.state_dict()                          # this gives the optimiser moments that can be filled
     try:
+        saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        if not any(name.startswith(f"{state.random_key}.") for name in saved):
+            del target[state.random_key]
         if state.control is not None:
-            saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
             state.control.make_room(saved, Parts(state.model, state.optimizer, state.average))
             target["control"] = state.control.state_dict()
         dcp.load(target, checkpoint_id=folder, no_dist=True)
@@ -145,7 +158,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def _check_facts(now: dict[str, Any], then: dict[str, Any], folder: Path) -> None:
-    changed = [k for k in now if k in then and now[k] != then[k]]
+    changed = [k for k in now if k in then and now[k] != then[k] and not (k == "threads" and 0 in (now[k], then[k]))]
     if changed:
         key = changed[0]
         raise CheckpointError(f"{folder} was trained with {key}={then[key]!r}, now it is {now[key]!r}: an exact resume "

@@ -59,7 +59,8 @@ def documents():
 def new_state(case, layout):
     config = MODELS[case.get("model", "llama")]
     if layout.is_sharded:
-        model = build_sharded(config, layout, CPU, low_precision=case.get("autocast", False))
+        model = build_sharded(config, layout, CPU, low_precision=case.get("autocast", False),
+                              recomputes=case.get("recomputes", False))
         fill(model, first_values(model, config.n_layers, seed=0))
     else:
         model = build_model(config)
@@ -105,7 +106,7 @@ def run_rank(jobs, rank: int, world: int, folder: Path):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     for name, case in jobs.items():
         layout = new_layout(ParallelConfig(**case["parallel"]), MODELS[case.get("model", "llama")], CPU)
-        found, weights = train(case, folder / name / str(rank), layout)
+        found, weights = train(case, folder / name, layout)
         (folder / f"{name}.{rank}.json").write_text(json.dumps(found))
         if rank == 0:
             torch.save(weights, folder / f"{name}.pt")

@@ -27,6 +27,7 @@ ON_TWO |= {f"packed {mode}": {"masks": True, "parallel": SPREADS[mode]} for mode
 ON_FOUR = {f"{model} {mode}": {"model": model, "parallel": {"mode": mode, "tensor": 2}}
            for model, mode in (("llama", "data"), ("tied", "fsdp"), ("transformer", "fsdp"))}
 ON_FOUR |= {f"{kind} fsdp": {"optim": optim, "parallel": {"tensor": 2}} for kind, optim in OPTIMISERS.items()}
+ON_FOUR |= {"recomputed fsdp": {"recomputes": True, "parallel": {"tensor": 2}}}
 ON_FOUR |= {"average fsdp": {"ema": 0.9, "parallel": {"tensor": 2}}}
 
 
@@ -53,6 +54,25 @@ def test_two_ranks_give_the_losses_of_one_process(tmp_path):
 @pytest.mark.slow
 def test_two_by_two_ranks_give_the_losses_of_one_process(tmp_path):
     assert_as_one_process(ON_FOUR, 4, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_ranks_resumes_on_one_and_on_four(tmp_path):
+    """The last half of an undisturbed run, from a checkpoint in shares; the ranks that read it are dealt out anew."""
+    whole, weights = train({"optim": OPTIMISERS["muon"], "ema": 0.9}, tmp_path / "whole")
+    case = {"optim": OPTIMISERS["muon"], "ema": 0.9, "steps": 3, "parallel": {"mode": "fsdp"}}
+    launch({"cut": case}, 2, tmp_path)
+    rest = {**case, "steps": 6, "resume": str(tmp_path / "cut" / "checkpoints" / "step-00000003")}
+    found = {1: train(rest, tmp_path / "one")}
+    for world, jobs in ((2, {"two": {**rest, "parallel": {"tensor": 2}}}),
+                        (4, {"four": {**rest, "parallel": {"tensor": 2}}})):
+        ranks, gathered = launch(jobs, world, tmp_path / f"on {world}")[next(iter(jobs))]
+        found[world] = ranks[0], gathered
+    for world, (numbers, gathered) in found.items():
+        assert numbers["losses"] == pytest.approx(whole["losses"][3:], rel=1e-5), world
+        assert numbers["tokens"] == whole["tokens"], world
+        for key, value in weights.items():
+            torch.testing.assert_close(gathered[key], value, rtol=0, atol=1e-3, msg=f"{world} ranks: {key}")
 
 
 @pytest.mark.parametrize(("tensor", "named"), [(4, "n_kv_heads=2"), (3, "n_kv_heads=2")])
