@@ -19,7 +19,7 @@ from ayllu.model.config import LlamaConfig, TransformerConfig
 
 SHAPE = {"dim": 32, "n_layers": 4, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "hidden_dim": 48, "vocab_size": 101}
 CHUNKS = [10, *[1] * 14]                                 # a prompt, then token by token
-CLOSE = {"atol": 3e-6, "rtol": 1e-4}
+CLOSE = {"atol": 1e-5, "rtol": 1e-4}                     # inductor sums in another order, differently on each processor
 PAGE = 8                                                 # tokens
 
 pytestmark = [
