@@ -22,6 +22,7 @@ import numpy as np
 from ayllu.data.corpus import NO_WEIGHTS, Corpus, Source, prepared, source_path, split, uniform
 from ayllu.data.order import Part
 from ayllu.data.pack import document_starts
+from ayllu.data.part import HOW_ONLY
 from ayllu.data.prepare import leave_with_parent
 from ayllu.data.readers import files_below
 from ayllu.data.verify import check_sizes, check_sums
@@ -229,8 +230,8 @@ def _batches(corpus: Corpus, source: Source, folder: Path) -> Iterator[list[tupl
 
 def _key(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path) -> str:
     """Changes with the corpus settings, the size and time of any source file, and the tokenizer's bytes."""
-    names = ["root"] if corpus.prepare else ["root", "prepare"]
-    facts: list[Any] = [corpus.model_dump(exclude={**NO_WEIGHTS, **dict.fromkeys(names, True)})]
+    unread: dict[str, Any] = {**NO_WEIGHTS, "root": True, "prepare": HOW_ONLY if corpus.prepare else True}
+    facts: list[Any] = [corpus.model_dump(exclude=unread)]
     facts += ["weighted"] if corpus.weighted else []     # ids lie in another order; other weights change nothing
     for source in corpus.sources:
         path = source_path(corpus, source, recipe_folder)

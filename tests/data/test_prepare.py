@@ -17,7 +17,7 @@ import zstandard
 from ayllu.data.corpus import Corpus, Source, prepared, split, vocabulary_texts
 from ayllu.data.part import Preparation
 from ayllu.data.prepare import Raw, prepare_documents
-from ayllu.data.shards import open_shards
+from ayllu.data.shards import open_shards, prepare_into
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece
 
@@ -141,6 +141,16 @@ def test_finished_parts_are_not_done_again(raw, tmp_path, monkeypatch):
     prepare_documents(source, [], settings, tmp_path / "cut", 1)
     assert done[-1] == times                             # the others were left as they were
     assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+def test_shards_do_not_say_how_they_were_made(raw, tmp_path):
+    """The size of parts, and likewise Ray, changes no byte of the manifest either."""
+    def shards(part_bytes):
+        place = tmp_path / str(part_bytes)
+        prepare_into(place, corpus(raw, part_bytes=part_bytes), raw, raw / "tokenizer.model", 1, tmp_path / "work")
+        return digest(place)
+
+    assert shards(3000) == shards(20_000)
 
 
 def test_tokenizers_and_pretraining_see_prepared_texts_only(raw, tmp_path, monkeypatch):
