@@ -47,8 +47,8 @@ def dry_run(config: PretrainConfig) -> dict[str, Any]:
     return {"parameters": n_parameters(config.model), "tokens": tokens, "steps": config.loop.steps,
             "micro_batch": config.loop.micro_batch, "predicted_bytes": found["base"] + peaks.most,
             "measured_bytes": found["peak"], "base_bytes": found["base"], "limit_bytes": int(limit),
-            "worst": peaks.worst, "seconds_per_step": round(times.step_s, 4), "hours": round(spent, 4),
-            "kwh": round(energy, 4), "money": round(money, 4), "currency": config.plan.currency,
+            "worst": peaks.worst, "seconds_per_step": round(times.step_s, 4), "hours": _short(spent),
+            "kwh": _short(energy), "money": _short(money), "currency": config.plan.currency,
             "assumptions": assumed}
 
 
@@ -141,3 +141,6 @@ def _gb(size: float) -> str:
     return f"{size / 1e9:.2f} GB"
 
 
+def _short(value: float) -> float:
+    """Four digits that count, so that a small run's cost is not told as none."""
+    return float(f"{value:.4g}")
