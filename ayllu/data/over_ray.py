@@ -8,6 +8,7 @@ the same paths. Parts wait in the work folder as they do without Ray: a run that
 import json
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,12 @@ class OverRay:
             raise MissingExtra("preparing data over Ray needs the extra `ray`: pip install 'ayllu[ray]'; or leave "
                                "--ray away: one machine needs no Ray.") from error
         self.ray, self.settings, self.known, self.cut = ray, settings, known, cut
+        _probe(address)
         start = {"num_cpus": workers, "include_dashboard": False} if address == HERE else {"address": address}
         try:
             ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise ConfigError(f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0]}): start one with "
-                              f"`ray start --head`, or give --ray {HERE}") from error
+            raise _no_cluster(address, error) from error
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
@@ -87,6 +88,22 @@ class OverRay:
         except self.ray.exceptions.RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise cause if isinstance(cause, AylluError) else error from None
+
+
+def _probe(address: str) -> None:
+    """Ray itself waits for minutes for a machine that isn't there."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdigit():
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise _no_cluster(address, error) from error
+
+
+def _no_cluster(address: str, error: Exception) -> ConfigError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return ConfigError(f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`, or give "
+                       f"--ray {HERE}")
 
 
 def _prepare_group(batch: dict[str, Any], settings: Preparation, known: np.ndarray, fields: tuple[str, ...],

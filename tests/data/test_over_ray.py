@@ -13,7 +13,7 @@ from ayllu.data.over_ray import OverRay
 from ayllu.data.part import Preparation
 from ayllu.data.prepare import Raw, cut, prepare_documents
 from ayllu.data.texts import single_texts
-from ayllu.errors import DataError, MissingExtra
+from ayllu.errors import ConfigError, DataError, MissingExtra
 
 TEXT = "the fox of river {0} and the star under hill {0} saw that oak with bread {0} or the book near friend {0}. "
 
@@ -86,3 +86,10 @@ def test_against_drops_what_an_evaluation_text_shares(tmp_path, capsys):
     assert report["total"]["dropped"]["overlap"] == 1
     kept = report["sources"][0]["kept"]
     assert kept == report["sources"][0]["documents"] - 2   # the double and the shared one
+
+
+def test_a_cluster_that_is_not_there():
+    """Said at once: Ray itself tries for minutes."""
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'"):
+        OverRay("127.0.0.1:9", 1, Preparation(), None, cut)

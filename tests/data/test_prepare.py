@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from ayllu.cli.main import run
 from ayllu.data.corpus import Corpus, Source, prepared, split, vocabulary_texts
 from ayllu.data.part import Preparation
 from ayllu.data.prepare import Raw, prepare_documents
@@ -151,6 +152,39 @@ def test_shards_do_not_say_how_they_were_made(raw, tmp_path):
         return digest(place)
 
     assert shards(3000) == shards(20_000)
+
+
+def test_parts_of_another_size_are_not_taken_over(raw, tmp_path, monkeypatch):
+    """Parts are numbered: those of a run that cut elsewhere would stand for other rows."""
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ayllu.data.prepare.write_json", stop)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(corpus(raw), raw, tmp_path / "cut", workers=1)
+    monkeypatch.undo()
+    prepared(corpus(raw, part_bytes=9000), raw, tmp_path / "cut", workers=1)
+    prepared(corpus(raw), raw, tmp_path / "whole", workers=1)
+    assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
+
+
+def test_against_finds_planted_sentences_of_wikitext(tmp_path, capsys):
+    """Documents with a sentence of the evaluation text are dropped, those with a shorter run of it stay."""
+    path = Path(__file__).parents[3] / "shared" / "data" / "wikitext2" / "test.txt.zst"
+    if not path.exists():
+        pytest.skip("shared/data/wikitext2 is missing")
+    with zstandard.open(path, "rt", encoding="utf-8") as stream:
+        lines = [line.split() for line in stream if len(line.split()) > 60 and "<unk>" not in line][:12]
+    assert len(lines) == 12
+    rows = [story(i) + (" ".join(lines[i // 3][20:34]) if i % 3 == 0 else " ".join(lines[i // 3][20:28]))
+            for i in range(36)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in rows), encoding="utf-8")
+    assert run(["data", "prepare", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "out"), "--json",
+                "--against", str(path)]) == 0
+    total = json.loads(capsys.readouterr().out.splitlines()[-1])["prepared"]["total"]
+    examples = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["examples"]
+    assert {int(row["where"].rpartition(":")[2]) % 3 for row in examples["overlap"]} == {1}
+    assert 8 <= total["dropped"]["overlap"] <= 12        # marks such as @-@ and commas are no words
 
 
 def test_tokenizers_and_pretraining_see_prepared_texts_only(raw, tmp_path, monkeypatch):
