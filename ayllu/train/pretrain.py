@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 
 from ayllu import dist
+from ayllu.checkpoint.resolve import BUNDLED, bundled
 from ayllu.config import Settings, merge
 from ayllu.data.batches import Feed, PackingConfig, repeats, tell
 from ayllu.data.corpus import Corpus, vocabulary_texts
@@ -339,9 +340,12 @@ def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Pa
     """The tokenizer that the recipe names, or one trained now from the recipe's sources into the run folder."""
     if isinstance(config.tokenizer, str):
         path = recipe_folder / config.tokenizer
+        if not path.exists() and config.tokenizer == BUNDLED:
+            path = bundled()
         if not path.exists():
-            raise ConfigError(f"no tokenizer at {path}: give a file or folder, or a [tokenizer] table to train one")
-        return path
+            raise ConfigError(f"no tokenizer at {path}: give a file or folder, {BUNDLED}, or a [tokenizer] table to "
+                              "train one")
+        return _taken_out(path, run / "tokenizer") if _keeps_it_inside(path) else path
     path = run / "tokenizer.model"
     if not path.exists():
         say(f"training a tokenizer of {config.tokenizer.vocab_size:,} pieces")
@@ -350,6 +354,20 @@ def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Pa
         with atomic_path(path) as temporary:
             temporary.write_bytes(model)
     return path
+
+
+def _keeps_it_inside(path: Path) -> bool:
+    return path.suffix == ".gguf" or path.is_dir() and not any(path.glob("tokenizer*")) and any(path.glob("*.gguf"))
+
+
+def _taken_out(model: Path, folder: Path) -> Path:
+    """A GGUF model's tokenizer as files of its own."""
+    from ayllu.checkpoint.load import open_checkpoint
+    tokenizer = open_checkpoint(model).open_tokenizer()
+    if tokenizer is None:
+        raise ConfigError(f"{model} has no tokenizer: name the file or folder of one")
+    tokenizer.save(folder)
+    return folder
 
 
 def _load_weights(model: torch.nn.Module, recipe_folder: Path, name: str) -> None:

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ayllu.checkpoint.load import load_checkpoint
 from ayllu.config import load_recipe
 from ayllu.errors import ConfigError
+from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.pretrain import PretrainConfig
 
 RECIPE = """
@@ -242,6 +244,20 @@ def test_a_longer_context_starts_from_given_weights(recipe, tmp_path):
     a, b = (load_file(tmp_path / n / "model" / "model.safetensors") for n in ("short", "long"))
     for name in a:                                       # one step at a vanishing rate moves nothing
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
+
+
+def test_a_new_model_takes_the_bundled_models_tokenizer(recipe, tmp_path):
+    text = recipe("run").read_text(encoding="utf-8").replace("[tokenizer]\nvocab_size = 480\ncoverage = 1.0\n", "")
+    (tmp_path / "run.toml").write_text(text.replace("context = 16", 'context = 16\ntokenizer = "ayllu-mini"'),
+                                       encoding="utf-8")
+    done = ayllu("pretrain", tmp_path / "run.toml", "loop.steps=1", "model.vocab_size=16000")
+    assert done.returncode == 0, done.stderr
+    trained = Tokenizer.load(tmp_path / "run" / "model")
+    assert trained.fingerprint == load_checkpoint("ayllu-mini").tokenizer.fingerprint
+    absent = ayllu("pretrain", tmp_path / "run.toml", "tokenizer=ayllu-maxi", "loop.steps=2",
+                   f"out={tmp_path / 'other'}")
+    assert absent.returncode == 2
+    assert "give a file or folder, ayllu-mini" in absent.stderr
 
 
 @pytest.mark.slow
