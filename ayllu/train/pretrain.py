@@ -357,7 +357,7 @@ def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Pa
 
 
 def _keeps_it_inside(path: Path) -> bool:
-    return path.suffix == ".gguf" or path.is_dir() and not any(path.glob("tokenizer*")) and any(path.glob("*.gguf"))
+    return path.suffix == ".gguf" or (path.is_dir() and not any(path.glob("tokenizer*")) and any(path.glob("*.gguf")))
 
 
 def _taken_out(model: Path, folder: Path) -> Path:
