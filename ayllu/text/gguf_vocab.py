@@ -1,4 +1,4 @@
-"""A tokenizer as the metadata of a GGUF file (ggml-org/ggml, docs/gguf.md): "llama" is SentencePiece, "gpt2" bytes."""
+"""A tokenizer as the metadata of a GGUF file (ggml-org/ggml, gguf.md): "llama" is SentencePiece, "gpt2" bytes."""
 
 import json
 from collections.abc import Sequence
