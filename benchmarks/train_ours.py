@@ -16,7 +16,7 @@ from ayllu.device import matrix_peak
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
-from ayllu.train.head_loss import softmax_loss
+from ayllu.train.head_loss import EAGER, Kernels
 from ayllu.train.loop import LoopConfig, step
 from ayllu.train.losses import next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
@@ -38,7 +38,7 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
         train=TrainState(model, build_optimizer(model, optim)), optim=optim,
         batch=Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()),
         loop=LoopConfig(steps=1_000_000, batch_size=rows, micro_batch=rows, precision=setting),
-        loss=TraineeLoss(partial(next_token_loss, softmax=torch.compile(softmax_loss) if compiled else softmax_loss),
+        loss=TraineeLoss(partial(next_token_loss, kernels=Kernels.compiled() if compiled else EAGER),
                          setting, compiled, False))
     return {"torch": torch.__version__}
 

@@ -50,6 +50,27 @@ def softmax_loss(logits: Tensor, labels: Tensor, weights: Tensor, z_loss: float,
     return each[:, 0] * weights, first, weights[:, None] / share
 
 
+def add_to(total: Tensor, part: Tensor) -> Tensor:
+    """total += part, of a lower precision: one pass if compiled, where eager torch converts `part` before."""
+    return total.add_(part)
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What goes over a chunk's numbers beside its products, and gains much from a compiler."""
+
+    softmax: Softmax = softmax_loss
+    add: Callable[[Tensor, Tensor], Tensor] = add_to
+
+    @classmethod
+    def compiled(cls) -> "Kernels":
+        """Each as one compiled kernel."""
+        return cls(torch.compile(softmax_loss), torch.compile(add_to))
+
+
+EAGER = Kernels()
+
+
 @dataclass(frozen=True)
 class HeadLoss:
     """Called with hidden states (N, D) and the head's matrix (V, D); returns (sum of the losses, each one (N,)).
@@ -62,7 +83,7 @@ class HeadLoss:
     z_loss: float = 0.0
     label_smoothing: float = 0.0
     chunk: int | None = None                             # tokens; None: by the vocabulary and the device
-    softmax: Softmax = softmax_loss
+    kernels: Kernels = EAGER
 
     def __call__(self, hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return _Function.apply(hidden, weight, self, torch.is_grad_enabled())
@@ -96,15 +117,20 @@ class _Function(torch.autograd.Function):
 
 def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
            by_weight: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Losses (N,) and the gradients of their sum that are wanted; the weight's is summed in float32."""
-    size, transposed = loss.tokens(weight), weight.t()
+    """Losses (N,) and the gradients of their sum that are wanted; the weight's is summed in float32.
+
+    Products whose factors both lie row by row are up to twice as fast on a CPU, so the matrix is transposed once and
+    its gradient is formed transposed.
+    """
+    size, transposed = loss.tokens(weight), weight.t().contiguous()           # (D, V)
     each, hidden_parts, total = [], [], None
     for x, labels, weights in zip(hidden.split(size), loss.labels.split(size), loss.weights.split(size), strict=True):
-        losses, first, second = loss.softmax(x @ transposed, labels, weights, loss.z_loss, loss.label_smoothing)
+        losses, first, second = loss.kernels.softmax(x @ transposed, labels, weights, loss.z_loss, loss.label_smoothing)
         each.append(losses)
         if by_hidden:
             hidden_parts.append((first @ weight) * second)                    # (C, D)
         if by_weight:
-            part = first.t() @ (x * second).to(x.dtype)                       # (V, D)
-            total = part.float() if total is None else total.add_(part)
-    return torch.cat(each), torch.cat(hidden_parts) if by_hidden else None, total
+            part = (x * second).to(x.dtype).t().contiguous() @ first          # (D, V)
+            total = part.float() if total is None else loss.kernels.add(total, part)
+    return (torch.cat(each), torch.cat(hidden_parts) if by_hidden else None,
+            total.t().contiguous() if total is not None else None)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ayllu.config import Settings
 from ayllu.data.loader import Batch
 from ayllu.model.build import CausalModel
-from ayllu.train.head_loss import HeadLoss, Softmax, softmax_loss
+from ayllu.train.head_loss import EAGER, HeadLoss, Kernels
 
 IGNORED = -100
 
@@ -33,7 +33,7 @@ class LossConfig(Settings):
 
 
 def next_token_loss(model: CausalModel, batch: Batch, z_loss: float = 0.0, label_smoothing: float = 0.0,
-                    chunk: int | None = None, softmax: Softmax = softmax_loss) -> Loss:
+                    chunk: int | None = None, kernels: Kernels = EAGER) -> Loss:
     """Sum of -log p(next id) over all labelled places.
 
     `z_loss` adds z_loss (log Z)² at each place, where Z is the softmax's denominator (PaLM, arXiv:2204.02311, section
@@ -42,17 +42,17 @@ def next_token_loss(model: CausalModel, batch: Batch, z_loss: float = 0.0, label
     """
     hidden = model.trunk(model.embed(batch.ids))                         # (B, T, D)
     return token_loss(model, hidden, batch.labels, (batch.labels != IGNORED).float(), z_loss, label_smoothing, chunk,
-                      softmax)
+                      kernels)
 
 
 def token_loss(model: CausalModel, hidden: Tensor, labels: Tensor, weights: Tensor, z_loss: float = 0.0,
-               label_smoothing: float = 0.0, chunk: int | None = None, softmax: Softmax = softmax_loss) -> Loss:
+               label_smoothing: float = 0.0, chunk: int | None = None, kernels: Kernels = EAGER) -> Loss:
     """Sum of weight × -log p(label) from the hidden states (B, T, D) of labels and float32 weights (B, T)."""
     if chunk == 0:
         each = plain_loss(model.logits(hidden), labels, z_loss, label_smoothing) * weights
         per_example = each.sum(1)
         return Loss(per_example.sum(), weights.sum(), per_example.detach())
-    sweep = HeadLoss(labels.flatten().clamp(min=0), weights.flatten(), z_loss, label_smoothing, chunk, softmax)
+    sweep = HeadLoss(labels.flatten().clamp(min=0), weights.flatten(), z_loss, label_smoothing, chunk, kernels)
     total, losses = model.head(hidden.flatten(0, 1), sweep)
     return Loss(total, weights.sum(), losses.view(labels.shape).sum(1))
 

@@ -4,12 +4,12 @@ from ayllu.data.pack_loader import PackedBatch
 from ayllu.model.attend import Attend, Causal
 from ayllu.model.build import CausalModel
 from ayllu.model.flex import flex as block_sparse
-from ayllu.train.head_loss import Softmax, softmax_loss
+from ayllu.train.head_loss import EAGER, Kernels
 from ayllu.train.losses import Loss, token_loss
 
 
 def masked_loss(model: CausalModel, batch: PackedBatch, z_loss: float = 0.0, label_smoothing: float = 0.0,
-                chunk: int | None = None, softmax: Softmax = softmax_loss,
+                chunk: int | None = None, kernels: Kernels = EAGER,
                 flex: bool = False) -> Loss:
     """Sum of weight × -log p(label) over all learned places; `weight` is the sum of the weights.
 
@@ -17,7 +17,7 @@ def masked_loss(model: CausalModel, batch: PackedBatch, z_loss: float = 0.0, lab
     `flex` says what computes attention, not its result; the rest is as in `next_token_loss`.
     """
     hidden = model.trunk(model.embed(batch.ids), batch.positions, attends(model, batch, flex))    # (B, T, D)
-    return token_loss(model, hidden, batch.labels, batch.weights, z_loss, label_smoothing, chunk, softmax)
+    return token_loss(model, hidden, batch.labels, batch.weights, z_loss, label_smoothing, chunk, kernels)
 
 
 def attends(model: CausalModel, batch: PackedBatch, flex: bool = False) -> list[Attend]:

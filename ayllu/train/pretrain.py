@@ -48,7 +48,7 @@ from ayllu.train.control import Control
 from ayllu.train.costs import PlanConfig
 from ayllu.train.documents import held_out_documents
 from ayllu.train.export import export
-from ayllu.train.head_loss import softmax_loss
+from ayllu.train.head_loss import Kernels
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
 from ayllu.train.objective import masked_loss
@@ -283,7 +283,7 @@ def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
     compiled = wants_compiler(config, device)
     extras = config.loss.model_dump(exclude_defaults=True)
     if compiled:
-        extras["softmax"] = torch.compile(softmax_loss)
+        extras["kernels"] = Kernels.compiled()
     loss: LossFunction = partial(next_token_loss, **extras)
     if config.packing.kind != "none":
         loss = partial(masked_loss, flex=uses_flex(config, device), **extras)

@@ -14,7 +14,7 @@ from ayllu.data.loader import Batch
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
-from ayllu.train.head_loss import HeadLoss, softmax_loss
+from ayllu.train.head_loss import HeadLoss, Kernels, softmax_loss
 from ayllu.train.losses import IGNORED, next_token_loss, plain_loss
 
 SHAPE = {"dim": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 1, "head_dim": 8, "hidden_dim": 24, "vocab_size": 50}
@@ -137,7 +137,7 @@ def test_without_gradients_none_are_computed():
         calls.append(args)
         return softmax_loss(*args)
 
-    loss = HeadLoss(torch.zeros(30, dtype=torch.long), torch.ones(30), chunk=10, softmax=counting)
+    loss = HeadLoss(torch.zeros(30, dtype=torch.long), torch.ones(30), chunk=10, kernels=Kernels(softmax=counting))
     with torch.no_grad():
         assert not loss(hidden, matrix)[0].requires_grad
     loss(hidden, matrix)[0].backward()                   # a frozen head: its matrix gets none
@@ -155,7 +155,7 @@ def test_compiled_whole_or_only_the_softmax_it_is_the_same(extra):
     model = new_model("tied")
     slow, by_slow = gradients(model, partial(next_token_loss, chunk=0, **extra))
     whole = torch.compile(partial(next_token_loss, chunk=9, **extra), fullgraph=True)
-    part = partial(next_token_loss, chunk=10, softmax=torch.compile(softmax_loss), **extra)
+    part = partial(next_token_loss, chunk=10, kernels=Kernels.compiled(), **extra)
     for loss in (whole, part):
         fast, by_fast = gradients(model, loss)
         torch.testing.assert_close(fast.total, slow.total)
