@@ -13,6 +13,7 @@
     │   └── Refused        a guard said no                           HTTP 403
     ├── NotAllowed         key or rate                               HTTP 401 / 429
     ├── Overloaded         queue full, try later                     HTTP 503
+    ├── EngineFailed       the engine's thread ended by an error     HTTP 500
     ├── JobCancelled       a worker is asked to stop its job         exit 1
     └── ClaimLost          another worker has taken the job over     exit 1
 
@@ -84,6 +85,10 @@ class NotAllowed(AylluError):
 
 class Overloaded(AylluError):
     """The queue is full; trying again later helps."""
+
+
+class EngineFailed(AylluError):
+    """The engine's thread has ended by an error; the service must be started again."""
 
 
 class JobCancelled(AylluError):

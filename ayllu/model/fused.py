@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ayllu.errors import ConfigError
+from ayllu.model.attend import Attend
 from ayllu.model.cache import DenseCache
 from ayllu.model.llama import Attention, Block, FeedForward, Llama, RMSNorm
 from ayllu.model.step import Batch, prompt_parts
@@ -59,15 +60,15 @@ class FusedRunner:
         self.device = model.tok_embeddings.weight.device
         self._model: Llama | None = model
         self._embedding = model.tok_embeddings.weight.detach()                # (V, D)
-        self._dtype = self._embedding.dtype
-        make = _Matrix if shares or self._dtype != torch.bfloat16 else _PackedMatrix
+        self.dtype = self._embedding.dtype
+        make = _Matrix if shares or self.dtype != torch.bfloat16 else _PackedMatrix
         # the head first: while it is packed it is held twice, and what the allocator keeps of the layers comes later
         self._head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
         self._layers = [_Layer(block, make) for block in model.layers if isinstance(block, Block)]
         self._norm = model.norm.weight.detach()
         scaling = self.config.rope_scaling
         self._is_dynamic = scaling is not None and scaling.kind == "dynamic"
-        self._rotations = _rotation(model, torch.arange(1), self._dtype)      # of positions 0.., grows with the caches
+        self._rotations = _rotation(model, torch.arange(1), self.dtype)      # of positions 0.., grows with the caches
 
     def give_back(self) -> Llama:
         """The model with its own weights again, bit for bit; this runner can't be used any more."""
@@ -80,7 +81,7 @@ class FusedRunner:
 
     def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache:
         """An empty cache for one row per entry of `padding` (slots left empty), with room for `capacity` slots."""
-        return DenseCache(self.config, padding, capacity, dtype=self._dtype, device=self.device)
+        return DenseCache(self.config, padding, capacity, dtype=self.dtype, device=self.device)
 
     def step(self, batch: Batch) -> Tensor:
         """Logits (B, V) after the last new token of each row."""
@@ -95,6 +96,16 @@ class FusedRunner:
                  for ids in prompt_parts(batch.ids, self.config)]
         return self._normed(torch.cat(parts, dim=1), self._norm)
 
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor:   # (N,), (N,) -> (N, D)
+        """What `logits` takes, for tokens of any rows side by side; `attends` know whose they are."""
+        if self._is_dynamic:
+            cos, sin = (turn[:, 0] for turn in _rotation(self._own(), positions[:, None], self.dtype))
+        else:
+            self._turn_to(int(positions.max()) + 1)
+            cos, sin = (table[positions] for table in self._rotations)        # (N, 1, E)
+        mix = _PromptMix(attends, self.config.n_heads, self.config.n_kv_heads)
+        return self._normed(self._through(ids[None], cos, sin, mix, last_only=False), self._norm)
+
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's last product."""
         return self._head(h.reshape(-1, h.shape[-1])).view(*h.shape[:-1], -1)
@@ -106,10 +117,15 @@ class FusedRunner:
 
     def _trunk(self, ids: Tensor, cache: DenseCache, last_only: bool) -> Tensor:
         """(B, T) -> (N, D), or (B, D) for each row's last token: the last layer then computes little but its cache."""
+        H, K, T = self.config.n_heads, self.config.n_kv_heads, ids.shape[1]
+        cos, sin = self._rotation(cache.extend(T), cache)
+        mix = _DecodeMix(cache, H) if T == 1 else _PromptMix(cache.attends, H, K)
+        return self._through(ids, cos, sin, mix, last_only)
+
+    def _through(self, ids: Tensor, cos: Tensor, sin: Tensor, mix: "_DecodeMix | _PromptMix",
+                 last_only: bool) -> Tensor:
         c, (B, T) = self.config, ids.shape
         H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
-        cos, sin = self._rotation(cache.extend(T), cache)
-        mix = _DecodeMix(cache, H) if T == 1 else _PromptMix(cache, H)
         x = self._embedding.index_select(0, ids.reshape(-1))                  # (N, D)
         for number, layer in enumerate(self._layers):
             qkv = layer.qkv(self._normed(x, layer.attention_norm)).view(B, T, H + 2 * K, E)
@@ -134,14 +150,20 @@ class FusedRunner:
     def _rotation(self, positions: Tensor, cache: DenseCache) -> tuple[Tensor, Tensor]:
         """cos and signed sin, (T, 1, E) or (B, T, 1, E)."""
         if self._is_dynamic:                                                  # frequencies follow each row's length
-            return _rotation(self._own(), positions, self._dtype)
+            return _rotation(self._own(), positions, self.dtype)
         if cache.length > len(self._rotations[0]):
-            self._rotations = _rotation(self._own(), torch.arange(max(cache.capacity, cache.length)), self._dtype)
+            self._turn_to(max(cache.capacity, cache.length))
         cos, sin = self._rotations
         if positions.dim() == 1:
             begin, end = cache.length - cache.n_new, cache.length
             return cos[begin:end], sin[begin:end]
         return cos[positions], sin[positions]
+
+    def _turn_to(self, n_positions: int) -> None:
+        """Let the table of rotations have so many positions; it grows by doubling."""
+        have = len(self._rotations[0])
+        if n_positions > have:
+            self._rotations = _rotation(self._own(), torch.arange(max(n_positions, 2 * have)), self.dtype)
 
 
 class _Layer:
@@ -247,8 +269,8 @@ def _read(cache: DenseCache, window: int | None) -> tuple[Sequence[Tensor], Sequ
 class _PromptMix:
     """Attention of several new tokens per row, as the cache does it for every model."""
 
-    def __init__(self, cache: DenseCache, n_heads: int) -> None:
-        self.attends, self.H, self.K = cache.attends, n_heads, cache.buffer.shape[3]
+    def __init__(self, attends: Sequence[Attend], n_heads: int, n_kv_heads: int) -> None:
+        self.attends, self.H, self.K = attends, n_heads, n_kv_heads
 
     def __call__(self, layer: int, qkv: Tensor, n_queries: int) -> Tensor:    # (B, T, H + 2K, E) -> (B Q, H E)
         q, k, v = qkv.split([self.H, self.K, self.K], dim=2)

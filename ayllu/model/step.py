@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ayllu.model.attend import Attend
 from ayllu.model.cache import DenseCache
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.llama import Llama
@@ -31,7 +32,8 @@ class Batch:
 class Runner(Protocol):
     """Runs a model over a cache. `step` writes the batch's keys and values and gives logits (B, V) for what follows.
 
-    `hidden` writes them too and gives what `logits` takes, (B, T, D), for every new token.
+    `hidden` writes them too and gives what `logits` takes, (B, T, D), for every new token. `flat` does that for tokens
+    of any rows side by side, whose `attends` know where their keys and values lie: (N,), positions (N,) -> (N, D).
     """
 
     @property
@@ -40,11 +42,16 @@ class Runner(Protocol):
     @property
     def device(self) -> torch.device: ...
 
+    @property
+    def dtype(self) -> torch.dtype: ...
+
     def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache: ...
 
     def step(self, batch: Batch) -> Tensor: ...
 
     def hidden(self, batch: Batch) -> Tensor: ...
+
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor: ...
 
     def logits(self, h: Tensor) -> Tensor: ...
 
@@ -55,12 +62,11 @@ class EagerRunner:
     def __init__(self, model: Model) -> None:
         self.model = model
         self.config = model.config
-        self.device = model.tok_embeddings.weight.device
+        self.device, self.dtype = model.tok_embeddings.weight.device, model.tok_embeddings.weight.dtype
 
     def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache:
         """An empty cache for one row per entry of `padding` (slots left empty), with room for `capacity` slots."""
-        return DenseCache(self.config, padding, capacity, dtype=self.model.tok_embeddings.weight.dtype,
-                          device=self.device)
+        return DenseCache(self.config, padding, capacity, dtype=self.dtype, device=self.device)
 
     def step(self, batch: Batch) -> Tensor:
         """Logits (B, V) after the last new token of each row."""
@@ -71,6 +77,10 @@ class EagerRunner:
     def hidden(self, batch: Batch) -> Tensor:
         """The trunk's output (B, T, D) for all new tokens."""
         return torch.cat([self._trunk(ids, batch.cache) for ids in prompt_parts(batch.ids, self.config)], dim=1)
+
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor:   # (N,), (N,) -> (N, D)
+        """The trunk's output for tokens of any rows side by side."""
+        return self.model.trunk(self.model.embed(ids[None]), positions[None], attends)[0]
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's head, for what `hidden` gives."""

@@ -1,0 +1,63 @@
+"""A plan as tensors: the tokens of all rows side by side, where each is written, and whose logits are wanted.
+
+Rows with a single new token come first, so that their attention is one operation; the others follow as chunks.
+
+N tokens of all rows  C choosing tokens
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ayllu.engine.scheduler import Plan, Work
+
+
+@dataclass(frozen=True)
+class Span:
+    """The new tokens `begin` to `end` (of the N) of one row, which stand at `start` in it and are read from `pages`."""
+
+    begin: int
+    end: int
+    start: int
+    pages: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens of the row, the new ones included."""
+        return self.start + self.end - self.begin
+
+
+@dataclass(frozen=True)
+class FlatBatch:
+    """What a runner computes in one step. `singles` are spans of one token each: the first tokens of the batch."""
+
+    ids: Tensor                                          # (N,)
+    positions: Tensor                                    # (N,)
+    slots: Tensor                                        # (N,): page * page size + place in the page
+    singles: tuple[Span, ...]
+    chunks: tuple[Span, ...]
+    works: tuple[Work, ...]                              # of all spans, in their order
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """Of all rows."""
+        return self.singles + self.chunks
+
+
+def flat_batch(plan: Plan, page_size: int, device: torch.device) -> FlatBatch:
+    """Lay the tokens of a plan out."""
+    works = sorted(plan.work, key=lambda work: work.n_tokens > 1)             # stable: order of rank otherwise
+    ids, positions, slots, spans = list[int](), list[int](), list[int](), list[Span]()
+    for work in works:
+        places = range(work.begin, work.end + len(work.draft))
+        pages = work.row.pages
+        spans.append(Span(len(ids), len(ids) + len(places), work.begin, pages))
+        ids += work.row.ids[work.begin:work.end]
+        ids += work.draft
+        positions += places
+        slots += [pages[place // page_size] * page_size + place % page_size for place in places]
+    n_singles = sum(work.n_tokens == 1 for work in works)
+    table = torch.tensor([ids, positions, slots]).to(device)
+    return FlatBatch(table[0], table[1], table[2], tuple(spans[:n_singles]), tuple(spans[n_singles:]), tuple(works))

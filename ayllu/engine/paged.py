@@ -1,0 +1,153 @@
+"""Keys and values in pages of one contiguous pool, and the attention that writes and reads them.
+
+The model is handed one `PageAttend` for each layer: tensors that say where this step's keys and values go and where
+those of each row lie. The slow twin is the dense cache (ayllu/model/cache.py).
+
+B rows with a single new token  T new tokens of one row  N new tokens of all rows  S slots that are read
+L layers  P pages  H query heads  K key/value heads  E head width
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ayllu.engine.batch import FlatBatch, Span
+from ayllu.model.attend import sdpa
+from ayllu.model.config import LlamaConfig, TransformerConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Singles:
+    """Where the rows with one new token read."""
+
+    table: Tensor                                        # (B, pages)
+    mask: Tensor | None                                  # added to scores, (B, 1, 1, S); None: all is seen
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Where one row with several new tokens reads."""
+
+    begin: int                                           # its tokens among the N
+    end: int
+    pages: Tensor | None                                 # (pages,); None: nothing stood before, no page is read
+    mask: Tensor | None                                  # added to scores, (T, S); None: plain causal attention
+
+
+@dataclass(frozen=True, eq=False)
+class PageAttend:
+    """One layer's view of the pool: writes the step's keys and values, then each row attends over its own pages."""
+
+    keys: Tensor                                         # (P, page, K, E)
+    values: Tensor                                       # (P, page, K, E)
+    slots: Tensor                                        # (N,)
+    singles: Singles | None
+    chunks: tuple[Chunk, ...]
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (1, N, H, E), (1, N, K, E)
+        self.keys.flatten(0, 1).index_copy_(0, self.slots, k[0])
+        self.values.flatten(0, 1).index_copy_(0, self.slots, v[0])
+        if self.singles is not None and not self.chunks:
+            return _attend_singles(q[0], self.keys, self.values, self.singles)[None]
+        y = torch.empty_like(q)
+        if self.singles is not None:
+            B = len(self.singles.table)
+            y[0, :B] = _attend_singles(q[0, :B], self.keys, self.values, self.singles)
+        for chunk in self.chunks:
+            new = slice(chunk.begin, chunk.end)
+            y[:, new] = _attend_chunk(q[:, new], k[:, new], v[:, new], self.keys, self.values, chunk)
+        return y
+
+
+class PagedCache:
+    """The pool, one buffer (L, 2, P, page, K, E) that a runner of any kind can read."""
+
+    def __init__(self, config: LlamaConfig | TransformerConfig, n_pages: int, page_size: int, *,
+                 dtype: torch.dtype, device: torch.device) -> None:
+        c = config
+        self.config, self.page_size, self.device = config, page_size, device
+        # zeros, not empty: a masked slot still is multiplied by its weight of 0, and 0 * NaN is NaN
+        self.buffer = torch.zeros(c.n_layers, 2, n_pages, page_size, c.n_kv_heads, c.head_dim, dtype=dtype,
+                                  device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the pool."""
+        return self.buffer.numel() * self.buffer.element_size()
+
+    def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy pages (source, target), all sources as they were before."""
+        if pairs:
+            sources, targets = torch.tensor(pairs, device=self.device).unbind(1)
+            self.buffer[:, :, targets] = self.buffer[:, :, sources]
+
+    def attends(self, batch: FlatBatch) -> list[PageAttend]:
+        """A view for each layer."""
+        windows = [self.config.window(layer) for layer in range(self.config.n_layers)]
+        reads = {window: (self._singles(batch.singles, window),
+                          tuple(self._chunk(span, window) for span in batch.chunks)) for window in set(windows)}
+        return [PageAttend(keys, values, batch.slots, *reads[window])
+                for (keys, values), window in zip(self.buffer, windows, strict=True)]
+
+    def _singles(self, spans: Sequence[Span], window: int | None) -> Singles | None:
+        if not spans:
+            return None
+        size = self.page_size
+        firsts = [_first_page(span, window, size) for span in spans]
+        lists = [span.pages[first:-(-span.length // size)] for span, first in zip(spans, firsts, strict=True)]
+        width = max(map(len, lists))
+        table = torch.tensor([[*pages, *[pages[-1]] * (width - len(pages))] for pages in lists])
+        end = torch.tensor([[span.length - first * size] for span, first in zip(spans, firsts, strict=True)])
+        slot = torch.arange(width * size)
+        seen = slot < end                                                     # (B, S)
+        if window is not None:
+            seen &= slot >= end - window
+        return Singles(table.to(self.device), self._as_mask(seen[:, None, None]))
+
+    def _chunk(self, span: Span, window: int | None) -> Chunk:
+        T, size = span.end - span.begin, self.page_size
+        if span.start == 0 and (window is None or window >= T):
+            return Chunk(span.begin, span.end, None, None)
+        first = _first_page(span, window, size)
+        pages = torch.tensor(span.pages[first:-(-span.length // size)])
+        key = torch.arange(first * size, first * size + len(pages) * size)    # (S,)
+        query = torch.arange(span.start, span.length)[:, None]                # (T, 1)
+        seen = key <= query
+        if window is not None:
+            seen &= key > query - window
+        return Chunk(span.begin, span.end, pages.to(self.device), self._as_mask(seen))
+
+    def _as_mask(self, seen: Tensor) -> Tensor | None:
+        if seen.all():
+            return None
+        mask = torch.zeros(seen.shape, dtype=self.buffer.dtype)
+        return mask.masked_fill_(~seen, -torch.inf).to(self.device)
+
+
+def _first_page(span: Span, window: int | None, page_size: int) -> int:
+    """The first page that any of the span's tokens may read."""
+    return 0 if window is None else max(0, span.start - window + 1) // page_size
+
+
+def _attend_singles(q: Tensor, keys: Tensor, values: Tensor, where: Singles) -> Tensor:   # (B, H, E) -> (B, H, E)
+    """All rows at once; the query heads of a group stand where query tokens would, so no key is repeated."""
+    (B, H, E), K = q.shape, keys.shape[2]
+    k, v = (_gather(pool, where.table.flatten()).view(B, -1, K, E).transpose(1, 2) for pool in (keys, values))
+    y = F.scaled_dot_product_attention(q.view(B, K, H // K, E), k, v, attn_mask=where.mask)   # (B, K, H/K, E)
+    return y.reshape(B, H, E)
+
+
+def _attend_chunk(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, where: Chunk) -> Tensor:
+    """One row's tokens (1, T, H, E); what they see is in its pages, or only among themselves."""
+    if where.pages is None:
+        return sdpa(q, k, v, causal=True)
+    k, v = (_gather(pool, where.pages)[None] for pool in (keys, values))      # (1, S, K, E)
+    return sdpa(q, k, v, mask=where.mask)
+
+
+def _gather(pool: Tensor, pages: Tensor) -> Tensor:
+    """The slots (S, K, E) of these pages."""
+    return pool.flatten(1).index_select(0, pages).view(-1, *pool.shape[2:])

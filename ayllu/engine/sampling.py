@@ -1,0 +1,216 @@
+"""Choosing the next ids of all rows at once, each with its own settings, seed and step; no loop over rows.
+
+A row has a place in tables of settings as long as it lives. The filters are those of ayllu/model/sample.py, applied to
+the rows that use them; its `Sampler`, one row at a time, is the slow twin. What a row draws depends on its logits,
+seed, sample number and step alone.
+
+R rows that choose  V vocabulary
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ayllu.engine.request import Request
+from ayllu.model import sample
+
+NAMES = ("temperature", "top_k", "top_p", "min_p", "typical_p",
+         "repetition_penalty", "presence_penalty", "frequency_penalty")
+NEUTRAL = (1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+U64 = np.uint64
+
+
+def uniforms(seeds: np.ndarray, samples: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """`ayllu.model.sample.uniform` for arrays (uint64, uint64, uint64) -> float64."""
+    state = _mix(seeds) ^ _mix(samples + U64(1 << 32))
+    return (_mix(state + steps) >> U64(11)).astype(np.float64) / (1 << 53)
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    z = value * U64(0x9E3779B97F4A7C15) + U64(0x9E3779B97F4A7C15)             # arrays wrap around at 2^64
+    z = (z ^ (z >> U64(30))) * U64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> U64(27))) * U64(0x94D049BB133111EB)
+    return z ^ (z >> U64(31))
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a step chose, row by row. `is_bad` rows had logits without a largest one; their id means nothing."""
+
+    ids: list[int]
+    is_bad: list[bool]
+    is_stop: list[bool]
+    logprobs: list[float | None]
+    tops: list[tuple[tuple[int, float], ...]]
+
+
+class SamplingTables:
+    """The settings of the living rows. Tables as wide as the vocabulary exist only once a row needs them."""
+
+    def __init__(self, vocab_size: int, device: torch.device) -> None:
+        self.vocab_size, self.device = vocab_size, device
+        self._free: list[int] = []
+        self._n_places = 0
+        self.settings = np.empty((0, len(NAMES)), np.float32)
+        self.keys = np.empty((0, 3), np.uint64)                               # seed, sample, step
+        self.is_greedy = np.empty(0, np.bool_)
+        self.min_tokens = np.empty(0, np.int64)
+        self.wants_logprobs = np.empty(0, np.int64)                           # -1: none
+        self.stops = np.empty((0, 1), np.int64)                               # -1: none
+        self.has_bias = np.empty(0, np.bool_)
+        self.bias: Tensor | None = None                                       # (places, V)
+        self.seen: Tensor | None = None                                       # (places, V), ids of prompt and answer
+        self.counts: Tensor | None = None                                     # (places, V), of the answer
+
+    def add(self, request: Request, seed: int, sample_number: int) -> int:
+        """A place for a new row."""
+        if not self._free:
+            self._grow()
+        place, p = self._free.pop(), request.params
+        self.settings[place] = [getattr(p, name) for name in NAMES]
+        if p.is_greedy:
+            self.settings[place, :5] = NEUTRAL[:5]                            # no filter is computed for it
+        self.keys[place] = (seed, sample_number, 0)
+        self.is_greedy[place], self.min_tokens[place] = p.is_greedy, request.min_tokens
+        self.wants_logprobs[place] = -1 if p.logprobs is None else p.logprobs
+        self._set_stops(place, sorted(request.stop_ids))
+        self._set_bias(place, p.logit_bias)
+        if p.repetition_penalty != 1:
+            self.seen = self._table(self.seen, torch.bool)
+            self.seen[place] = False
+            self.seen[place, torch.tensor(request.ids, device=self.device)] = True
+        if p.presence_penalty or p.frequency_penalty:
+            self.counts = self._table(self.counts, torch.float32)
+            self.counts[place] = 0
+        return place
+
+    def drop(self, place: int) -> None:
+        """The row is over."""
+        self._free.append(place)
+
+    def choose(self, logits: Tensor, places: Sequence[int]) -> Choice:
+        """The next ids from the model's logits (R, V); the rows' steps and penalties move on."""
+        rows = np.asarray(places)
+        plain = logits.float()                                                # (R, V)
+        shaped = self.shape(plain, rows)
+        values, ids = shaped.max(-1)                                          # NaN counts as the largest
+        drawing = ~self.is_greedy[rows]
+        if drawing.any():
+            ids[torch.from_numpy(drawing)] = self._draw(shaped, rows, drawing)
+        self._remember(ids, rows)
+        chosen = ids.tolist()
+        is_stop = (self.stops[rows] == np.asarray(chosen)[:, None]).any(-1)
+        logprobs, tops = self._details(plain, ids, rows)
+        return Choice(chosen, (~values.isfinite()).tolist(), is_stop.tolist(), logprobs, tops)
+
+    def shape(self, logits: Tensor, rows: np.ndarray) -> Tensor:
+        """Bias, penalties and what min_tokens forbids: what changes greedy choices too."""
+        if self.bias is not None and self.has_bias[rows].any():
+            logits = logits + self.bias[self._index(rows)]
+        for part in ("seen", "counts"):
+            logits = self._penalise(logits, rows, part)
+        held = self.keys[rows, 2].astype(np.int64) < self.min_tokens[rows]
+        if held.any():
+            row, column = np.nonzero(held[:, None] & (self.stops[rows] >= 0))
+            logits = logits.clone()
+            logits[self._index(row), self._index(self.stops[rows][row, column])] = -torch.inf
+        return logits
+
+    def filter(self, logits: Tensor, rows: np.ndarray) -> Tensor:
+        """Temperature and the filters, each for the rows that use it."""
+        columns = {name: torch.from_numpy(self.settings[rows, i]).to(self.device) for i, name in enumerate(NAMES[:5])}
+        filters: tuple[tuple[str, Callable[[Tensor, Tensor], Tensor]], ...] = (
+            ("temperature", lambda x, t: x / t[:, None]),
+            ("top_k", lambda x, k: sample.keep_top_k(x, k.long())),
+            ("top_p", sample.keep_top_p), ("min_p", sample.keep_min_p), ("typical_p", sample.keep_typical))
+        for i, (name, apply) in enumerate(filters):
+            uses = self.settings[rows, i] != NEUTRAL[i]
+            if uses.all():
+                logits = apply(logits, columns[name])
+            elif uses.any():
+                index = self._index(np.flatnonzero(uses))
+                logits = logits.index_copy(0, index, apply(logits[index], columns[name][index]))
+        return logits
+
+    def _draw(self, shaped: Tensor, rows: np.ndarray, drawing: np.ndarray) -> Tensor:
+        some = rows[drawing]
+        logits = shaped if drawing.all() else shaped[torch.from_numpy(drawing)]
+        u = uniforms(*self.keys[some].T)
+        return sample.draw(self.filter(logits, some), torch.from_numpy(u).to(self.device))
+
+    def _penalise(self, logits: Tensor, rows: np.ndarray, part: str) -> Tensor:
+        """Repetition penalty over `seen`, or presence and frequency over `counts`, for the rows that use it."""
+        table = self.seen if part == "seen" else self.counts
+        first, last = (5, 6) if part == "seen" else (6, 8)
+        uses = (self.settings[rows, first:last] != NEUTRAL[first:last]).any(-1)
+        if table is None or not uses.any():
+            return logits
+        index, columns = self._index(np.flatnonzero(uses)), self.settings[rows[uses], first:last, None]
+        settings = torch.from_numpy(columns).to(self.device).unbind(1)        # each (R, 1)
+        penalise = sample.penalise_repetition if part == "seen" else sample.penalise_presence
+        return logits.index_copy(0, index, penalise(logits[index], table[self._index(rows[uses])], *settings))
+
+    def _remember(self, ids: Tensor, rows: np.ndarray) -> None:
+        self.keys[rows, 2] += U64(1)
+        index = self._index(rows)
+        if self.seen is not None:
+            self.seen[index, ids] = True
+        if self.counts is not None:
+            self.counts[index, ids] += 1                                      # a row chooses once in a call
+
+    def _details(self, logits: Tensor, ids: Tensor, rows: np.ndarray) -> tuple[
+            list[float | None], list[tuple[tuple[int, float], ...]]]:
+        wants = self.wants_logprobs[rows]
+        logprobs: list[float | None] = [None] * len(rows)
+        tops: list[tuple[tuple[int, float], ...]] = [()] * len(rows)
+        some = np.flatnonzero(wants >= 0)
+        if len(some):
+            index = self._index(some)
+            found = sample.top_logprobs(logits[index], ids[index], int(wants.max()))
+            for row, logprob, values, likeliest in zip(some.tolist(), *(t.tolist() for t in found), strict=True):
+                logprobs[row] = logprob
+                tops[row] = tuple(zip(likeliest, values, strict=True))[:wants[row]]
+        return logprobs, tops
+
+    def _set_stops(self, place: int, stop_ids: Sequence[int]) -> None:
+        width = self.stops.shape[1]
+        if len(stop_ids) > width:
+            self.stops = np.pad(self.stops, ((0, 0), (0, len(stop_ids) - width)), constant_values=-1)
+        self.stops[place] = -1
+        self.stops[place, :len(stop_ids)] = stop_ids
+
+    def _set_bias(self, place: int, bias: dict[int, float]) -> None:
+        self.has_bias[place] = bool(bias)
+        if bias or self.bias is not None:
+            self.bias = self._table(self.bias, torch.float32)
+            self.bias[place] = 0
+            for token, value in bias.items():
+                self.bias[place, token] = value
+
+    def _table(self, table: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """A table (places, V) that has every place."""
+        if table is not None and len(table) == self._n_places:
+            return table
+        grown = torch.zeros(self._n_places, self.vocab_size, dtype=dtype, device=self.device)
+        if table is not None:
+            grown[:len(table)] = table
+        return grown
+
+    def _grow(self) -> None:
+        n, more = self._n_places, max(8, self._n_places)
+        self._free += range(n + more - 1, n - 1, -1)
+        self._n_places = n + more
+        for name in ("settings", "keys", "is_greedy", "min_tokens", "wants_logprobs", "stops", "has_bias"):
+            table = getattr(self, name)
+            setattr(self, name, np.concatenate((table, np.full_like(table, -1 if name == "stops" else 0,
+                                                                    shape=(more, *table.shape[1:])))))
+        for name in ("bias", "seen", "counts"):
+            wide = getattr(self, name)
+            if wide is not None:
+                setattr(self, name, self._table(wide, wide.dtype))
+
+    def _index(self, rows: np.ndarray) -> Tensor:
+        return torch.from_numpy(rows.astype(np.int64)).to(self.device)
