@@ -73,6 +73,11 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_full(error: OSError) -> bool:
+    """Whether a file couldn't be written for want of room: a full disk, a quota, or a limit on file sizes."""
+    return error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 def cache_folder() -> Path:
     """Where Ayllu keeps what can be made again: $XDG_CACHE_HOME/ayllu or ~/.cache/ayllu."""
     base = os.environ.get("XDG_CACHE_HOME")

@@ -39,13 +39,12 @@ def prepare(
     """
     paths, overrides = _sorted_out(inputs)
     work = out.with_name(f".{out.name}.work")
-    overrides += [f"data.prepare.ray={json.dumps(ray)}"] if ray else []
     try:
         if paths[0].suffix == ".toml":
-            facts = _from_recipe(paths, overrides, against or [], out, work, tokenizer, workers)
+            facts = _from_recipe(paths, overrides, against or [], ray, out, work, tokenizer, workers)
         else:
-            facts = _from_files(paths, overrides, against or [], {"fields": field or ["text"], "licence": licence,
-                                                   "language": language}, out, work, tokenizer, workers)
+            facts = _from_files(paths, overrides, against or [], ray, {"fields": field or ["text"], "licence": licence,
+                                                        "language": language}, out, work, tokenizer, workers)
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; finished parts are kept beside {out}: run the same command again to go on", err=True)
         raise typer.Exit(130) from None
@@ -77,13 +76,13 @@ def _sorted_out(inputs: list[str]) -> tuple[list[Path], list[str]]:
     return paths, overrides
 
 
-def _from_recipe(paths: list[Path], overrides: list[str], against: list[Path], out: Path, work: Path,
+def _from_recipe(paths: list[Path], overrides: list[str], against: list[Path], ray: str | None, out: Path, work: Path,
                  tokenizer: Path | None, workers: int) -> dict[str, Any]:
-    from ayllu.data.corpus import compared_with, prepared
+    from ayllu.data.corpus import compared_with, over_ray, prepared
     from ayllu.data.shards import prepare_into
     from ayllu.train.pretrain import PretrainConfig, find_tokenizer
     config = load_recipe(PretrainConfig, paths[0], overrides)
-    config = config.model_copy(update={"data": compared_with(config.data, against)})
+    config = config.model_copy(update={"data": over_ray(compared_with(config.data, against), ray)})
     folder = paths[0].parent
     if tokenizer is None:                                # it may have to be trained, on the clean texts
         ready, _ = prepared(config.data, folder, work / "prepared" if config.data.prepare else None, workers)
@@ -91,9 +90,9 @@ def _from_recipe(paths: list[Path], overrides: list[str], against: list[Path], o
     return _facts(out, prepare_into(out, config.data, folder, tokenizer, workers, work).manifest)
 
 
-def _from_files(paths: list[Path], overrides: list[str], against: list[Path], source: dict[str, Any], out: Path,
-                work: Path, tokenizer: Path | None, workers: int) -> dict[str, Any]:
-    from ayllu.data.corpus import Corpus, compared_with, prepared
+def _from_files(paths: list[Path], overrides: list[str], against: list[Path], ray: str | None, source: dict[str, Any],
+                out: Path, work: Path, tokenizer: Path | None, workers: int) -> dict[str, Any]:
+    from ayllu.data.corpus import Corpus, compared_with, over_ray, prepared
     from ayllu.data.shards import prepare_into
     class Files(Settings):
         data: Corpus
@@ -103,7 +102,7 @@ def _from_files(paths: list[Path], overrides: list[str], against: list[Path], so
         rows = [[f"{k} = {json.dumps(v)}" for k, v in {**source, "path": str(path)}.items()] for path in paths]
         sources = ", ".join("{" + ", ".join(row) + "}" for row in rows)
         recipe.write_text(f"[data]\nsources = [{sources}]\n[data.prepare]\n", encoding="utf-8")
-        corpus = compared_with(load_recipe(Files, recipe, overrides).data, against)
+        corpus = over_ray(compared_with(load_recipe(Files, recipe, overrides).data, against), ray)
     if tokenizer is not None:
         return _facts(out, prepare_into(out, corpus, Path("."), tokenizer, workers, work).manifest)
     _, report = prepared(corpus, Path("."), out, workers)

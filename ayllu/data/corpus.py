@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from ayllu.config import Settings
+from ayllu.data.packed import Watch, unwatched
 from ayllu.data.part import Preparation
 from ayllu.data.prepare import Raw, prepare_documents
 from ayllu.data.texts import documents, is_plain
@@ -91,13 +92,24 @@ def compared_with(corpus: Corpus, files: list[Path]) -> Corpus:
         update={"overlap": overlap.model_copy(update={"files": more})})})
 
 
-def split(corpus: Corpus, source: Source, folder: Path) -> Iterator[tuple[str, int]]:
+def over_ray(corpus: Corpus, address: str | None) -> Corpus:
+    """The corpus prepared over Ray, where an address is given."""
+    if address is None:
+        return corpus
+    if corpus.prepare is None:
+        raise ConfigError("--ray spreads the preparation of documents, and this recipe asks for none: add the table "
+                          "[data.prepare] to it, or leave --ray away")
+    return corpus.model_copy(update={"prepare": corpus.prepare.model_copy(update={"ray": address})})
+
+
+def split(corpus: Corpus, source: Source, folder: Path,
+          watch: Watch = unwatched) -> Iterator[tuple[str, int]]:
     """(document, copies) for each document of a source: 0 copies means held out for evaluation."""
     path = source_path(corpus, source, folder)
     if path.is_file() and is_plain(path):
-        yield from _split_file(corpus, source, path)
+        yield from _split_file(corpus, source, path, watch)
         return
-    for number, text in enumerate(documents(path, source.fields)):
+    for number, text in enumerate(documents(path, source.fields, watch)):
         if not text.strip():
             continue                                     # an empty document teaches nothing
         draw = uniform(f"{corpus.seed}/{source.path}/{number}")
@@ -119,11 +131,11 @@ def source_path(corpus: Corpus, source: Source, folder: Path) -> Path:
     return path
 
 
-def _split_file(corpus: Corpus, source: Source, path: Path) -> Iterator[tuple[str, int]]:
+def _split_file(corpus: Corpus, source: Source, path: Path, watch: Watch) -> Iterator[tuple[str, int]]:
     """One plain file is one document: its last part is held out, the rest repeated whole epochs."""
-    (text,) = documents(path)
+    (text,) = documents(path, watch=watch)
     border = len(text) - round(len(text) * corpus.held_out)
-    if copies := round(source.epochs):
+    if text[:border].strip() and (copies := round(source.epochs)):
         yield text[:border], copies
     if text[border:].strip():
         yield text[border:], 0

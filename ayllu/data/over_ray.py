@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ayllu.data.folders import files_below, size_of
+from ayllu.data.packed import Moved
 from ayllu.data.part import Part, Preparation, content
-from ayllu.data.readers import Record, Reject, files_below, records
+from ayllu.data.readers import records
+from ayllu.data.rows import Record, Reject
 from ayllu.errors import AylluError, ConfigError, MissingExtra
 from ayllu.files import atomic_path, write_text
 
@@ -61,8 +64,7 @@ class OverRay:
         """Leave Ray; a cluster that was there before goes on."""
         self.ray.shutdown()
 
-    def finished(self, path: Path, name: str, fields: tuple[str, ...], stem: Path,
-                 move: Callable[[int], None]) -> Iterator[Path]:
+    def finished(self, path: Path, name: str, fields: tuple[str, ...], stem: Path, move: Moved) -> Iterator[Path]:
         """A source's parts in their order, beside `stem`; `move` is told of each group's bytes on the disk."""
         groups = _groups(path, name, self.settings.part_bytes)
         marks = [stem.with_name(f"{stem.name}-{i:06d}.end") for i in range(len(groups))]
@@ -110,7 +112,8 @@ def _prepare_group(batch: dict[str, Any], settings: Preparation, known: np.ndarr
                    cut: Cut) -> Iterator[dict[str, Any]]:
     """Ray's side: read the files of one group, and give each part's documents as `process` would write them."""
     files, names = json.loads(batch["files"][0])
-    rows = (row for file, name in zip(files, names, strict=True) for row in records(Path(file), fields, name))
+    rows = (row for file, name in zip(files, names, strict=True)
+            for row in records(Path(file), fields, name, settings.encoding))
     for part in cut(rows, settings.part_bytes):
         yield {"data": [content(Part(Path(), fields, part), settings, known)]}
     yield {"data": [b""]}
@@ -122,7 +125,7 @@ def _groups(path: Path, name: str, least: int) -> list[Group]:
     for file in files_below(path):
         files.append(str(file.resolve()))
         names.append(name if path.is_file() else f"{name}/{file.relative_to(path).as_posix()}")
-        size += file.stat().st_size
+        size += size_of(file)
         if size >= least:
             groups.append(Group(files, names, size))
             files, names, size = [], [], 0

@@ -15,10 +15,13 @@ from pydantic import Field, field_validator
 from ayllu.config import Settings
 from ayllu.data.clean import Cleaning, clean
 from ayllu.data.duplicates import Duplicates, fingerprint, signature
+from ayllu.data.encodings import is_text_encoding
 from ayllu.data.language import identify
 from ayllu.data.overlap import Overlap, shared_runs
+from ayllu.data.packed import open_binary
 from ayllu.data.quality import Quality, first_broken
-from ayllu.data.readers import BadRow, Record, Reject, open_binary, parse
+from ayllu.data.readers import AUTO, parse
+from ayllu.data.rows import BadRow, Record, Reject
 from ayllu.files import atomic_path
 from ayllu.privacy.pii import Kind, redact
 
@@ -28,6 +31,7 @@ EXCERPT = 200                                            # characters of an exam
 class Preparation(Settings):
     """What happens to raw texts before they are tokenised, in this order."""
 
+    encoding: str = AUTO                                 # of all files, as Python names it: gb18030, big5, cp1252, ...
     cleaning: Cleaning = Cleaning()
     personal_data: Literal["mask", "remove", "keep"] = "mask"
     personal_kinds: tuple[Kind, ...] | None = None       # None: every kind that ayllu/privacy/pii.py knows
@@ -44,6 +48,13 @@ class Preparation(Settings):
     @classmethod
     def _off(cls, value: Any) -> Any:
         return None if value == "off" else value         # TOML has no word for None
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != AUTO and not is_text_encoding(value):
+            raise ValueError(f"no encoding {value!r}: give auto, utf-8, gb18030, big5, cp1252 or another of Python's")
+        return value
 
 
 HOW_ONLY = {"part_bytes", "ray"}                         # settings that change how it is done and not what comes out
@@ -127,6 +138,8 @@ def _documents(part: Part, settings: Preparation, known: np.ndarray, tally: Tall
             tally.rejects.append({"file": record.file, "line": record.line, "reason": record.reason})
             continue
         tally.counts.update(documents=1, characters=len(raw))
+        if record.encoding != "utf-8":
+            tally.changed[f"encoding.{record.encoding}"] += 1
         where = f"{record.file}:{record.line}" if record.line else record.file
         text, language, broken = _judge(raw, settings, known, tally)
         if broken is not None:

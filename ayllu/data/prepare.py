@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,18 +24,20 @@ from typing import Any
 
 import numpy as np
 import zstandard
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ayllu.data.duplicates import Seen
+from ayllu.data.folders import PLAIN, files_below, kind_of, passed_over, some_files_below, stamp
 from ayllu.data.overlap import index
 from ayllu.data.part import EXCERPT, HOW_ONLY, Part, Preparation, Tally, load_libraries, process, read_part
-from ayllu.data.readers import PACKED, PLAIN, Record, Reject, files_below, kind_of, records
+from ayllu.data.progress import Bar, progress
+from ayllu.data.readers import records
+from ayllu.data.rows import Record, Reject
 from ayllu.data.texts import single_texts
-from ayllu.files import atomic_folder, sha256, write_json
-from ayllu.log import say
+from ayllu.errors import DataError
+from ayllu.files import atomic_folder, is_full, sha256, write_json
+from ayllu.log import say, warn
 
-VERSION = 2                                              # of the result: a step that changes it makes old work void
+VERSION = 3                                              # of the result: a step that changes it makes old work void
 
 
 @dataclass(frozen=True)
@@ -65,22 +68,49 @@ def prepare_documents(sources: list[Raw], evaluation: list[Path], settings: Prep
 
     `evaluation` holds the files of `settings.overlap.files` as they lie on the disk.
     """
-    key = _key(sources, evaluation, settings)
+    stamps = _stamps(sources, evaluation)
+    key = _key(sources, stamps, settings)
     if (report := _report(out)) and report["key"] == key:
         return report
     work = out.with_name(f".{out.name}.parts")
-    load_libraries(settings)
-    _claim(work, f"{key} {settings.part_bytes}")         # parts are cut at other places with another size
-    known, n_short = _evaluation_index(evaluation, settings)
-    with atomic_folder(out) as temporary, _progress(sources) as bar:
-        (temporary / "documents").mkdir()
-        with _engine(workers, settings, known, work, bar) as finished:
-            report = _write(sources, settings, finished, temporary)
-        report = {"version": VERSION, "key": key, "settings": settings.model_dump(exclude=HOW_ONLY),
-                  "evaluation": {"runs": len(known), "texts_too_short": n_short}, **report}
-        write_json(temporary / "report.json", report)
+    with explained(out):
+        load_libraries(settings)
+        _claim(work, f"{key} {settings.part_bytes}")     # parts are cut at other places with another size
+        known, n_short = _evaluation_index(evaluation, settings)
+        with atomic_folder(out) as temporary, progress("preparing", _files(sources)) as bar:
+            (temporary / "documents").mkdir()
+            with _engine(workers, settings, known, work, bar) as finished:
+                report = _write(sources, settings, finished, temporary)
+            report = {"version": VERSION, "key": key, "settings": settings.model_dump(exclude=HOW_ONLY),
+                      "evaluation": {"runs": len(known), "texts_too_short": n_short},
+                      **_changed(stamps, _stamps(sources, evaluation)), **report}
+            write_json(temporary / "report.json", report)
     shutil.rmtree(work)
     return report
+
+
+@contextmanager
+def explained(out: Path) -> Iterator[None]:
+    """What may end a long run without being anybody's fault, with what to do about it."""
+    again = f"finished parts are kept beside {out}: run the same command again to go on"
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise DataError("a worker process was ended from outside, most likely since the memory was full: take fewer "
+                        f"--workers, or a smaller data.prepare.part_bytes; {again}") from error
+    except OSError as error:
+        if is_full(error):
+            raise DataError(f"no room on the disk ({error.strerror}): make some; {again}") from error
+        raise
+
+
+def _changed(before: dict[Path, Any], after: dict[Path, Any]) -> dict[str, list[str]]:
+    """The files that somebody wrote to while they were read; the next run sees that their key is another one."""
+    names = sorted(str(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+    if names:
+        warn(f"{len(names):,} files changed while they were read ({', '.join(names[:3])}): prepare once more when they "
+             "are finished")
+    return {"changed_while_read": names} if names else {}
 
 
 def _write(sources: list[Raw], settings: Preparation, finished: Finished, out: Path) -> dict[str, Any]:
@@ -99,10 +129,18 @@ def _write(sources: list[Raw], settings: Preparation, finished: Finished, out: P
                         stream.write(line.encode())
             rejects.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in tally.rejects)
             rows.append({"path": source.name, "file": name, "file_bytes": (out / name).stat().st_size,
-                         "sha256": sha256(out / name), **_facts(tally)})
+                         "sha256": sha256(out / name), **_passed_over(source), **_facts(tally)})
             say(_line(source.name, tally))
             total.add(tally.__dict__, settings.examples)
     return {"sources": rows, "total": _facts(total), "examples": dict(sorted(total.examples.items()))}
+
+
+def _passed_over(source: Raw) -> dict[str, dict[str, int]]:
+    if not (found := passed_over(source.path)):
+        return {}
+    warn(f"{source.name}: passed over, being of no kind that is read: "
+         + ", ".join(f"{n:,} {kind}" for kind, n in found.items()))
+    return {"passed_over": found}
 
 
 def _facts(tally: Tally) -> dict[str, Any]:
@@ -130,12 +168,13 @@ def _without_duplicates(found: Iterable[dict[str, Any]], seen: Seen, tally: Tall
         tally.show(rule, {"where": row["where"], "like": verdict[1], "text": row["text"][:EXCERPT]}, settings.examples)
 
 
-def _parts(source: Raw, number: int, settings: Preparation, work: Path, bar: "Bar") -> Iterator[Part]:
+def _parts(source: Raw, number: int, settings: Preparation, work: Path, bar: Bar) -> Iterator[Part]:
     """A source's rows in parts of about `part_bytes`, always cut at the same places."""
     def rows() -> Iterator[Record | Reject]:
         for file in files_below(source.path):
             name = source.name if source.path.is_file() else f"{source.name}/{file.relative_to(source.path).as_posix()}"
-            yield from bar.follow(file, records(file, source.fields, name))
+            with bar.watch(file) as moved:
+                yield from bar.count(records(file, source.fields, name, settings.encoding, moved))
     for count, part in enumerate(cut(rows(), settings.part_bytes)):
         yield Part(work / f"{number:03d}-{count:06d}.jsonl.zst", source.fields, part)
 
@@ -206,7 +245,7 @@ def leave_with_parent() -> None:
 
 
 @contextmanager
-def _engine(workers: int, settings: Preparation, known: np.ndarray, work: Path, bar: "Bar") -> Iterator[Finished]:
+def _engine(workers: int, settings: Preparation, known: np.ndarray, work: Path, bar: Bar) -> Iterator[Finished]:
     """Who processes parts: processes of this machine, or Ray."""
     if settings.ray is None:
         with _pool(workers, settings, known) as pool:
@@ -241,12 +280,18 @@ def _evaluation_index(evaluation: list[Path], settings: Preparation) -> tuple[np
     return index((text for file in files for text in single_texts(file, settings.overlap.fields)), settings.overlap.n)
 
 
-def _key(sources: list[Raw], evaluation: list[Path], settings: Preparation) -> str:
+def _files(sources: list[Raw]) -> list[Path]:
+    return [file for source in sources for file in files_below(source.path)]
+
+
+def _stamps(sources: list[Raw], evaluation: list[Path]) -> dict[Path, tuple[str, int, int]]:
+    return {f: stamp(f) for path in [*(s.path for s in sources), *evaluation] for f in some_files_below(path)}
+
+
+def _key(sources: list[Raw], stamps: dict[Path, tuple[str, int, int]], settings: Preparation) -> str:
     """Changes with the settings, and with the name, size and time of any file that is read."""
-    facts: list[Any] = [VERSION, settings.model_dump(exclude=HOW_ONLY),
-                        [(s.name, s.fields, s.is_one_text) for s in sources]]
-    for path in [*(s.path for s in sources), *evaluation]:
-        facts.append([(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files_below(path)])
+    facts = [VERSION, settings.model_dump(exclude=HOW_ONLY), [(s.name, s.fields, s.is_one_text) for s in sources],
+             list(stamps.values())]
     return hashlib.sha256(json.dumps(facts, default=str).encode()).hexdigest()
 
 
@@ -264,34 +309,3 @@ def _claim(work: Path, key: str) -> None:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     mark.write_text(key, encoding="utf-8")
-
-
-class Bar:
-    """Progress over the files' bytes on the disk; inside of a packed file it is an estimate."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.task = progress, progress.add_task("preparing", total=total)
-
-    def move(self, n_bytes: float) -> None:
-        """So many bytes more are done."""
-        self.progress.advance(self.task, n_bytes)
-
-    def follow(self, file: Path, rows: Iterable[Record | Reject]) -> Iterator[Record | Reject]:
-        """The rows as they are; the bar moves by them, and to the file's end at the end."""
-        left = float(file.stat().st_size)
-        ratio = 3.0 if file.suffix.lower() in PACKED else 1.0
-        for row in rows:
-            step = min(weigh(row) / ratio, left)
-            left -= step
-            self.move(step)
-            yield row
-        self.move(left)
-
-
-@contextmanager
-def _progress(sources: list[Raw]) -> Iterator[Bar]:
-    total = sum(f.stat().st_size for s in sources for f in files_below(s.path))
-    console = Console(stderr=True)
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
-                  console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bar(progress, total)

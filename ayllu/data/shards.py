@@ -20,11 +20,12 @@ from typing import Any
 import numpy as np
 
 from ayllu.data.corpus import NO_WEIGHTS, Corpus, Source, prepared, source_path, split, uniform
+from ayllu.data.folders import files_below
 from ayllu.data.order import Part
 from ayllu.data.pack import document_starts
 from ayllu.data.part import HOW_ONLY
-from ayllu.data.prepare import leave_with_parent
-from ayllu.data.readers import files_below
+from ayllu.data.prepare import explained, leave_with_parent
+from ayllu.data.progress import Bar, progress
 from ayllu.data.verify import check_sizes, check_sums
 from ayllu.errors import DataError
 from ayllu.files import atomic_folder, atomic_path, sha256, write_json
@@ -32,6 +33,7 @@ from ayllu.log import say, warn
 from ayllu.text.tokenizer import Tokenizer
 
 BATCH_CHARACTERS = 1_000_000
+Ids = tuple[Path, int, int]                              # a document's ids on the disk: file, first byte, bytes
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def prepare_into(folder: Path, corpus: Corpus, recipe_folder: Path, tokenizer_pa
     key = _key(corpus, recipe_folder, tokenizer_path)
     Tokenizer.load(tokenizer_path)                       # a wrong path is better known before the work than after it
     ready, report = prepared(corpus, recipe_folder, work / "prepared" if work and corpus.prepare else None, workers)
-    with atomic_folder(folder) as temporary:
+    with explained(folder), atomic_folder(folder) as temporary:
         parts = work / f"tokens-{key[:16]}" if work else temporary / ".tokens"
         write_shards(ready, recipe_folder, tokenizer_path, temporary, workers, key, parts, report)
         if work:
@@ -134,20 +136,24 @@ def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out:
     """
     tokenizer = Tokenizer.load(tokenizer_path)
     dtype = "<u2" if tokenizer.vocab_size <= 65_536 else "<u4"
-    train: list[tuple[int, float, np.ndarray]] = []                      # (source, shuffle key, ids on the disk)
-    held: dict[str, list[np.ndarray]] = {}
+    width = int(dtype[-1])
+    train: list[tuple[int, float, Ids]] = []             # (source, shuffle key, ids)
+    held: dict[str, list[Ids]] = {}
     held_bytes: Counter[str] = Counter()
     sources = []
     parts.mkdir(parents=True, exist_ok=True)
-    with _pool(workers, tokenizer_path, dtype) as pool:
+    files = [f for s in corpus.sources for f in files_below(source_path(corpus, s, recipe_folder))]
+    with _pool(workers, tokenizer_path, dtype) as pool, progress("tokenising", files) as bar:
         for number, source in enumerate(corpus.sources):
             counts: Counter[str] = Counter()
-            for text, copies, ids in _encoded(corpus, source, number, recipe_folder, parts, pool, 2 * workers):
+            for text, copies, ids in _encoded(corpus, source, number, recipe_folder, parts, pool, bar,
+                                               2 * workers):
                 size = len(text.encode("utf-8"))
                 if copies:
                     name = f"{corpus.seed}/order/{source.path}/{counts['documents']}"
                     train += [(number * corpus.weighted, uniform(f"{name}/{c}"), ids) for c in range(copies)]
-                    counts.update(documents=1, bytes=size, tokens=len(ids), tokens_with_repeats=copies * len(ids))
+                    counts.update(documents=1, bytes=size, tokens=ids[2] // width,
+                                  tokens_with_repeats=copies * ids[2] // width)
                 elif counts["held_out_bytes"] < corpus.held_out_bytes:
                     held.setdefault(source.language, []).append(ids)
                     held_bytes[source.language] += size
@@ -174,39 +180,44 @@ def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out:
     shutil.rmtree(parts)
 
 
-def _write_ids(path: Path, documents: Iterable[np.ndarray]) -> None:
-    with open(path, "wb") as file:
-        for ids in documents:
-            file.write(ids.tobytes())
+def _write_ids(path: Path, documents: Iterable[Ids]) -> None:
+    """Opened for each document: as many open files as there are parts would be more than a process may have."""
+    with open(path, "wb") as out:
+        for part, start, n_bytes in documents:
+            with open(part, "rb") as file:
+                file.seek(start)
+                out.write(file.read(n_bytes))
 
 
-def _write_manifest(out: Path, facts: dict[str, Any], sources: list[dict[str, Any]], held: dict[str, list[np.ndarray]],
+def _write_manifest(out: Path, facts: dict[str, Any], sources: list[dict[str, Any]], held: dict[str, list[Ids]],
                     held_bytes: Counter[str], report: dict[str, Any] | None) -> None:
     files: dict[str, dict[str, Any]] = {f.name: {"bytes": f.stat().st_size, "sha256": sha256(f)}
                                         for f in sorted(out.glob("*.bin"))}
+    width = int(facts["dtype"][-1])
     done = {"prepared": {k: v for k, v in report.items() if k != "examples"}} if report else {}
     write_json(out / "manifest.json", {
-        **facts, "tokens": files["train.bin"]["bytes"] // int(facts["dtype"][-1]), "sources": sources,
+        **facts, "tokens": files["train.bin"]["bytes"] // width, "sources": sources,
         "held_out": {name: {"bytes": held_bytes[name], "documents": len(found),
-                            "tokens": sum(len(ids) for ids in found)} for name, found in sorted(held.items())},
+                            "tokens": sum(n for _, _, n in found) // width} for name, found in sorted(held.items())},
         "files": files, **done})
 
 
 def _encoded(corpus: Corpus, source: Source, number: int, folder: Path, parts: Path, pool: ProcessPoolExecutor,
-             most: int) -> Iterator[tuple[str, int, np.ndarray]]:
+             bar: Bar, most: int) -> Iterator[tuple[str, int, Ids]]:
     """(document, copies, ids) in order; batches whose ids are on the disk already aren't encoded again."""
     waiting: deque[tuple[list[tuple[str, int]], Path, Future[None] | None]] = deque()
 
-    def first() -> Iterator[tuple[str, int, np.ndarray]]:
+    def first() -> Iterator[tuple[str, int, Ids]]:
         batch, path, future = waiting.popleft()
         if future:
             future.result()
         ids = np.load(path, mmap_mode="r")
-        ends = np.load(path.with_suffix(".ends.npy"))
-        for (text, copies), start, end in zip(batch, [0, *ends[:-1]], ends, strict=True):
-            yield text, copies, ids[start:end]
+        begin = ids.offset                               # of the values in the file, after its header
+        ends = [begin + end * ids.itemsize for end in np.load(path.with_suffix(".ends.npy")).tolist()]
+        for (text, copies), start, end in zip(batch, [begin, *ends[:-1]], ends, strict=True):
+            yield text, copies, (path, start, end - start)
 
-    for i, batch in enumerate(_batches(corpus, source, folder)):
+    for i, batch in enumerate(_batches(bar.count(split(corpus, source, folder, bar.watch)))):
         path = parts / f"{number:03d}-{i:06d}.npy"
         waiting.append((batch, path, None if path.exists() else pool.submit(_encode, [t for t, _ in batch], path)))
         if len(waiting) > most:
@@ -215,10 +226,10 @@ def _encoded(corpus: Corpus, source: Source, number: int, folder: Path, parts: P
         yield from first()
 
 
-def _batches(corpus: Corpus, source: Source, folder: Path) -> Iterator[list[tuple[str, int]]]:
+def _batches(documents: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
     batch: list[tuple[str, int]] = []
     characters = 0
-    for text, copies in split(corpus, source, folder):
+    for text, copies in documents:
         batch.append((text, copies))
         characters += len(text)
         if characters >= BATCH_CHARACTERS:

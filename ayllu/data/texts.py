@@ -4,20 +4,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from ayllu.data.readers import PLAIN, BadRow, Record, Reject, columns, files_below, kind_of, parse, records
+from ayllu.data.folders import PLAIN, files_below, kind_of
+from ayllu.data.packed import Watch, unwatched
+from ayllu.data.readers import columns, parse, records
+from ayllu.data.rows import BadRow, Record, Reject
 from ayllu.errors import DataError
 
 T = TypeVar("T")
 
 
-def documents(path: str | Path, fields: tuple[str, ...] = ("text",)) -> Iterator[str]:
+def documents(path: str | Path, fields: tuple[str, ...] = ("text",), watch: Watch = unwatched) -> Iterator[str]:
     """The documents of one file, or of every readable file below a folder, in the order of their names.
 
     A plain file or a page is one document. A row of JSON Lines, CSV or Parquet gives its `fields`, joined by a line
     break; a row without them is an error that names file and line.
     """
     for file in files_below(Path(path)):
-        for _, text in _each(file, fields, lambda record: parse(record, fields)):
+        for _, text in _each(file, fields, lambda record: parse(record, fields), watch):
             yield text
 
 
@@ -35,15 +38,17 @@ def single_texts(file: Path, fields: tuple[str, ...] = ()) -> Iterator[str]:
         yield from found
 
 
-def _each(file: Path, fields: tuple[str, ...], read: Callable[[Record], T]) -> Iterator[tuple[str, T]]:
-    for record in records(file, fields, str(file)):
-        where = f"{record.file}:{record.line}" if record.line else record.file
-        if isinstance(record, Reject):
-            raise DataError(f"{where}: {record.reason}")
-        try:
-            yield where, read(record)
-        except BadRow as error:
-            raise DataError(f"{where}: {error}; mend it, or let [data.prepare] put such rows aside") from error
+def _each(file: Path, fields: tuple[str, ...], read: Callable[[Record], T],
+          watch: Watch = unwatched) -> Iterator[tuple[str, T]]:
+    with watch(file) as moved:
+        for record in records(file, fields, str(file), moved=moved):
+            where = f"{record.file}:{record.line}" if record.line else record.file
+            if isinstance(record, Reject):
+                raise DataError(f"{where}: {record.reason}")
+            try:
+                yield where, read(record)
+            except BadRow as error:
+                raise DataError(f"{where}: {error}; mend it, or let [data.prepare] put such rows aside") from error
 
 
 def is_plain(path: Path) -> bool:

@@ -1,0 +1,35 @@
+"""What readers give: raw rows, and what can't be read, with file, line and reason."""
+
+from dataclasses import dataclass
+from typing import Any
+
+ROW_BYTES = 64 * 2**20                                   # of a line, a CSV row or one of its cells
+FILE_BYTES = 256 * 2**20                                 # of a file that is one document
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One raw row; `line` counts from 1, and is 0 where the whole file is one document."""
+
+    file: str
+    line: int
+    payload: bytes | dict[str, Any]
+    encoding: str = "utf-8"                              # of the payload, or of the text that it was cut from
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row, or the rest of a file, that can't be read."""
+
+    file: str
+    line: int
+    reason: str
+
+
+class BadRow(Exception):                                 # noqa: N818 - it speaks to people
+    """Why a row gives no text; caught where rejects are counted."""
+
+
+def too_long(file: str, line: int, size: int, most: int, unit: str = "bytes") -> Reject:
+    """The reject for a row, or a file that is one document, past the limit."""
+    return Reject(file, line, f"{size:,} {unit}, the most is {most:,}: cut it into smaller documents")
