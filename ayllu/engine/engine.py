@@ -26,6 +26,7 @@ from ayllu.engine.paged import PagedCache
 from ayllu.engine.request import Finish, Request, Start, Token
 from ayllu.engine.sampling import SamplingTables
 from ayllu.engine.scheduler import Chosen, Row, Scheduler, SchedulerSettings, Work
+from ayllu.engine.tiles import TiledSteps
 from ayllu.errors import ConfigError, RequestError
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.request import check_prompt
@@ -47,6 +48,7 @@ class EngineSettings(Settings):
     max_rows: int = Field(default=64, ge=1)              # samples that run at a time
     max_waiting: int = Field(default=1024, ge=0)         # requests in the queue; more are refused with Overloaded
     prefix_cache: bool = True
+    deterministic: bool = False                          # equal bits whatever else is computed (tiles.py); slower
 
     @model_validator(mode="after")
     def _consistent(self) -> "EngineSettings":
@@ -81,7 +83,11 @@ class Engine:
         dtype = self.runner.dtype
         n_pages = pages_within(self.config, self.settings, self.context, dtype)
         self.scheduler = Scheduler(self.settings.scheduler(n_pages))
-        self.cache = PagedCache(self.config, n_pages, self.settings.page_size, dtype=dtype, device=self.runner.device)
+        self.cache = PagedCache(self.config, n_pages + self.settings.deterministic, self.settings.page_size,
+                                dtype=dtype, device=self.runner.device)
+        self._tiles = TiledSteps(self.runner, self.cache) if self.settings.deterministic else None
+        if self._tiles is not None:
+            self._tiles.check_places()
         self.tables = SamplingTables(self.config.vocab_size, self.runner.device)
         self._places: dict[Row, int] = {}                # of the rows that have chosen
         self._requests: dict[int, _Running] = {}         # that aren't over
@@ -124,7 +130,7 @@ class Engine:
             return events
         self.cache.copy(plan.copies)
         batch = flat_batch(plan, self.settings.page_size, self.runner.device)
-        hidden = self.runner.flat(batch.ids, batch.positions, self.cache.attends(batch))      # (N, D)
+        hidden = self._hidden(batch)
         self._read_prompts(batch, hidden)
         chosen, tokens = self._choose(batch, hidden)
         self.scheduler.commit(plan, chosen)
@@ -133,13 +139,21 @@ class Engine:
                 self._forget(row)
         return events + tokens
 
+    def _hidden(self, batch: FlatBatch) -> Tensor:                            # (N, D)
+        if self._tiles is not None:
+            return self._tiles.hidden(batch)
+        return self.runner.flat(batch.ids, batch.positions, self.cache.attends(batch))
+
+    def _logits(self, hidden: Tensor) -> Tensor:                              # (C, D) -> (C, V)
+        return self.runner.logits(hidden) if self._tiles is None else self._tiles.logits(hidden)
+
     def _choose(self, batch: FlatBatch, hidden: Tensor) -> tuple[dict[Row, Chosen], list[Token]]:
         ends = [(work, span.end - 1) for work, span in zip(batch.works, batch.spans, strict=True)]
         rows = [(row, end) for work, end in ends for row in work.choosers]
         if not rows:
             return {}, []
         places = torch.tensor([end for _, end in rows], device=self.runner.device)
-        logits = self.runner.logits(hidden[places])                           # (C, V)
+        logits = self._logits(hidden[places])                                 # (C, V)
         choice = self.tables.choose(logits, [self._place(row) for row, _ in rows])
         chosen, tokens = dict[Row, Chosen](), list[Token]()
         for i, (row, _) in enumerate(rows):
@@ -180,7 +194,7 @@ class Engine:
         if not following:
             return
         k = work.row.request.prompt_logprobs or 0
-        logits = self.runner.logits(hidden[:len(following)])
+        logits = self._logits(hidden[:len(following)])
         ids = torch.tensor(following, device=self.runner.device)
         logprob, values, top = (t.tolist() for t in top_logprobs(logits, ids, k))
         running.logprobs += logprob
