@@ -1,0 +1,1 @@
+"""HTTP: the APIs of OpenAI, Anthropic and Ollama over one engine."""
