@@ -1,0 +1,168 @@
+"""One call, whatever its API: prompts and settings in, pieces of n answers out."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ayllu.engine.request import Request, Start
+from ayllu.errors import EngineFailed, Overloaded
+from ayllu.model.params import SamplingParams
+from ayllu.principal import Principal
+from ayllu.server.access import Tally
+from ayllu.server.bridge import Tokens, submit
+from ayllu.server.prompts import Prompt, Redactor
+from ayllu.server.served import Served
+from ayllu.server.writing import Piece, Writer, Written
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What a caller wants: `n` answers to each prompt; `params.n` is the engine's affair and stays 1."""
+
+    prompts: Sequence[Prompt]
+    params: SamplingParams
+    n: int = 1
+    principal: Principal
+    min_tokens: int = 0
+    prompt_logprobs: int | None = None
+    at_most: bool = False                                # max_tokens may be more than the context has room for
+    redactor: Redactor = field(default_factory=lambda: Redactor(False))
+
+
+@dataclass(frozen=True)
+class Event:
+    """A piece of answer `choice` (prompt * n + sample); `start` once for each prompt, with its first event."""
+
+    choice: int
+    piece: Piece
+    start: Start | None = None
+
+
+class Run:
+    """The answers as they come. `usage` is right once all events were read."""
+
+    def __init__(self, served: Served, ask: Ask, tokens: Tokens, tally: Tally, begun: float) -> None:
+        self.served, self.ask, self.tokens, self.tally, self.begun = served, ask, tokens, tally, begun
+        self.writers = [Writer(served.tokenizer, prompt.ids, (*ask.params.stop, *prompt.stop), prompt.strip)
+                        for prompt in ask.prompts for _ in range(ask.n)]
+        self.starts: dict[int, Start] = {}               # by prompt
+        self.first_s: float | None = None                # until the first token
+
+    @property
+    def seed(self) -> int:
+        """Repeats the first answer."""
+        return self.tokens.streams[0].seed
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all prompts, each once."""
+        return sum(len(prompt.ids) for prompt in self.ask.prompts)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of them, those found in the prefix cache."""
+        return sum(start.cached_tokens for start in self.starts.values())
+
+    @property
+    def completion_tokens(self) -> int:
+        """Of all answers, with end ids and what a stop string cut off."""
+        return sum(writer.n_tokens for writer in self.writers)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the answer says besides the API's own form."""
+        found = ", ".join(f"{kind}={n}" for kind, n in sorted(self.ask.redactor.counts.items()))
+        return {"x-ayllu-redacted": found or "none"} if self.ask.redactor.is_on else {}
+
+    async def events(self) -> AsyncIterator[Event]:
+        """Pieces of all answers in the order of their tokens. Closing the iterator cancels what still runs."""
+        n_open, last = len(self.writers), self.begun
+        try:
+            while n_open:
+                request, token = await anext(self.tokens)
+                choice, prompt = self._places(request, token.sample)
+                writer = self.writers[choice]
+                if writer.finish is not None:            # "cancelled", after a stop string
+                    continue
+                if token.finish == "error":
+                    raise EngineFailed(token.error or "the engine gave no reason")
+                if token.finish == "cancelled":
+                    raise Overloaded("the server is shutting down: try again later")
+                last = self._observe(last)
+                start = token.start if prompt not in self.starts else None
+                if start is not None:
+                    self.starts[prompt] = start
+                piece = writer.push(token)
+                if piece.finish is not None:
+                    n_open -= 1
+                    if token.finish is None:
+                        self.tokens.cancel(request, token.sample)
+                yield Event(choice, piece, start)
+        finally:
+            self.tokens.close()
+            self._account()
+
+    def close(self) -> None:
+        """Nobody reads on, or ever began to."""
+        self.tokens.close()
+
+    async def whole(self) -> list[Written]:
+        """All answers when they are finished."""
+        answers = [Written() for _ in self.writers]
+        async for event in self.events():
+            answers[event.choice].add(event.piece)
+            answers[event.choice].start = event.start or answers[event.choice].start
+        return answers
+
+    def _places(self, request: int, sample: int) -> tuple[int, int]:
+        """Which answer, and to which prompt: a request holds n samples, or one of n that are equal."""
+        n = self.ask.n
+        is_split = len(self.tokens.streams) > len(self.ask.prompts)
+        return (request, request // n) if is_split else (request * n + sample, request)
+
+    def _observe(self, last: float) -> float:
+        now = time.perf_counter()
+        if self.first_s is None:
+            self.first_s = now - self.begun
+            self.served.metrics.first_token.observe(self.first_s)
+        else:
+            self.served.metrics.between_tokens.observe(now - last)
+        return now
+
+    def _account(self) -> None:
+        self.tally.prompt_tokens += self.prompt_tokens
+        self.tally.answer_tokens += self.completion_tokens
+        self.served.metrics.prompt_tokens.inc(self.prompt_tokens)
+        self.served.metrics.cached_tokens.inc(self.cached_tokens)
+        self.served.metrics.answer_tokens.inc(self.completion_tokens)
+        for kind, n in self.ask.redactor.counts.items():
+            self.served.metrics.redacted.labels(kind).inc(n)
+
+
+async def begin(served: Served, ask: Ask, scope: Any) -> Run:
+    """Check and queue a call. Whatever is wrong with it is raised here, before an answer begins."""
+    begun = time.perf_counter()
+    served.limits.check(ask.params, ask.n, len(ask.prompts))
+    tokens = await submit(served.service, list(_requests(served, ask)), served.limits.request_s)
+    return Run(served, ask, tokens, scope["ayllu.tally"], begun)
+
+
+def _requests(served: Served, ask: Ask) -> Sequence[Request]:
+    """One request for each prompt, whose samples share its pages; of n greedy answers, which are equal, one each."""
+    is_split = ask.params.temperature == 0
+    found = []
+    for prompt in ask.prompts:
+        params = ask.params.model_copy(update={"stop": (), "n": 1 if is_split else ask.n,
+                                               "max_tokens": _max_tokens(served, ask, len(prompt.ids))})
+        request = Request(ids=tuple(prompt.ids), params=params, eos_ids=served.eos_ids, min_tokens=ask.min_tokens,
+                          prompt_logprobs=ask.prompt_logprobs, tenant=ask.principal.tenant)
+        found += [request] * (ask.n if is_split else 1)
+    return found
+
+
+def _max_tokens(served: Served, ask: Ask, n_prompt: int) -> int | None:
+    room = max(1, served.context - n_prompt)             # a prompt that is too long is the engine's to refuse
+    if ask.params.max_tokens is None:
+        return min(room, served.limits.tokens or room)
+    return min(room, ask.params.max_tokens) if ask.at_most else ask.params.max_tokens

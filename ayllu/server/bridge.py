@@ -1,0 +1,90 @@
+"""The only bridge between asyncio and the engine: all requests of one call as one stream of tokens, with a deadline.
+
+The engine runs in its own thread behind `Service` (engine/service.py). Closing the stream, for whatever reason, cancels
+what still runs, so that its pages are free before the engine's next step.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import torch
+
+from ayllu.engine.request import Request, Token
+from ayllu.engine.runner import Batch
+from ayllu.engine.service import Service, TokenStream
+from ayllu.server.faults import TimeLimitError
+
+
+class Tokens(AsyncIterator[tuple[int, Token]]):
+    """(which request of the call, token), as they are chosen."""
+
+    def __init__(self, streams: Sequence[TokenStream], limit_s: float) -> None:
+        self.streams, self.limit_s = streams, limit_s
+        self._deadline = asyncio.get_running_loop().time() + limit_s
+        self._queue: asyncio.Queue[tuple[int, Token] | Exception | None] = asyncio.Queue()
+        self._pumps = [asyncio.ensure_future(self._pump(i, stream)) for i, stream in enumerate(streams)]
+        self._n_open = len(streams)
+
+    async def __anext__(self) -> tuple[int, Token]:
+        """The next token; an error of the engine, or of time, ends all."""
+        while self._n_open:
+            try:
+                async with asyncio.timeout_at(self._deadline):
+                    item = await self._queue.get()
+            except TimeoutError:
+                raise TimeLimitError(f"the answer was not finished after {self.limit_s:g} s, the server's limit: ask "
+                                     "for fewer tokens, or stream") from None
+            if isinstance(item, Exception):
+                raise item
+            if item is not None:
+                return item
+            self._n_open -= 1
+        raise StopAsyncIteration
+
+    def cancel(self, request: int, sample: int) -> None:
+        """This sample has met a stop string."""
+        self.streams[request].cancel(sample)
+
+    def close(self) -> None:
+        """Nobody reads on."""
+        for pump in self._pumps:
+            pump.cancel()
+        for stream in self.streams:
+            stream.cancel()
+
+    async def _pump(self, number: int, stream: TokenStream) -> None:
+        try:
+            async for token in stream:
+                self._queue.put_nowait((number, token))
+        except Exception as error:                       # the reader's to raise
+            self._queue.put_nowait(error)
+        else:
+            self._queue.put_nowait(None)
+
+
+async def submit(service: Service, requests: Sequence[Request], limit_s: float) -> Tokens:
+    """Queue all requests of a call, or none: the first refusal cancels the others and is raised."""
+    streams: list[TokenStream] = []
+    try:
+        for request in requests:
+            streams.append(await service.submit(request))
+    except BaseException:
+        for stream in streams:
+            stream.cancel()
+        raise
+    return Tokens(streams, limit_s)
+
+
+async def embed(service: Service, ids: Sequence[int]) -> list[float]:
+    """One vector of length 1 for a text: the mean over its tokens of what the last layer gives, in the engine's thread
+    between two steps. A model that was not trained for it gives rough neighbours, no more."""
+    runner = service.engine.runner
+
+    @torch.inference_mode()
+    def run() -> list[float]:
+        cache = runner.new_cache([0], len(ids))
+        hidden = runner.hidden(Batch(torch.tensor([list(ids)], device=runner.device), cache))[0]     # (T, D)
+        mean = hidden.float().mean(dim=0)
+        return (mean / mean.norm().clamp(min=1e-12)).tolist()
+
+    return await service.call(run)

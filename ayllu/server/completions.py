@@ -1,0 +1,172 @@
+"""OpenAI's /v1/completions, with echo and the prompt's own log-probabilities, which evaluation harnesses read."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ayllu.errors import RequestError
+from ayllu.server.asking import Ask, Run, begin
+from ayllu.server.faults import FieldError
+from ayllu.server.openai import (
+    error_event,
+    finite,
+    new_id,
+    now,
+    params_of,
+    prepared,
+    prompt_logprobs,
+    redactor_for,
+    served_of,
+    usage_of,
+    who,
+)
+from ayllu.server.prompts import Prompt, Redactor, id_prompt, text_prompt
+from ayllu.server.schema.base import Prompts
+from ayllu.server.schema.completions import Completion, CompletionRequest
+from ayllu.server.served import Served
+from ayllu.server.sse import DONE, Json, Stream, event, guarded, or_gone
+from ayllu.server.writing import Entry, token_text
+from ayllu.text.stream import StreamDecoder
+from ayllu.text.tokenizer import Tokenizer
+
+router = APIRouter(tags=["OpenAI"])
+PATH = "/v1/completions"
+MAX_TOKENS = 16                                          # of the published document
+
+
+@router.post(PATH, responses={200: {"model": Completion}}, response_model=None)
+async def completions(body: CompletionRequest, request: Request) -> Response:
+    """Continue texts, whole or as server-sent events."""
+    served = served_of(request)
+    name, redactor = served.check_model(body.model), redactor_for(served)
+    n = body.n or 1
+    if body.best_of is not None and body.best_of != n:
+        raise FieldError("best_of", f"best_of={body.best_of} with n={n}: nothing is drawn and thrown away here; leave "
+                         "best_of out")
+    prompts = await prepared(lambda: prompts_of(served, body.prompt, redactor, body.add_special_tokens))
+    max_tokens = MAX_TOKENS if body.max_tokens is None else max(1, body.max_tokens)
+    params = params_of(served, body, max_tokens=max_tokens, logprobs=body.logprobs)
+    reads = body.logprobs if body.echo and body.logprobs is not None else None
+    if body.prompt_logprobs is not None:
+        reads = max(reads or 0, body.prompt_logprobs)
+    ask = Ask(prompts=prompts, params=params, n=n, principal=who(request), redactor=redactor,
+              min_tokens=body.min_tokens or 0, prompt_logprobs=reads)
+    run = await begin(served, ask, request.scope)
+    head = {"id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": name,
+            "system_fingerprint": None}
+    form = _Form(run, body)
+    if body.stream:
+        return Stream(guarded(_chunks(form, head), error_event(PATH)), run.close, headers=run.headers)
+    answers = await or_gone(request, run.whole())
+    if answers is None:
+        return Response(status_code=499)
+    choices = []
+    for index, answer in enumerate(answers):
+        text, entries = ("", ()) if form.is_silent else (answer.text, answer.entries)
+        choices.append({**form.choice(index, text, entries, is_first=True), "finish_reason": _finish(answer.finish),
+                        **form.ids(answer.ids)})
+    return Json({**head, "choices": choices, "usage": form.usage()}, headers=run.headers)
+
+
+def prompts_of(served: Served, given: Prompts, redactor: Redactor, special: bool = True) -> list[Prompt]:
+    """One prompt or many, as texts or ids."""
+    if isinstance(given, str):
+        return [text_prompt(given, served.tokenizer, redactor, special=special)]
+    if not given:
+        raise RequestError("prompt: an empty list; give one text, or ids")
+    if isinstance(given[0], int):
+        return [id_prompt(given, served.tokenizer, redactor, served.vocab_size)]             # type: ignore[arg-type]
+    return [text_prompt(one, served.tokenizer, redactor, special=special) if isinstance(one, str)
+            else id_prompt(one, served.tokenizer, redactor, served.vocab_size) for one in given]    # type: ignore
+
+
+@dataclass
+class _Form:
+    """How one call's answers are written down."""
+
+    run: Run
+    body: CompletionRequest
+
+    @property
+    def is_silent(self) -> bool:
+        """max_tokens=0: only the prompt is wanted; the one token that the engine needs to choose is left out."""
+        return self.body.max_tokens == 0
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens so far."""
+        return usage_of(self.run, n_answer=0 if self.is_silent else None).model_dump()
+
+    def ids(self, ids: Sequence[int]) -> dict[str, Any]:
+        """The ids, if wanted."""
+        return {"token_ids": list(ids)} if self.body.return_token_ids else {}
+
+    def choice(self, index: int, text: str, entries: Sequence[Entry], *, is_first: bool) -> dict[str, Any]:
+        """A part of an answer; with echo the first one begins with the prompt."""
+        tokenizer, number = self.run.served.tokenizer, index // self.run.ask.n
+        prompt, body = self.run.ask.prompts[number], self.body
+        base = len(prompt.text) if body.echo else 0
+        rows = [(e.id, e.logprob, e.top, base + e.offset) for e in entries]
+        found: dict[str, Any] = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+        if is_first and body.echo:
+            found["text"] = prompt.text + text
+            rows = self._prompt_rows(number) + rows
+        if body.logprobs is not None:
+            found["logprobs"] = _logprobs(tokenizer, rows, body.logprobs)
+        if is_first and body.prompt_logprobs is not None:
+            start = self.run.starts[number]
+            found["prompt_logprobs"] = prompt_logprobs(tokenizer, prompt.ids, start.prompt_logprobs or (),
+                                                       start.prompt_top or ())
+        if is_first and body.return_token_ids:
+            found["prompt_token_ids"] = prompt.ids
+        return found
+
+    def _prompt_rows(self, number: int) -> list[Any]:
+        if self.body.logprobs is None:
+            return []
+        prompt, start = self.run.ask.prompts[number], self.run.starts[number]
+        decoder, at, rows = StreamDecoder(self.run.served.tokenizer, skip_special=True), 0, []
+        known = zip(prompt.ids, start.prompt_logprobs or (), start.prompt_top or (), strict=True)
+        for id, logprob, top in known:
+            rows.append((id, logprob, top, at))
+            at += len(decoder.push(id))
+        return rows
+
+
+def _logprobs(tokenizer: Tokenizer, rows: Sequence[Any], k: int) -> dict[str, Any]:
+    tops: list[dict[str, float] | None] = []
+    for id, logprob, top, _ in rows:
+        table: dict[str, float] = {}
+        for other, value in [*list(top)[:k], (id, logprob)]:
+            text = token_text(tokenizer, other)[0]       # a byte piece may read like a whole one: the likelier counts
+            table[text] = max(finite(value), table.get(text, -9999.0))
+        tops.append(None if logprob is None else table)
+    return {"tokens": [token_text(tokenizer, id)[0] for id, *_ in rows],
+            "token_logprobs": [None if logprob is None else finite(logprob) for _, logprob, *_ in rows],
+            "top_logprobs": tops, "text_offset": [offset for *_, offset in rows]}
+
+
+def _finish(finish: str | None) -> str:
+    return "stop" if finish == "stop" else "length"
+
+
+async def _chunks(form: _Form, head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+    body, seen = form.body, set[int]()
+    wants_usage = bool(body.stream_options and body.stream_options.include_usage)
+    extra = {"usage": None} if wants_usage else {}
+    async with aclosing(form.run.events()) as events:
+        async for e in events:
+            is_first = e.choice not in seen
+            seen.add(e.choice)
+            text, entries = ("", ()) if form.is_silent else (e.piece.text, e.piece.entries)
+            if text or entries or is_first or e.piece.finish is not None or form.ids(e.piece.ids):
+                choice = {**form.choice(e.choice, text, entries, is_first=is_first), **form.ids(e.piece.ids)}
+                choice["finish_reason"] = _finish(e.piece.finish) if e.piece.finish is not None else None
+                yield event({**head, "choices": [choice], **extra})
+    if wants_usage:
+        yield event({**head, "choices": [], "usage": form.usage()})
+    yield DONE

@@ -1,0 +1,191 @@
+"""Who may come in, and how much they may bring: plain ASGI around the application.
+
+Every path but /health needs a key where the server has keys. Host and Origin are checked so that a page which a person
+opened elsewhere can't speak to a server on their machine (DNS rebinding, cross-site requests). The body is read here,
+within its limits of size and time; the application gets it whole.
+"""
+
+import asyncio
+import ipaddress
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from ayllu.errors import ConfigError
+from ayllu.principal import LOCAL, Principal
+from ayllu.server.faults import RETRY_AFTER_S, Fault, send_fault
+from ayllu.server.keys import Keys
+from ayllu.server.limits import Limits
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+OPEN_PATHS = frozenset({"/health"})
+CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
+
+
+@dataclass(frozen=True)
+class Door:
+    """Where the server listens and who is let in."""
+
+    host: str = "127.0.0.1"
+    keys: Keys = field(default_factory=Keys)
+    hosts: frozenset[str] = frozenset()                  # names by which it may be called besides its own
+    origins: frozenset[str] = frozenset()                # pages elsewhere that may use it
+    open_paths: frozenset[str] = OPEN_PATHS
+
+    def __post_init__(self) -> None:
+        if not self.keys and not self.is_loopback:
+            raise ConfigError(f"--host {self.host} lets other machines in, and no key is set: set AYLLU_API_KEY or "
+                              "--keys FILE (`ayllu key FILE --name NAME` makes one), or listen on 127.0.0.1")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        try:
+            return self.host == "localhost" or ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def allowed_hosts(self) -> frozenset[str] | None:
+        """Names in the Host header; None: any, since a key protects what is open to a network."""
+        if self.is_loopback:
+            return LOOPBACK_NAMES | {self.host} | self.hosts
+        return self.hosts | {self.host} if self.hosts else None
+
+
+class Gate:
+    """Lets a request through to `app` with its body and its principal, or answers by itself."""
+
+    def __init__(self, app: Any, door: Door, limits: Limits) -> None:
+        self.app, self.door, self.limits = app, door, limits
+        self.n_active = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One connection's request; websockets are not spoken."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        path = scope["path"]
+        headers = _headers(scope)
+        try:
+            cross = self._check_place(headers, scope.get("scheme", "http"))
+            if cross and scope["method"] == "OPTIONS":
+                await _answer_preflight(send, cross)
+                return
+            if path not in self.door.open_paths:
+                scope["ayllu.principal"] = self._who(headers)
+            body = await self._body(headers, receive)
+        except Fault as fault:
+            await send_fault(path, send, fault, close=fault.status in (408, 413))
+            return
+        if body is None:                                 # gone before all was sent
+            return
+        if cross:
+            send = _with_origin(send, cross)
+        await self._pass_on(scope, body, receive, send)
+
+    async def _pass_on(self, scope: Any, body: bytes, receive: Any, send: Any) -> None:
+        is_counted = scope["path"] not in self.door.open_paths
+        if is_counted and self.n_active >= self.limits.active:
+            fault = Fault(503, f"{self.n_active} requests are being answered, which is the limit: try again",
+                          "overloaded_error", None, "queue_full", {"retry-after": str(RETRY_AFTER_S)})
+            await send_fault(scope["path"], send, fault)
+            return
+        _as_json(scope)
+        parts = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Any:
+            return parts.pop() if parts else await receive()
+
+        self.n_active += is_counted
+        try:
+            await self.app(scope, replay, send)
+        finally:
+            self.n_active -= is_counted
+
+    def _check_place(self, headers: dict[str, str], scheme: str) -> str | None:
+        """Refuse a wrong Host or Origin; gives an allowed origin that is not the server's own."""
+        host = headers.get("host", "")
+        allowed = self.door.allowed_hosts
+        if allowed is not None and _name(host) not in allowed:
+            raise Fault(403, "the Host header names another machine: call this server as localhost, or start it with "
+                        "--allow-host NAME", "permission_error", None, "bad_host")
+        origin = headers.get("origin")
+        if origin is None or origin == f"{scheme}://{host}":
+            return None
+        if origin not in self.door.origins:
+            raise Fault(403, "a page from another origin may not use this server: start it with --allow-origin ORIGIN",
+                        "permission_error", None, "bad_origin")
+        return origin
+
+    def _who(self, headers: dict[str, str]) -> Principal:
+        if not self.door.keys:
+            return LOCAL
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        presented = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
+        principal = self.door.keys.find(presented) if presented else None
+        if principal is None:
+            says = "this key is not known" if presented else "no API key came with the request"
+            raise Fault(401, f"{says}: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
+                        "authentication_error", None, "invalid_api_key", {"www-authenticate": "Bearer"})
+        return principal
+
+    async def _body(self, headers: dict[str, str], receive: Any) -> bytes | None:
+        most = self.limits.body_bytes
+        too_large = Fault(413, f"the body is larger than {most} bytes: send less at a time", code="body_too_large")
+        stated = headers.get("content-length", "")
+        if stated.isdigit() and int(stated) > most:
+            raise too_large
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.limits.body_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return None
+                    body += message.get("body", b"")
+                    if len(body) > most:
+                        raise too_large
+                    if not message.get("more_body", False):
+                        return bytes(body)
+        except TimeoutError:
+            raise Fault(408, f"the body was not there after {self.limits.body_s:g} s", "timeout_error",
+                        code="slow_body") from None
+
+
+def _headers(scope: Any) -> dict[str, str]:
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port: [::1]:8000 -> ::1."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _as_json(scope: Any) -> None:
+    """Every body here is JSON, whatever curl calls it without a header; browsers are kept out by their Origin."""
+    scope["headers"] = [(k, v) for k, v in scope["headers"] if k != b"content-type"] + [
+        (b"content-type", b"application/json")]
+
+
+async def _answer_preflight(send: Any, origin: str) -> None:
+    headers = {"access-control-allow-origin": origin, "access-control-allow-methods": "GET, POST",
+               "access-control-allow-headers": CORS_HEADERS, "access-control-max-age": "600", "vary": "origin"}
+    await send({"type": "http.response.start", "status": 204,
+                "headers": [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _with_origin(send: Any, origin: str) -> Any:
+    async def answer(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"access-control-allow-origin", origin.encode("latin-1")),
+                                  (b"vary", b"origin")]
+        await send(message)
+    return answer

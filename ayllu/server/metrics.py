@@ -1,0 +1,66 @@
+"""Counts and times for Prometheus. No label ever holds a text, a name or an address: only routes, statuses, kinds."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from ayllu.engine.engine import Engine
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Metrics:
+    """One registry for each server, so that two in one process don't mix."""
+
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.requests = Counter("ayllu_requests", "Answered requests.", ["route", "status"], registry=r)
+        self.seconds = Histogram("ayllu_request_seconds", "Until the last byte of an answer.", ["route"],
+                                 buckets=SECONDS, registry=r)
+        self.dropped = Counter("ayllu_dropped", "Clients that left before their answer was complete.", registry=r)
+        self.first_token = Histogram("ayllu_first_token_seconds", "From the request to its first token.",
+                                     buckets=SECONDS, registry=r)
+        self.between_tokens = Histogram("ayllu_between_tokens_seconds", "Between two tokens of one call.",
+                                        buckets=STEP_SECONDS, registry=r)
+        self.prompt_tokens = Counter("ayllu_prompt_tokens", "Tokens of prompts.", registry=r)
+        self.cached_tokens = Counter("ayllu_cached_tokens", "Of them, found in the prefix cache.", registry=r)
+        self.answer_tokens = Counter("ayllu_answer_tokens", "Tokens of answers.", registry=r)
+        self.redacted = Counter("ayllu_redacted", "Pieces of personal data taken out of prompts.", ["kind"], registry=r)
+
+    def watch(self, engine: "Engine") -> None:
+        """Show the engine's own state, too."""
+        self.registry.register(_EngineState(engine))
+
+    def text(self) -> bytes:
+        """What Prometheus reads."""
+        return generate_latest(self.registry)
+
+
+class _EngineState(Collector):
+    """Reads plain integers of the engine while its thread runs: each is right, though not all of one instant."""
+
+    def __init__(self, engine: "Engine") -> None:
+        self.engine = engine
+
+    def collect(self) -> Iterator[Metric]:
+        """One value each."""
+        s = self.engine.scheduler
+        pool = s.pool
+        for name, says, value in (
+                ("running", "Rows that are computed.", len(s.running)),
+                ("waiting", "Requests in the queue.", len(s.waiting)),
+                ("pages", "Pages of the cache.", pool.n_pages),
+                ("pages_free", "Pages that nobody holds.", pool.n_free),
+                ("pages_known", "Pages that hold a prefix which can be found.", pool.n_published)):
+            yield GaugeMetricFamily(f"ayllu_{name}", says, value=value)
+        for name, says, value in (
+                ("preempted", "Rows that lost their pages and were computed again.", s.counts.preempted),
+                ("computed_tokens", "Tokens computed.", s.counts.computed_tokens),
+                ("pages_evicted", "Known pages whose room was needed.", pool.n_evicted)):
+            yield CounterMetricFamily(f"ayllu_{name}", says, value=value)

@@ -1,0 +1,138 @@
+"""Ollama's /api/chat and /api/generate. Answers stream unless `stream` is false, as lines of JSON."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ayllu.errors import ContextTooLong
+from ayllu.model.params import SamplingParams
+from ayllu.server.asking import Ask, Run, begin
+from ayllu.server.faults import body_of
+from ayllu.server.openai import content_logprobs, prepared, redactor_for, seed_of, served_of, who
+from ayllu.server.prompts import Prompt, Redactor, chat_prompt, text_prompt
+from ayllu.server.schema.ollama import GenerateRequest, OllamaChatRequest, OllamaRequest, Options, Part
+from ayllu.server.served import Served
+from ayllu.server.sse import Json, Stream, guarded, line, or_gone
+from ayllu.server.writing import Piece, Written
+
+router = APIRouter(tags=["Ollama"])
+DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}    # of Ollama's document
+
+
+def model_name(served: Served, name: str) -> str:
+    """Ollama's clients may add a tag to a name: the only one here is "latest"."""
+    served.check_model(name if name in served.aliases else name.removesuffix(":latest"))
+    return name
+
+
+def timestamp(seconds: float | None = None) -> str:
+    """Now, or a moment, as Ollama writes it."""
+    moment = datetime.now(UTC) if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+@router.post("/api/chat", responses={200: {"model": Part}}, response_model=None)
+async def chat(body: OllamaChatRequest, request: Request) -> Response:
+    """The assistant's next message."""
+    served = served_of(request)
+    name, redactor = model_name(served, body.model), redactor_for(served)
+    if not body.messages:
+        return Json(Part(model=name, created_at=timestamp(), message={"role": "assistant", "content": ""}, done=True,
+                         done_reason="load").model_dump(exclude_none=True))
+    turns = [m.model_dump(include={"role", "content", "tool_calls", "tool_name"}, exclude_none=True)
+             for m in body.messages]
+    prompt = await prepared(lambda: chat_prompt(turns, served.tokenizer, served.chat_template, redactor,
+                                                goes_on=turns[-1]["role"] == "assistant"))
+    return await _answer(served, body, name, prompt, redactor, request)
+
+
+@router.post("/api/generate", responses={200: {"model": Part}}, response_model=None)
+async def generate(body: GenerateRequest, request: Request) -> Response:
+    """The answer to one prompt, or with `raw` its continuation; a model without a template continues it anyway."""
+    served = served_of(request)
+    name, redactor = model_name(served, body.model), redactor_for(served)
+    if not body.prompt:
+        return Json(Part(model=name, created_at=timestamp(), response="", done=True,
+                         done_reason="load").model_dump(exclude_none=True))
+    prompt = await prepared(lambda: _generate_prompt(served, body, redactor))
+    return await _answer(served, body, name, prompt, redactor, request)
+
+
+def _generate_prompt(served: Served, body: GenerateRequest, redactor: Redactor) -> Prompt:
+    if body.raw or (served.chat_template is None and not body.system):
+        return text_prompt(body.prompt, served.tokenizer, redactor)
+    turns = [{"role": "system", "content": body.system}] if body.system else []
+    turns.append({"role": "user", "content": body.prompt})
+    return chat_prompt(turns, served.tokenizer, served.chat_template, redactor)
+
+
+async def _answer(served: Served, body: OllamaRequest, name: str, prompt: Prompt, redactor: Redactor,
+                  request: Request) -> Response:
+    options = body.options or Options()
+    if options.num_ctx is not None and len(prompt.ids) >= options.num_ctx:
+        raise ContextTooLong(f"the prompt has {len(prompt.ids)} tokens and num_ctx={options.num_ctx} allows fewer: "
+                             "raise it, or shorten the prompt")
+    params = _params(served, options, body)
+    if options.num_ctx is not None:
+        room = options.num_ctx - len(prompt.ids)
+        params = params.model_copy(update={"max_tokens": min(room, params.max_tokens or room)})
+    run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor,
+                                  at_most=True), request.scope)
+    reply = _Reply(run, body, name)
+    if body.stream is not False:
+        tell = lambda fault: line(body_of("/api/", fault))  # noqa: E731 - one line, used once
+        return Stream(guarded(_lines(reply), tell), run.close, is_sse=False, headers=run.headers)
+    answers = await or_gone(request, run.whole())
+    if answers is None:
+        return Response(status_code=499)
+    return Json({**reply.part(answers[0]), **reply.end(answers[0].finish)}, headers=run.headers)
+
+
+def _params(served: Served, options: Options, body: OllamaRequest) -> SamplingParams:
+    n_predict = options.num_predict
+    return served.params(DEFAULTS, {
+        "temperature": options.temperature, "top_p": options.top_p, "min_p": options.min_p,
+        "typical_p": options.typical_p, "top_k": None if options.top_k is None else max(0, options.top_k),
+        "repetition_penalty": options.repeat_penalty, "presence_penalty": options.presence_penalty,
+        "frequency_penalty": options.frequency_penalty, "seed": seed_of(options.seed),
+        "stop": tuple(options.stop or ()), "max_tokens": n_predict if n_predict and n_predict > 0 else None,
+        "logprobs": (body.top_logprobs or 0) if body.logprobs else None})
+
+
+class _Reply:
+    """How one answer is written down, line by line or at once."""
+
+    def __init__(self, run: Run, body: OllamaRequest, name: str) -> None:
+        self.run, self.body, self.name = run, body, name
+
+    def part(self, piece: Piece | Written) -> dict[str, Any]:
+        """A piece of text."""
+        is_chat = isinstance(self.body, OllamaChatRequest)
+        logprobs = content_logprobs(self.run.served.tokenizer, piece.entries) if self.body.logprobs else None
+        return Part(model=self.name, created_at=timestamp(), done=False, logprobs=logprobs,
+                    message={"role": "assistant", "content": piece.text} if is_chat else None,
+                    response=None if is_chat else piece.text).model_dump(exclude_none=True)
+
+    def end(self, finish: str | None) -> dict[str, Any]:
+        """Why it ended, counts and nanoseconds."""
+        total = time.perf_counter() - self.run.begun
+        first = self.run.first_s or total
+        return {"done": True, "done_reason": "stop" if finish == "stop" else "length",
+                "total_duration": int(total * 1e9), "load_duration": 0,
+                "prompt_eval_count": self.run.prompt_tokens, "prompt_eval_duration": int(first * 1e9),
+                "eval_count": self.run.completion_tokens, "eval_duration": int((total - first) * 1e9)}
+
+
+async def _lines(reply: _Reply) -> AsyncGenerator[bytes, None]:
+    async with aclosing(reply.run.events()) as events:
+        async for e in events:
+            if e.piece.text or (reply.body.logprobs and e.piece.entries):
+                yield line(reply.part(e.piece))
+            if e.piece.finish is not None:
+                yield line({**reply.part(Piece()), **reply.end(e.piece.finish)})

@@ -1,0 +1,124 @@
+"""Ollama's routes about models: tags, show, ps, embed, version."""
+
+import time
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ayllu import __version__
+from ayllu.server.completions import prompts_of
+from ayllu.server.faults import FieldError
+from ayllu.server.models import check_inputs, check_width, vectors_of
+from ayllu.server.ollama import model_name, timestamp
+from ayllu.server.openai import prepared, redactor_for, served_of
+from ayllu.server.schema.base import Prompts
+from ayllu.server.schema.ollama import (
+    Details,
+    Embedded,
+    EmbedRequest,
+    Listed,
+    ListedModels,
+    OldEmbedded,
+    OldEmbedRequest,
+    Shown,
+    ShowRequest,
+    Version,
+)
+from ayllu.server.served import Served
+from ayllu.server.sse import Json, or_gone
+
+router = APIRouter(tags=["Ollama"])
+
+
+@router.get("/api/version", responses={200: {"model": Version}}, response_model=None)
+async def version() -> Response:
+    """The version of Ayllu."""
+    return Json(Version(version=__version__).model_dump())
+
+
+@router.get("/api/tags", responses={200: {"model": ListedModels}}, response_model=None)
+async def tags(request: Request) -> Response:
+    """The models that can be asked for."""
+    return Json(ListedModels(models=_listed(served_of(request))).model_dump(exclude_none=True))
+
+
+@router.get("/api/ps", responses={200: {"model": ListedModels}}, response_model=None)
+async def ps(request: Request) -> Response:
+    """The models in memory: the same."""
+    served = served_of(request)
+    engine = served.service.engine
+    on_gpu = engine.runner.device.type == "cuda"
+    loaded = [m.model_copy(update={"expires_at": "9999-12-31T00:00:00Z", "context_length": served.context,
+                                   "size_vram": m.size + engine.cache.nbytes if on_gpu else 0})
+              for m in _listed(served)]
+    return Json(ListedModels(models=loaded).model_dump(exclude_none=True))
+
+
+def _listed(served: Served) -> list[Listed]:
+    return [Listed(name=name, model=name, modified_at=timestamp(served.started), size=served.weight_bytes,
+                   digest=served.digest, details=_details(served)) for name in (served.name, *sorted(served.aliases))]
+
+
+def _details(served: Served) -> Details:
+    n = served.n_parameters
+    size = f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.1f}M"
+    return Details(format=served.format, parameter_size=size, quantization_level=served.dtype)
+
+
+@router.post("/api/show", responses={200: {"model": Shown}}, response_model=None)
+async def show(body: ShowRequest, request: Request) -> Response:
+    """One model in full."""
+    served = served_of(request)
+    name = body.model or body.name
+    if name is None:
+        raise FieldError("model", "model is missing: name one of /api/tags")
+    model_name(served, name)
+    config = served.service.engine.config
+    info = {"general.architecture": "llama", "general.parameter_count": served.n_parameters,
+            "llama.context_length": served.context, "llama.embedding_length": config.dim,
+            "llama.block_count": config.n_layers, "llama.attention.head_count": config.n_heads,
+            "llama.attention.head_count_kv": config.n_kv_heads, "llama.feed_forward_length": config.hidden_dim,
+            "llama.vocab_size": config.vocab_size}
+    licence = served.licence.name if served.licence else ""
+    return Json(Shown(modelfile=f"FROM {served.name}\n", parameters="\n".join(_settings(served)),
+                      template=served.chat_template or "{{ .Prompt }}", license=licence, details=_details(served),
+                      model_info=info, capabilities=["completion", "embedding"],
+                      modified_at=timestamp(served.started)).model_dump())
+
+
+def _settings(served: Served) -> list[str]:
+    return [f"{key} {value}" for key, value in sorted(served.defaults.items())]
+
+
+@router.post("/api/embed", responses={200: {"model": Embedded}}, response_model=None)
+async def embed(body: EmbedRequest, request: Request) -> Response:
+    """One vector for each text."""
+    begun, served = time.perf_counter(), served_of(request)
+    name = model_name(served, body.model)
+    check_width(served, body.dimensions)
+    found = await _vectors(served, body.input, request)
+    if found is None:
+        return Response(status_code=499)
+    vectors, n = found
+    return Json(Embedded(model=name, embeddings=vectors, prompt_eval_count=n,
+                         total_duration=int((time.perf_counter() - begun) * 1e9)).model_dump())
+
+
+@router.post("/api/embeddings", responses={200: {"model": OldEmbedded}}, response_model=None)
+async def old_embed(body: OldEmbedRequest, request: Request) -> Response:
+    """One vector; the older form."""
+    served = served_of(request)
+    model_name(served, body.model)
+    found = await _vectors(served, body.prompt, request)
+    return Response(status_code=499) if found is None else Json(OldEmbedded(embedding=found[0][0]).model_dump())
+
+
+async def _vectors(served: Served, given: Prompts, request: Request) -> Any:
+    prompts = await prepared(lambda: prompts_of(served, given, redactor_for(served)))
+    check_inputs(served, prompts)
+    vectors = await or_gone(request, vectors_of(served, prompts))
+    n = sum(len(prompt.ids) for prompt in prompts)
+    request.scope["ayllu.tally"].prompt_tokens += n
+    return None if vectors is None else (vectors, n)

@@ -1,0 +1,101 @@
+"""The model that is served, and everything that a route needs to answer with it."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ayllu.checkpoint.licence import Licence
+from ayllu.config import validate
+from ayllu.engine.service import Service
+from ayllu.model.account import n_parameters, weight_bytes
+from ayllu.model.params import SamplingParams
+from ayllu.server.faults import FieldError, UnknownModelError
+from ayllu.server.limits import Limits
+from ayllu.server.metrics import Metrics
+from ayllu.text.tokenizer import Tokenizer
+
+
+@dataclass
+class Served:
+    """One model behind one engine, under its name and aliases."""
+
+    name: str
+    service: Service
+    tokenizer: Tokenizer
+    chat_template: str | None
+    eos_ids: tuple[int, ...]
+    defaults: dict[str, Any]                             # the checkpoint's own sampling
+    format: str = "memory"
+    licence: Licence | None = None
+    aliases: frozenset[str] = frozenset()
+    limits: Limits = field(default_factory=Limits)
+    redact: bool = False
+    metrics: Metrics = field(default_factory=Metrics)
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def context(self) -> int:
+        """Tokens of prompt and answer."""
+        return self.service.engine.context
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids that the model knows."""
+        return self.service.engine.config.vocab_size
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in the weights."""
+        return n_parameters(self.service.engine.config)
+
+    @property
+    def dtype(self) -> str:
+        """The number format of the weights in memory."""
+        return str(self.service.engine.runner.dtype).removeprefix("torch.")
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights in memory."""
+        return weight_bytes(self.service.engine.config, self.dtype)
+
+    @property
+    def digest(self) -> str:
+        """Tells models apart in Ollama's lists: of the name, shape and vocabulary, not of the weights."""
+        facts = f"{self.name} {self.service.engine.config!r} {self.tokenizer.fingerprint}"
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    def check_model(self, name: str | None) -> str:
+        """The name under which the answer comes: strictly what was asked for."""
+        if name is None:
+            return self.name
+        if name not in {self.name, *self.aliases}:
+            others = f" (also {', '.join(sorted(self.aliases))})" if self.aliases else ""
+            raise UnknownModelError(f"the model {name!r} is not served here; there is {self.name!r}{others}: ask for "
+                                    "it, or start the server with --alias NAME")
+        return name
+
+    def params(self, api_defaults: dict[str, Any], given: dict[str, Any]) -> SamplingParams:
+        """Settings of one call: what it says, else what the checkpoint says, else what the API's document says."""
+        stated = {key: value for key, value in given.items() if value is not None}
+        return validate(SamplingParams, {**api_defaults, **self.defaults, **stated}, where="the request")
+
+
+def logit_bias_of(value: dict[str, float] | None) -> dict[int, float] | None:
+    """By id. OpenAI's -100 forbids; so does anything below."""
+    if not value:
+        return None
+    biases = {}
+    for key, bias in value.items():
+        if not key.isascii() or not key.isdigit() or len(key) > 9:
+            raise FieldError("logit_bias", f"logit_bias names {key[:20]!r}, which is no id of the vocabulary: use its "
+                             "number as a text")
+        biases[int(key)] = bias if bias > -100 else float("-inf")
+    return biases
+
+
+def public_name(model: str) -> str:
+    """A model's name for others: never the folders of this machine."""
+    path = Path(model)
+    return path.stem if path.is_file() else path.resolve().name if path.is_dir() else model

@@ -1,0 +1,109 @@
+"""Answers that come piece by piece: server-sent events (OpenAI, Anthropic) and lines of JSON (Ollama).
+
+Starlette's own streaming response sees a client leave only while it sends, so a long prompt would be read to its end
+for nobody. Here the connection is watched all the time, and while nothing comes, comments keep it open.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ayllu.server.faults import Fault, dump, fault_of
+
+KEEP_ALIVE_S = 15
+COMMENT = b": still here\n\n"
+DONE = b"data: [DONE]\n\n"
+T = TypeVar("T")
+
+
+def event(value: Any, name: str | None = None) -> bytes:
+    """One server-sent event. JSON holds no line break outside its strings, and within them it is escaped."""
+    head = f"event: {name}\n".encode() if name else b""
+    return head + b"data: " + dump(value) + b"\n\n"
+
+
+def line(value: Any) -> bytes:
+    """One line of NDJSON."""
+    return dump(value) + b"\n"
+
+
+class Json(Response):
+    """One JSON value."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """UTF-8, NaN refused."""
+        return dump(content)
+
+
+class Stream(Response):
+    """Sends what an iterator gives, and closes it at once when the client is gone. `close` is called in the end."""
+
+    def __init__(self, parts: AsyncGenerator[bytes, None], close: Callable[[], None], *, is_sse: bool = True,
+                 headers: dict[str, str] | None = None, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})},
+                         media_type="text/event-stream" if is_sse else "application/x-ndjson")
+        self.raw_headers = [(k, v) for k, v in self.raw_headers if k != b"content-length"]
+        self.parts, self.close = parts, close
+        self.comment, self.keep_alive_s = COMMENT if is_sse else b"", keep_alive_s
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """The ASGI side."""
+        gone = asyncio.ensure_future(_gone(receive))
+        part: asyncio.Future[bytes] | None = None
+        try:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            while True:
+                part = asyncio.ensure_future(anext(self.parts, b""))
+                while not part.done():
+                    await asyncio.wait({part, gone}, timeout=self.keep_alive_s, return_when=asyncio.FIRST_COMPLETED)
+                    if gone.done():
+                        return
+                    if not part.done() and self.comment:
+                        await send({"type": "http.response.body", "body": self.comment, "more_body": True})
+                if not part.result():
+                    break
+                await send({"type": "http.response.body", "body": part.result(), "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            await _stop(gone, part)
+            await self.parts.aclose()
+            self.close()                                 # an iterator that never began has closed nothing
+
+
+async def guarded(parts: AsyncGenerator[bytes, None],
+                  tell: Callable[[Fault], bytes]) -> AsyncGenerator[bytes, None]:
+    """The parts; an error in their midst, when the status has long been sent, becomes the last one."""
+    try:
+        async with aclosing(parts):
+            async for part in parts:
+                yield part
+    except Exception as error:
+        yield tell(fault_of(error))
+
+
+async def or_gone(request: Request, work: Awaitable[T]) -> T | None:
+    """The result of `work`, or None, with the work cancelled, if the client leaves before."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(_gone(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        await _stop(gone, task)
+
+
+async def _gone(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _stop(*tasks: "asyncio.Future[Any] | None") -> None:
+    open_ones = [task for task in tasks if task is not None and not task.done()]
+    for task in open_ones:
+        task.cancel()
+    await asyncio.gather(*open_ones, return_exceptions=True)
