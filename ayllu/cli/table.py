@@ -24,6 +24,8 @@ class Family(NamedTuple):
 COMMANDS: dict[str, Row | Family] = {
     "generate": Row("ayllu.cli.generate", "generate", "Continue a text."),
     "chat": Row("ayllu.cli.chat", "chat", "Talk with a model in the terminal."),
+    "serve": Row("ayllu.cli.serve", "serve", "Serve a model over the APIs of OpenAI, Anthropic and Ollama."),
+    "key": Row("ayllu.cli.serve", "key", "Make an API key for `ayllu serve`."),
     "next": Row("ayllu.cli.generate", "next_token", "Show what may come next, with probabilities."),
     "walk": Row("ayllu.cli.walk", "walk", "Go through one real run step by step, with shapes and values."),
     "info": Row("ayllu.cli.info", "info", "Show a model's shape, parameters, memory and licence."),

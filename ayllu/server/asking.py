@@ -1,7 +1,8 @@
 """One call, whatever its API: prompts and settings in, pieces of n answers out."""
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +76,7 @@ class Run:
         found = ", ".join(f"{kind}={n}" for kind, n in sorted(self.ask.redactor.counts.items()))
         return {"x-ayllu-redacted": found or "none"} if self.ask.redactor.is_on else {}
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         """Pieces of all answers in the order of their tokens. Closing the iterator cancels what still runs."""
         n_open, last = len(self.writers), self.begun
         try:
@@ -110,9 +111,9 @@ class Run:
     async def whole(self) -> list[Written]:
         """All answers when they are finished."""
         answers = [Written() for _ in self.writers]
-        async for event in self.events():
-            answers[event.choice].add(event.piece)
-            answers[event.choice].start = event.start or answers[event.choice].start
+        async with aclosing(self.events()) as events:
+            async for event in events:
+                answers[event.choice].add(event.piece)
         return answers
 
     def _places(self, request: int, sample: int) -> tuple[int, int]:

@@ -80,9 +80,9 @@ def prompts_of(served: Served, given: Prompts, redactor: Redactor, special: bool
     if not given:
         raise RequestError("prompt: an empty list; give one text, or ids")
     if isinstance(given[0], int):
-        return [id_prompt(given, served.tokenizer, redactor, served.vocab_size)]             # type: ignore[arg-type]
+        return [id_prompt(given, served.tokenizer, redactor, served.vocab_size)]
     return [text_prompt(one, served.tokenizer, redactor, special=special) if isinstance(one, str)
-            else id_prompt(one, served.tokenizer, redactor, served.vocab_size) for one in given]    # type: ignore
+            else id_prompt(one, served.tokenizer, redactor, served.vocab_size) for one in given]
 
 
 @dataclass

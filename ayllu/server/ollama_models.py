@@ -81,7 +81,7 @@ async def show(body: ShowRequest, request: Request) -> Response:
             "llama.block_count": config.n_layers, "llama.attention.head_count": config.n_heads,
             "llama.attention.head_count_kv": config.n_kv_heads, "llama.feed_forward_length": config.hidden_dim,
             "llama.vocab_size": config.vocab_size}
-    licence = served.licence.name if served.licence else ""
+    licence = served.licence.name or served.licence.id if served.licence else ""
     return Json(Shown(modelfile=f"FROM {served.name}\n", parameters="\n".join(_settings(served)),
                       template=served.chat_template or "{{ .Prompt }}", license=licence, details=_details(served),
                       model_info=info, capabilities=["completion", "embedding"],

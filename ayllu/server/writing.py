@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ayllu.engine.request import Finish, Start, Token
+from ayllu.engine.request import Finish, Token
 from ayllu.text.stream import StopFilter, StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
 
@@ -95,7 +95,6 @@ class Written:
     entries: tuple[Entry, ...] = ()
     finish: Finish | None = None
     stop: str | None = None
-    start: Start | None = None
 
     def add(self, piece: Piece) -> None:
         """Append what came."""

@@ -1,0 +1,115 @@
+"""`ayllu serve` answers over HTTP; `ayllu key` makes a key for it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ayllu.cli import sampling as flags
+from ayllu.cli.output import Json, human_bytes, print_json
+from ayllu.errors import ConfigError, MissingExtra
+from ayllu.log import say
+
+if TYPE_CHECKING:
+    from ayllu.server.start import Listener
+
+
+def serve(
+    model: Annotated[str, typer.Argument(help="A folder, a file of any format, a hub name, or ayllu-mini.")]
+    = "ayllu-mini",
+    host: Annotated[str, typer.Option(help="Where to listen; anything but this machine itself needs a key.")]
+    = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="The model's name for clients; by default that of its file.")] = None,
+    alias: Annotated[list[str] | None, typer.Option(help="A further name for it; may be given several times.")] = None,
+    keys: Annotated[Path | None, typer.Option(help="A file of keys that `ayllu key` made. One key may also come from "
+                                              "the environment: AYLLU_API_KEY.")] = None,
+    allow_host: Annotated[list[str] | None, typer.Option(help="A name by which the server may be called.")] = None,
+    allow_origin: Annotated[list[str] | None, typer.Option(help="A page elsewhere that may call it: https://...")]
+    = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="A certificate (PEM), for https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
+    redact: Annotated[bool, typer.Option("--redact", help="Take personal data out of prompts before the model sees "
+                                         "them.")] = False,
+    dtype: flags.Dtype = None,
+    device: flags.Device = "auto",
+    cache_mib: Annotated[int | None, typer.Option(min=1, help="Memory for keys and values.")] = None,
+    max_rows: Annotated[int, typer.Option(min=1, help="Answers that are written at a time.")] = 64,
+    max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get 503.")] = 256,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; by default the context.")] = None,
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds until an answer must be finished.")] = 600,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Serve a model over the APIs of OpenAI, Anthropic and Ollama. Ctrl-C ends it."""
+    try:
+        from ayllu.server import start
+    except ImportError as error:
+        raise MissingExtra(f"ayllu serve needs {error.name}: pip install 'ayllu[serve]'") from error
+    from ayllu.config import validate
+    from ayllu.engine.engine import EngineSettings
+    from ayllu.server.gate import Door
+    from ayllu.server.limits import Limits
+
+    door = Door(host, start.load_keys(keys), frozenset(allow_host or ()), frozenset(allow_origin or ()))
+    tls = _tls(tls_cert, tls_key)
+    engine = validate(EngineSettings, {"cache_mib": cache_mib, "max_rows": max_rows, "max_waiting": max_waiting,
+                                       "token_budget": max(512, 2 * max_rows)}, where="ayllu serve")
+    served = start.load_served(model, dtype=dtype, device=device, name=name, aliases=tuple(alias or ()),
+                               engine=engine, limits=Limits(tokens=max_tokens, request_s=timeout), redact=redact)
+    listener = start.Listener(served, door, port, tls).bind()
+    _quieten(quiet)
+    _announce(listener, as_json)
+    listener.run()
+
+
+def _tls(cert: Path | None, key: Path | None) -> Any:
+    from ayllu.server.start import Tls
+
+    if (cert is None) != (key is None):
+        raise ConfigError("--tls-cert and --tls-key belong together: give both, or none")
+    return Tls(cert, key) if cert and key else None
+
+
+def _quieten(quiet: bool) -> None:
+    import logging
+
+    logging.getLogger("ayllu.access").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def _announce(listener: "Listener", as_json: bool) -> None:
+    """Where it is, what it is, what it takes, and how to try it. On stderr; --json prints the facts on stdout."""
+    from ayllu.server.start import cache_bytes, cache_tokens
+
+    served, door = listener.served, listener.door
+    facts = {"url": listener.url, "model": served.name, "context": served.context,
+             "weight_bytes": served.weight_bytes, "cache_bytes": cache_bytes(served),
+             "cache_tokens": cache_tokens(served), "needs_key": bool(door.keys), "redacts": served.redact}
+    body = json.dumps({"model": served.name, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50})
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if door.keys else ""
+    memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache_bytes(served))} for "
+              f"keys and values of {cache_tokens(served):,} tokens")
+    say(f"{served.name} at {listener.url}  (Ctrl-C ends it)\n"
+        f"  context  {served.context:,} tokens\n"
+        f"  memory   {memory}\n"
+        f"  key      {'needed' if door.keys else 'none: only this machine can connect'}"
+        + ("\n  redact   personal data is taken out of prompts" if served.redact else "") +
+        f"\n  try      curl {listener.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'")
+    if as_json:
+        print_json(facts)
+
+
+def key(
+    file: Annotated[Path, typer.Argument(help="The file of keys; it is made if it isn't there.")],
+    name: Annotated[str, typer.Option(help="Who gets the key.")],
+    tenant: Annotated[str | None, typer.Option(help="Whose texts may share a cache; by default NAME alone.")] = None,
+    admin: Annotated[bool, typer.Option("--admin", help="It may load and unload adapters, too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an API key for `ayllu serve --keys FILE`. It is shown once; the file keeps its digest only."""
+    from ayllu.server.keys import add_key
+
+    secret = add_key(file, name, tenant, ("generate", "admin") if admin else ("generate",))
+    say(f"the key of {name}, shown this once:")
+    print_json({"key": secret, "name": name, "file": str(file)}) if as_json else print(secret)

@@ -1,0 +1,113 @@
+"""From settings to a running server: load, build, listen."""
+
+import os
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ayllu.engine.engine import Engine, EngineSettings
+from ayllu.engine.llm import LLM
+from ayllu.engine.service import Service
+from ayllu.errors import ConfigError, RequestError
+from ayllu.model.account import kv_bytes
+from ayllu.server.app import build_app
+from ayllu.server.gate import Door
+from ayllu.server.keys import Keys, key_of, read_keys
+from ayllu.server.limits import Limits
+from ayllu.server.served import Served, public_name
+from ayllu.server.wire import protocol_with
+
+KEY_VARIABLE = "AYLLU_API_KEY"
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Certificate and key, both PEM files."""
+
+    cert: Path
+    key: Path
+
+    def __post_init__(self) -> None:
+        try:                                             # now, with a plain message, rather than at the first client
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.cert, self.key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"--tls-cert {self.cert} and --tls-key {self.key} can't be used: {error}; both must be "
+                              "PEM files, the key without a password") from error
+
+
+def load_keys(path: Path | None) -> Keys:
+    """Keys from the environment and from a file; secrets never come from the command line."""
+    secret = os.environ.get(KEY_VARIABLE)
+    found = [key_of(secret)] if secret else []
+    return Keys([*found, *(read_keys(path) if path else [])])
+
+
+def load_served(model: str, *, dtype: str | None = None, device: str = "auto", name: str | None = None,
+                aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
+                redact: bool = False) -> Served:
+    """Load a model and put an engine and its service around it; nothing runs yet."""
+    llm = LLM.load(model, dtype=dtype, device=device)
+    if llm.tokenizer is None:
+        raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
+                           "tokenizer.json beside it")
+    return Served(name=name or public_name(model), service=Service(Engine(llm.runner, engine)),
+                  tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
+                  defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
+                  licence=llm.checkpoint.licence, aliases=frozenset(aliases), limits=limits or Limits(),
+                  redact=redact)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A server that listens already (so that its port is known) and is run by `run`."""
+
+    served: Served
+    door: Door
+    port: int = 8000
+    tls: Tls | None = None
+    sockets: list[Any] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where it is called."""
+        host = f"[{self.door.host}]" if ":" in self.door.host else self.door.host
+        host = "localhost" if host in ("0.0.0.0", "[::]") else host
+        return f"{'https' if self.tls else 'http'}://{host}:{self.sockets[0].getsockname()[1]}"
+
+    def run(self) -> None:
+        """Serve until Ctrl-C; running answers get a moment to end."""
+        import uvicorn
+
+        uvicorn.Server(self._config()).run(sockets=self.sockets)
+
+    def bind(self) -> "Listener":
+        """Take the port; an error here is the caller's."""
+        try:
+            self.sockets.append(self._config().bind_socket())
+        except SystemExit:                               # uvicorn has logged why
+            raise ConfigError(f"{self.door.host}:{self.port} can't be listened on: is another server running there? "
+                              "Choose another one with --port (0: any free one)") from None
+        return self
+
+    def _config(self) -> Any:
+        import uvicorn
+
+        limits = self.served.limits
+        return uvicorn.Config(
+            build_app(self.served, self.door), host=self.door.host, port=self.port, http=protocol_with(limits),
+            ws="none", lifespan="on", access_log=False, log_level="warning", server_header=False, proxy_headers=False,
+            timeout_keep_alive=limits.idle_s, limit_concurrency=limits.connections, timeout_graceful_shutdown=15,
+            ssl_certfile=str(self.tls.cert) if self.tls else None, ssl_keyfile=str(self.tls.key) if self.tls else None)
+
+
+def cache_bytes(served: Served) -> int:
+    """Bytes of keys and values that the engine holds, all of them taken at the start."""
+    return served.service.engine.cache.nbytes
+
+
+def cache_tokens(served: Served) -> int:
+    """How many tokens that is."""
+    engine = served.service.engine
+    return cache_bytes(served) // kv_bytes(engine.config, served.dtype)
+
