@@ -9,6 +9,15 @@ def torchrun_line(devices: int, words: list[str]) -> str:
     return shlex.join(["torchrun", "--standalone", "--nproc-per-node", str(devices), "-m", "ayllu", "pretrain", *words])
 
 
+def torchrun_lines(ranks: int, per_machine: int, words: list[str]) -> str:
+    """The same for ranks on one or many machines; on many, it is typed on each, HOST being one of them."""
+    machines = -(-ranks // per_machine)
+    if machines == 1:
+        return torchrun_line(ranks, words)
+    return shlex.join(["torchrun", "--nnodes", str(machines), "--nproc-per-node", str(ranks // machines),
+                       "--rdzv-backend", "c10d", "--rdzv-endpoint", "HOST:29500", "-m", "ayllu", "pretrain", *words])
+
+
 def is_launched() -> bool:
     """Whether torchrun has started this process already."""
     return "WORLD_SIZE" in os.environ

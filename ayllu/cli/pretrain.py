@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ayllu.cli.launch import is_launched, tell_of_devices, torchrun_line
+from ayllu.cli.launch import is_launched, tell_of_devices, torchrun_line, torchrun_lines
 from ayllu.cli.output import print_json
 from ayllu.config import load_recipe
 from ayllu.errors import ConfigError
@@ -19,7 +19,7 @@ Cooldown = Annotated[int | None, typer.Option(min=1, help="Lower the rate of a c
                                               "new run beside the old one.")]
 CheckpointToCool = Annotated[Path | None, typer.Option(help="The checkpoint to cool down; the newest by default.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Predict memory, rehearse the worst batch, and tell hours, "
-                                      "energy and money; nothing is trained.")]
+                                      "energy and money; a run on many ranks is reckoned. Nothing is trained.")]
 Devices = Annotated[int | None, typer.Option(min=1, help="Print the line that trains on so many devices of this "
                                              "machine; [parallel] in the recipe says how they share the work.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
@@ -52,7 +52,11 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
         raise ConfigError("--checkpoint says where a cooldown begins: add --cooldown STEPS")
     config = cool(config, cooldown, checkpoint) if cooldown else config
     if dry_run:
-        _show(plan.dry_run(config), as_json)
+        found = plan.dry_run(config)
+        if "ranks" in found:
+            found["start"] = torchrun_lines(found["ranks"], config.plan.machine.gpus, words)
+        if is_main():
+            _show(found, as_json)
         return
     if devices and devices > 1 and not is_launched():
         # Typer gives no raw command line: these words say the same

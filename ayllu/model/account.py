@@ -155,20 +155,25 @@ def _training_activations(config: LlamaConfig, tokens: int, autocast: bool) -> i
 
 
 def saved_bytes(config: LlamaConfig, tokens: int, autocast: bool) -> int:
-    """Bytes that eager autograd keeps for the backward pass over `tokens` tokens, from embedding to loss.
+    """Bytes that eager autograd keeps for the backward pass over `tokens` tokens, from embedding to loss."""
+    matmul = 2 if autocast else 4
+    head = 8 * config.dim + 4 + matmul * config.dim + 4 * config.vocab_size  # last norm, its output, log-softmax
+    return tokens * (config.n_layers * layer_bytes(config, autocast) + head)
+
+
+def layer_bytes(config: LlamaConfig, autocast: bool, tensor: int = 1) -> int:
+    """Bytes that eager autograd keeps of one layer for one token, on one of `tensor` ranks that share heads and F.
 
     The terms follow llama.py. Autocast casts the input of each linear layer anew, so wq, wk and wv keep one copy each.
     """
-    D, F, V, H = config.dim, config.hidden_dim, config.vocab_size, config.n_heads
-    Q, KV = H * config.head_dim, config.n_kv_heads * config.head_dim
+    D, F, H = config.dim, config.hidden_dim // tensor, config.n_heads // tensor
+    Q, KV = H * config.head_dim, config.n_kv_heads // tensor * config.head_dim
     norm = 4 * D + 4 * D + 4                                                 # x, x / rms(x), 1 / rms(x)
     inputs = 2 * 5 * D if autocast else 4 * 2 * D                            # of wq wk wv w1 w3
     matmul = 2 if autocast else 4
     attention = matmul * (2 * Q + 2 * KV) + 4 * H                            # q k v, y and the softmax's row sums
     feed_forward = matmul * 4 * F                                            # w1 x, silu, w3 x and their product
-    layer = 2 * norm + inputs + attention + feed_forward
-    head = norm + matmul * D + 4 * V                                         # last norm, its output, log-softmax
-    return tokens * (config.n_layers * layer + head)
+    return 2 * norm + inputs + attention + feed_forward
 
 
 def lora_parameters(config: LlamaConfig, rank: int) -> int:

@@ -20,7 +20,13 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, Replicate, distribute_module, distribute_tensor
-from torch.distributed.tensor.parallel import ColwiseParallel, ParallelStyle, RowwiseParallel, parallelize_module
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    ParallelStyle,
+    PrepareModuleInput,
+    RowwiseParallel,
+    parallelize_module,
+)
 from torch.utils.checkpoint import checkpoint
 
 from ayllu import dist
@@ -34,6 +40,7 @@ from ayllu.model.llama import R, RMSNorm
 VERBS = ("embed", "trunk", "logits", "head")             # what is called instead of `forward`
 COLUMNS = ("wq", "wk", "wv", "w1", "w3")                 # their output features are dealt out: whole heads each
 ROWS = ("wo", "w2")                                      # their input features: the partial results are summed
+INPUTS = {"attention": 3, "feed_forward": 1}             # how many; the first is dealt out to all COLUMNS in one go
 
 
 class ParallelConfig(Settings):
@@ -93,18 +100,23 @@ ALONE = Layout()
 
 def new_layout(parallel: ParallelConfig, model: LlamaConfig | TransformerConfig, device: torch.device) -> Layout:
     """Check that the processes, the recipe and the model fit together, and lay the mesh."""
+    check_processes(parallel)
     world, tensor = dist.world_size(), parallel.tensor
-    wanted = tensor * (parallel.data or 1)
-    if world % wanted or (parallel.data is not None and world != wanted):
-        many = f"{wanted} processes" if parallel.data else f"a multiple of {wanted} processes"
-        raise ConfigError(f"[parallel] data={parallel.data or 'auto'} tensor={tensor} needs {many}, found {world}: "
-                          f"start them with `torchrun --nproc-per-node {wanted} -m ayllu pretrain RECIPE`, or change "
-                          "[parallel]")
     check_tensor(model, tensor)
     if world == 1:
         return Layout()
     mesh = init_device_mesh(device.type, (world // tensor, tensor), mesh_dim_names=("dp", "tp"))
     return Layout(mesh, parallel.mode, tensor)
+
+
+def check_processes(parallel: ParallelConfig) -> None:
+    """As many processes must have been started as the recipe deals the work out to."""
+    world, wanted = dist.world_size(), parallel.tensor * (parallel.data or 1)
+    if world % wanted or (parallel.data is not None and world != wanted):
+        many = f"{wanted} processes" if parallel.data else f"a multiple of {wanted} processes"
+        raise ConfigError(f"[parallel] data={parallel.data or 'auto'} tensor={parallel.tensor} needs {many}, found "
+                          f"{world}: start them with `torchrun --nproc-per-node {wanted} -m ayllu pretrain RECIPE` "
+                          "(for several machines, --dry-run prints the line), or change [parallel]")
 
 
 def check_tensor(model: LlamaConfig | TransformerConfig, tensor: int) -> None:
@@ -149,6 +161,9 @@ def _deal_out(model: CausalModel, mesh: DeviceMesh) -> None:
             plan[name] = _Whole()
         elif isinstance(module, nn.Embedding):
             plan[name] = RowwiseParallel(input_layouts=Replicate())
+        elif leaf in INPUTS:                             # else each matrix would sum its input's gradient by itself
+            layouts = (Replicate(), *[None] * (INPUTS[leaf] - 1))
+            plan[name] = PrepareModuleInput(input_layouts=layouts, desired_input_layouts=layouts)
         elif leaf in COLUMNS:
             plan[name] = ColwiseParallel()
         elif leaf in ROWS:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from ayllu.config import Settings
+from ayllu.model.spread import Machine
 from ayllu.train.loop import LoopConfig
 
 
@@ -16,6 +17,7 @@ class PlanConfig(Settings):
     price_per_kwh: float = Field(default=0.30, ge=0)
     price_per_hour: float = Field(default=0.0, ge=0)     # of a rented machine, energy included: set price_per_kwh=0
     currency: str = "EUR"
+    machine: Machine = Machine()                         # of a run on many ranks, which is foreseen and not rehearsed
 
 
 @dataclass(frozen=True)

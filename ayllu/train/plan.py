@@ -16,19 +16,22 @@ from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.model.account import n_parameters, saved_bytes
 from ayllu.model.config import LlamaConfig
+from ayllu.model.parallel import check_processes
 from ayllu.train.costs import Times, costs, hours, watts_of
 from ayllu.train.memory import predict, process_bytes
+from ayllu.train.planned import SHARE, check_planned, plan_of, planned_ranks, settled_rows
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import measure_apart
 
-SHARE = 0.9                                              # of the free memory that a run may plan with
-
 
 def dry_run(config: PretrainConfig) -> dict[str, Any]:
-    """Predict, rehearse and count; ConfigError where the run can't fit."""
+    """Predict, rehearse and count; ConfigError where the run can't fit. A run on many ranks is reckoned only."""
+    if planned_ranks(config) > 1:
+        return plan_of(config)
     device = pick_device(config.device)
     config = settled(config, device, None)
     limit, base = memory_limit(config, device), process_bytes(device)
+    _refuse_at_once(config, base, limit)
     peaks = predict(config, device)
     if base + peaks.most > limit:
         raise ConfigError(_too_much(config, device, base + peaks.most, limit))
@@ -54,10 +57,13 @@ def dry_run(config: PretrainConfig) -> dict[str, Any]:
 
 def ready(config: PretrainConfig, resume: bool = False) -> PretrainConfig:
     """The settings with which training begins: `auto` settled, and known to fit; ConfigError where they can't."""
+    check_processes(config.parallel)
     device = pick_device(config.device)
     config = settled(config, device, Path(config.out) if resume else None)
-    if dist.world_size() == 1:                           # a share's memory is docs/scale.md's to predict
+    if dist.world_size() == 1:
         check_fits(config, device)
+    elif isinstance(config.model, LlamaConfig):
+        check_planned(config)
     return config
 
 
@@ -65,10 +71,12 @@ def settled(config: PretrainConfig, device: torch.device, run: Path | None) -> P
     """The settings with a number for `loop.micro_batch=auto`; one that a run has begun with stays."""
     if config.loop.micro_batch != "auto":
         return config
-    rows = max(config.loop.batch_size // dist.world_size(), 1)
+    rows = config.loop.batch_size
     stored = _stored(run)
     if stored is not None:
         return _with_rows(config, stored)
+    if dist.world_size() > 1:
+        return _with_rows(config, settled_rows(config))
     limit, base = memory_limit(config, device), process_bytes(device)
     while True:
         needed = base + predict(_with_rows(config, rows), device).most
@@ -90,9 +98,24 @@ def check_fits(config: PretrainConfig, device: torch.device) -> None:
         rough += saved_bytes(config.model, rows * config.context, config.loop.precision != "float32")
     if rough < limit / 4:
         return
+    _refuse_at_once(config, 0, limit)
     needed = process_bytes(device) + predict(config, device).most
     if needed > limit:
         raise ConfigError(_too_much(config, device, needed, limit))
+
+
+def _refuse_at_once(config: PretrainConfig, base: float, limit: float) -> None:
+    """ConfigError where weights, gradients and one moment alone are too many bytes, which no setting makes fewer."""
+    state = 12 * n_parameters(config.model)
+    if base + state > limit:
+        raise ConfigError(f"weights, gradients and one moment of {n_parameters(config.model):,} parameters take "
+                          f"{_gb(state)}, and {_gb(limit)} may be used: take a smaller model, or share it among GPUs "
+                          f"with parallel.data={_power(2 * state / limit)} or more (docs/scale.md)")
+
+
+def _power(least: float) -> int:
+    """The next power of two."""
+    return 1 << max(int(least) - 1, 0).bit_length()
 
 
 def memory_limit(config: PretrainConfig, device: torch.device) -> float:

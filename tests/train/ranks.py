@@ -121,15 +121,19 @@ def wait(ranks, timeout_s: float):
         time.sleep(0.05)
 
 
+def environment():
+    """Of a child process that imports the tests and the package from here."""
+    tests = Path(__file__).parents[1]
+    paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+
+
 def launch(jobs, world: int, folder: Path, timeout_s: float = 200):
     """Run all jobs on `world` ranks; returns {name: (what each rank found, the weights)}."""
     folder.mkdir(parents=True, exist_ok=True)
-    tests = Path(__file__).parents[1]
-    paths = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     logs = [folder / f"{rank}.log" for rank in range(world)]
     ranks = [subprocess.Popen([sys.executable, __file__, json.dumps(jobs), str(rank), str(world), str(folder)],
-                              stderr=log.open("w"), env=found) for rank, log in enumerate(logs)]
+                              stderr=log.open("w"), env=environment()) for rank, log in enumerate(logs)]
     try:
         wait(ranks, timeout_s)
     finally:

@@ -98,7 +98,7 @@ def test_auto_takes_the_largest_that_fits_and_a_resume_keeps_it(a_gigabyte_a_row
 def test_a_run_that_cannot_fit_says_what_each_change_would_bring(a_gigabyte_a_row):
     told = (r"8\.00 GB, and 1\.00 GB.*micro_batch=1 takes 1\.00 GB and fits; .*activation_checkpointing=true takes "
             r"0\.50 GB and fits; .*context=512")
-    large = config(context=64, plan={"memory_gb": 1.0}, model={"hidden_dim": 4_000_000})
+    large = config(context=64, plan={"memory_gb": 1.0}, model={"hidden_dim": 100_000})
     for ask in (check_fits, lambda config, device: dry_run(config)):
         with pytest.raises(ConfigError, match=told.replace("; .*context=512", "")):
             ask(large, CPU)

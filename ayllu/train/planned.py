@@ -1,0 +1,163 @@
+"""A run on many ranks foreseen by arithmetic: what each rank will hold and send, whether that fits, what it will cost.
+
+The formulas are those of model/spread.py; docs/scale.md says what is tested about them and what is assumed.
+"""
+
+from typing import Any
+
+import torch
+
+from ayllu import dist
+from ayllu.device import free_memory, pick_device
+from ayllu.errors import ConfigError
+from ayllu.model.account import n_parameters, parts
+from ayllu.model.config import LlamaConfig
+from ayllu.model.parallel import check_tensor
+from ayllu.model.spread import Ranks, Spread, spread
+from ayllu.train.costs import costs
+from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.rehearse import COPIES
+
+SHARE = 0.9                                              # of a rank's memory that a run may plan with
+MOMENTS = {"adamw": 2, "schedule_free": 2, "prodigy": 4}
+
+
+def planned_ranks(config: PretrainConfig) -> int:
+    """How many processes the recipe is for: what [parallel] says, or those that torchrun has started."""
+    parallel, world = config.parallel, dist.world_size()
+    return parallel.tensor * (parallel.data or max(world // parallel.tensor, 1))
+
+
+def ranks_of_plan(config: PretrainConfig) -> Ranks:
+    """How the planned ranks share the work; ConfigError where they can't."""
+    parallel, loop, ranks = config.parallel, config.loop, planned_ranks(config)
+    check_tensor(config.model, parallel.tensor)
+    data = ranks // parallel.tensor
+    if loop.batch_size % data:
+        raise ConfigError(f"loop.batch_size={loop.batch_size} can't be dealt out to {data} data ranks in equal parts: "
+                          "choose a multiple")
+    rows = loop.batch_size // data
+    return Ranks(data, parallel.tensor, loop.batch_size, rows if loop.micro_batch == "auto" else
+                  min(loop.micro_batch, rows), config.context, parallel.mode, loop.activation_checkpointing,
+                  loop.precision != "float32", _moments(config))
+
+
+def _moments(config: PretrainConfig) -> float:
+    """Float32 numbers kept for each parameter beside its weight and gradient."""
+    matrices = sum(p.parameters for p in parts(config.model) if p.in_matmul and p.name != "output")
+    kept = MOMENTS.get(config.optim.kind, 2 - matrices / n_parameters(config.model))     # Muon: one of a matrix
+    kept += config.loop.ema > 0
+    return kept + COPIES * (1 + kept) * (config.adapt.kind == "follow")
+
+
+def foresee(config: PretrainConfig) -> Spread:
+    """A step of the planned ranks."""
+    if not isinstance(config.model, LlamaConfig):
+        raise ConfigError("a run on many ranks is foreseen for model.kind=llama only: set parallel.data=1 and "
+                          "parallel.tensor=1 to rehearse it on one")
+    return spread(config.model, ranks_of_plan(config), config.plan.machine)
+
+
+def rank_limit(config: PretrainConfig) -> float:
+    """Bytes that one rank may have: plan.memory_gb, or a share of what this GPU has free, or of the planned GPU."""
+    if config.plan.memory_gb:
+        return config.plan.memory_gb * 1e9
+    device, started = dist.own_device(pick_device(config.device)), dist.world_size()
+    if device.type == "cpu" and started == 1:            # a plan made at a desk, for machines elsewhere
+        return SHARE * config.plan.machine.memory
+    return SHARE * free_memory(device) / (started if device.type == "cpu" else 1)
+
+
+def settled_rows(config: PretrainConfig) -> int:
+    """The most rows at once that are foreseen to fit; ConfigError where one doesn't."""
+    limit, rows = rank_limit(config), ranks_of_plan(config).micro_batch
+    while rows > 1 and foresee(_with(config, micro_batch=rows)).memory > limit:
+        rows = (rows + 1) // 2
+    check_planned(_with(config, micro_batch=rows))
+    return rows
+
+
+def check_planned(config: PretrainConfig) -> None:
+    """ConfigError where a rank would end for want of memory, with what each change would bring."""
+    needed, limit = foresee(config).memory, rank_limit(config)
+    if needed <= limit:
+        return
+    told = []
+    for name, changed in _changes(config).items():
+        would = foresee(changed).memory
+        told.append(f"{name} takes {_gb(would)}" + (" and fits" if would <= limit else ""))
+    raise ConfigError(f"each of {planned_ranks(config)} ranks is foreseen to take {_gb(needed)}, and {_gb(limit)} may "
+                      f"be used: {'; '.join(told) or 'take a smaller model'}. Or set plan.memory_gb if there is more")
+
+
+def _changes(config: PretrainConfig) -> dict[str, PretrainConfig]:
+    """What takes less, by the words to type."""
+    layout, out = ranks_of_plan(config), {}
+    if layout.micro_batch > 1:
+        out["loop.micro_batch=1"] = _with(config, micro_batch=1)
+    if not layout.recomputes:
+        out["loop.micro_batch=1 loop.activation_checkpointing=true"] = _with(config, micro_batch=1,
+                                                                             activation_checkpointing=True)
+    for data, tensor in ((layout.data * 2, layout.tensor), (layout.data * 4, layout.tensor),
+                         (layout.data, layout.tensor * 2), (layout.data, layout.tensor * 8)):
+        dealt = config.model_copy(update={"parallel": config.parallel.model_copy(update={"data": data,
+                                                                                         "tensor": tensor})})
+        try:
+            ranks_of_plan(dealt)
+        except ConfigError:                              # heads or rows can't be dealt out so
+            continue
+        out[f"parallel.data={data} parallel.tensor={tensor} ({data * tensor} ranks)"] = dealt
+    if layout.mode == "data":
+        out["parallel.mode=fsdp"] = config.model_copy(update={"parallel": config.parallel.model_copy(
+            update={"mode": "fsdp"})})
+    return out
+
+
+def plan_of(config: PretrainConfig) -> dict[str, Any]:
+    """What a dry run tells of a run on many ranks; ConfigError where it can't fit."""
+    if config.loop.micro_batch == "auto":
+        config = _with(config, micro_batch=settled_rows(config))
+    check_planned(config)
+    layout, step, plan, steps = ranks_of_plan(config), foresee(config), config.plan, config.loop.steps
+    machines = -(-layout.count // plan.machine.gpus)
+    spent = steps * step.step_s / 3600
+    watts = plan.watts * machines if plan.watts else plan.machine.watts * layout.count
+    energy, money = costs(plan, spent, watts / machines)
+    waits = step.step_s - step.compute_s
+    return {"parameters": n_parameters(config.model), "tokens": steps * layout.rows * layout.context, "steps": steps,
+            "ranks": layout.count, "layout": f"{layout.data} data ({layout.mode}) x {layout.tensor} tensor",
+            "machines": machines, "micro_batch": layout.micro_batch, "micro_batches": layout.parts,
+            "state_bytes": round(step.weights + step.gradients + step.moments), "gathered_bytes": round(step.gathered),
+            "kept_bytes": round(step.kept), "working_bytes": round(step.working), "predicted_bytes": round(step.memory),
+            "limit_bytes": round(rank_limit(config)), "sent_data_bytes": round(step.sent_data),
+            "sent_tensor_bytes": round(step.sent_tensor), "seconds_per_step": _short(step.step_s),
+            "waits_share": _short(waits / step.step_s), "mfu": _short(step.mfu), "hours": _short(spent),
+            "kwh": _short(energy * machines), "money": _short(money * machines), "currency": plan.currency,
+            "checkpoint_bytes": round(4 * (1 + layout.moments) * n_parameters(config.model)),
+            "here": _here(layout.count), "assumptions": [
+                f"{plan.machine.share:.0%} of {plan.machine.flops / 1e12:.0f} Tflop/s while computing, "
+                f"{plan.machine.nvlink / 1e9:.0f} GB/s in a machine and {plan.machine.network / 1e9:.0f} GB/s from "
+                "each GPU to other machines (plan.machine), which nobody measured",
+                f"{watts / machines:.0f} W a machine",
+                "without evaluations, saves and failures"]}
+
+
+def _here(ranks: int) -> str:
+    """Whether this machine could run it."""
+    gpus = torch.cuda.device_count()
+    have = f"{gpus} GPUs" if gpus else f"no GPU and {_gb(free_memory(torch.device('cpu')))} of free memory"
+    return f"this machine has {have}; " + ("the run can start here" if gpus >= ranks else
+                                           f"the run needs {ranks} GPUs. To try the recipe here, set size=15m "
+                                           "parallel.data=1 parallel.tensor=1")
+
+
+def _with(config: PretrainConfig, **loop: Any) -> PretrainConfig:
+    return config.model_copy(update={"loop": config.loop.model_copy(update=loop)})
+
+
+def _gb(size: float) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")
