@@ -19,6 +19,7 @@ from ayllu.server.served import Served, public_name
 from ayllu.server.wire import protocol_with
 
 KEY_VARIABLE = "AYLLU_API_KEY"
+BACKLOG = 2048                                           # connections that wait to be accepted, uvicorn's own default
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Listener:
         """Take the port; an error here is the caller's."""
         try:
             self.sockets.append(self._config().bind_socket())
+            self.sockets[0].listen(BACKLOG)              # from now on a client waits instead of being refused
         except SystemExit:                               # uvicorn has logged why
             raise ConfigError(f"{self.door.host}:{self.port} can't be listened on: is another server running there? "
                               "Choose another one with --port (0: any free one)") from None

@@ -57,8 +57,10 @@ def test_one_who_leaves_frees_the_pages_within_a_second(slow, path, body):
 
 def test_one_who_leaves_the_queue_is_forgotten(slow):
     free = slow.pages_free()
-    running = [begin(slow, "/v1/completions", LONG) for _ in range(2)]
-    slow.wait_until(lambda: rows(slow)[0] == 2, 5)
+    running = []
+    for n in (1, 2):                                     # one by one: until it runs, a request is in the queue
+        running.append(begin(slow, "/v1/completions", LONG))
+        slow.wait_until(lambda n=n: rows(slow)[0] == n, 5)
     waiting = begin(slow, "/v1/completions", LONG)
     slow.wait_until(lambda: rows(slow)[1] == 1, 5)
     full = httpx.post(f"{slow.url}/v1/completions", json=LONG)

@@ -1,0 +1,89 @@
+"""`ayllu serve` as a process of its own: what it prints, refuses, and how it ends."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from ayllu.cli.main import run
+
+ROOT = Path(__file__).parents[2]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+ENV.pop("AYLLU_API_KEY", None)
+
+
+def ayllu(*words, **env):
+    return subprocess.Popen([sys.executable, "-m", "ayllu", *map(str, words)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env={**ENV, **env}, start_new_session=True)
+
+
+def ended(process):
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def test_it_says_where_it_is_serves_and_ends_by_ctrl_c(tiny_checkpoint):
+    process = ayllu("serve", tiny_checkpoint, "--port", 0, "--cache-mib", 1, "--name", "fox", "--json")
+    try:
+        facts = json.loads(process.stdout.readline())
+        assert (facts["model"], facts["context"], facts["needs_key"]) == ("fox", 128, False)
+        found = httpx.post(f"{facts['url']}/v1/completions", json={"prompt": "The fox", "model": "fox"}, timeout=60)
+        assert found.status_code == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+    code, _, err = ended(process)
+    assert code == 130
+    assert f"fox at {facts['url']}" in err
+    assert f"curl {facts['url']}/v1/chat/completions" in err
+    assert "128 tokens" in err
+    assert "POST /v1/completions 200" in err
+    assert "The fox" not in err
+
+
+@pytest.mark.slow
+def test_https_with_a_key(tiny_checkpoint, tmp_path):
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                    "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert], check=True,
+                   capture_output=True)
+    made = subprocess.run([sys.executable, "-m", "ayllu", "key", tmp_path / "keys.json", "--name", "alice"], env=ENV,
+                          capture_output=True, text=True, check=True)
+    process = ayllu("serve", tiny_checkpoint, "--port", 0, "--cache-mib", 1, "--keys", tmp_path / "keys.json",
+                    "--tls-cert", cert, "--tls-key", key, "--json", "--quiet")
+    try:
+        facts = json.loads(process.stdout.readline())
+        assert facts["url"].startswith("https://")
+        with httpx.Client(base_url=facts["url"], verify=ssl.create_default_context(cafile=cert)) as client:
+            assert client.get("/v1/models").status_code == 401
+            alice = {"authorization": f"Bearer {made.stdout.strip()}"}
+            assert client.get("/v1/models", headers=alice).status_code == 200
+            assert client.get("/health").status_code == 200
+    finally:
+        process.send_signal(signal.SIGTERM)
+    _, _, err = ended(process)
+    assert "GET /v1/models" not in err
+    assert made.stdout.strip() not in err
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (["--host", "0.0.0.0"], "AYLLU_API_KEY"), (["--tls-cert", "x.pem"], "belong together"),
+    (["--tls-cert", "x.pem", "--tls-key", "y.pem"], "can't be used"), (["--keys", "nowhere.json"], "no file of keys"),
+])
+def test_what_is_unsafe_or_wrong_is_refused_before_the_model_is_loaded(words, says, capsys, monkeypatch):
+    monkeypatch.delenv("AYLLU_API_KEY", raising=False)
+    assert run(["serve", "no-such-model", *words]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(tiny_checkpoint, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = str(held.getsockname()[1])
+        assert run(["serve", str(tiny_checkpoint), "--port", port, "--cache-mib", "1"]) == 2
+    assert "--port" in capsys.readouterr().err
