@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from ayllu.engine.request import Request, Start
 from ayllu.errors import EngineFailed, Overloaded
@@ -12,6 +12,7 @@ from ayllu.model.params import SamplingParams
 from ayllu.principal import Principal
 from ayllu.server.access import Tally
 from ayllu.server.bridge import Tokens, submit
+from ayllu.server.faults import FieldError
 from ayllu.server.prompts import Prompt, Redactor
 from ayllu.server.served import Served
 from ayllu.server.writing import Piece, Writer, Written
@@ -87,7 +88,7 @@ class Run:
                 if writer.finish is not None:            # "cancelled", after a stop string
                     continue
                 if token.finish == "error":
-                    raise EngineFailed(token.error or "the engine gave no reason")
+                    self._fail(token.error or "the engine gave no reason")
                 if token.finish == "cancelled":
                     raise Overloaded("the server is shutting down: try again later")
                 last = self._observe(last)
@@ -115,6 +116,12 @@ class Run:
             async for event in events:
                 answers[event.choice].add(event.piece)
         return answers
+
+    def _fail(self, says: str) -> NoReturn:
+        """No id could be chosen: by the caller's own biases, or by damaged weights."""
+        if self.ask.params.logit_bias:
+            raise FieldError("logit_bias", f"logit_bias leaves no id to choose, or {says}")
+        raise EngineFailed(says)
 
     def _places(self, request: int, sample: int) -> tuple[int, int]:
         """Which answer, and to which prompt: a request holds n samples, or one of n that are equal."""

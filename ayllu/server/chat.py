@@ -26,14 +26,14 @@ from ayllu.server.openai import (
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.schema.chat import AnswerMessage, ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, ChatRequest
 from ayllu.server.served import Served
-from ayllu.server.sse import DONE, Json, Stream, event, guarded, or_gone
+from ayllu.server.sse import DONE, EVENTS, Json, Stream, event, guarded, or_gone
 from ayllu.server.writing import Written
 
 router = APIRouter(tags=["OpenAI"])
 PATH = "/v1/chat/completions"
 
 
-@router.post(PATH, responses={200: {"model": ChatCompletion}}, response_model=None)
+@router.post(PATH, responses={200: {"model": ChatCompletion, **EVENTS}}, response_model=None)
 async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """The assistant's next message, whole or as server-sent events."""
     served = served_of(request)

@@ -29,7 +29,7 @@ from ayllu.server.prompts import Prompt, Redactor, id_prompt, text_prompt
 from ayllu.server.schema.base import Prompts
 from ayllu.server.schema.completions import Completion, CompletionRequest
 from ayllu.server.served import Served
-from ayllu.server.sse import DONE, Json, Stream, event, guarded, or_gone
+from ayllu.server.sse import DONE, EVENTS, Json, Stream, event, guarded, or_gone
 from ayllu.server.writing import Entry, token_text
 from ayllu.text.stream import StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
@@ -39,7 +39,7 @@ PATH = "/v1/completions"
 MAX_TOKENS = 16                                          # of the published document
 
 
-@router.post(PATH, responses={200: {"model": Completion}}, response_model=None)
+@router.post(PATH, responses={200: {"model": Completion, **EVENTS}}, response_model=None)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue texts, whole or as server-sent events."""
     served = served_of(request)

@@ -15,14 +15,14 @@ from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.schema import messages as schema
 from ayllu.server.schema.messages import CountRequest, MessageRequest, MessageUsage
 from ayllu.server.served import Served
-from ayllu.server.sse import Json, Stream, event, guarded, or_gone
+from ayllu.server.sse import EVENTS, Json, Stream, event, guarded, or_gone
 
 router = APIRouter(tags=["Anthropic"])
 PATH = "/v1/messages"
 DEFAULTS = {"temperature": 1.0}                          # of the published document
 
 
-@router.post(PATH, responses={200: {"model": schema.Message}}, response_model=None)
+@router.post(PATH, responses={200: {"model": schema.Message, **EVENTS}}, response_model=None)
 async def messages(body: MessageRequest, request: Request) -> Response:
     """The assistant's next message, whole or as server-sent events."""
     served = served_of(request)

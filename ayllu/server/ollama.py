@@ -18,7 +18,7 @@ from ayllu.server.openai import content_logprobs, prepared, redactor_for, seed_o
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt, text_prompt
 from ayllu.server.schema.ollama import GenerateRequest, OllamaChatRequest, OllamaRequest, Options, Part
 from ayllu.server.served import Served
-from ayllu.server.sse import Json, Stream, guarded, line, or_gone
+from ayllu.server.sse import LINES, Json, Stream, guarded, line, or_gone
 from ayllu.server.writing import Piece, Written
 
 router = APIRouter(tags=["Ollama"])
@@ -37,7 +37,7 @@ def timestamp(seconds: float | None = None) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-@router.post("/api/chat", responses={200: {"model": Part}}, response_model=None)
+@router.post("/api/chat", responses={200: {"model": Part, **LINES}}, response_model=None)
 async def chat(body: OllamaChatRequest, request: Request) -> Response:
     """The assistant's next message."""
     served = served_of(request)
@@ -52,7 +52,7 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
     return await _answer(served, body, name, prompt, redactor, request)
 
 
-@router.post("/api/generate", responses={200: {"model": Part}}, response_model=None)
+@router.post("/api/generate", responses={200: {"model": Part, **LINES}}, response_model=None)
 async def generate(body: GenerateRequest, request: Request) -> Response:
     """The answer to one prompt, or with `raw` its continuation; a model without a template continues it anyway."""
     served = served_of(request)

@@ -24,7 +24,7 @@ from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.schema import responses as schema
 from ayllu.server.schema.responses import ResponseRequest
 from ayllu.server.served import Served
-from ayllu.server.sse import Json, Stream, event, guarded, or_gone
+from ayllu.server.sse import EVENTS, Json, Stream, event, guarded, or_gone
 from ayllu.server.writing import Written
 
 router = APIRouter(tags=["OpenAI"])
@@ -32,7 +32,7 @@ PATH = "/v1/responses"
 LOGPROBS = "message.output_text.logprobs"
 
 
-@router.post(PATH, responses={200: {"model": schema.Response}}, response_model=None)
+@router.post(PATH, responses={200: {"model": schema.Response, **EVENTS}}, response_model=None)
 async def responses(body: ResponseRequest, request: Request) -> Response:
     """Answer an input, whole or as server-sent events."""
     served = served_of(request)

@@ -16,6 +16,8 @@ from ayllu.server.limits import Limits
 from ayllu.server.metrics import Metrics
 from ayllu.text.tokenizer import Tokenizer
 
+COLDEST = 1e-4                                           # temperatures below are greedy
+
 
 @dataclass
 class Served:
@@ -79,11 +81,13 @@ class Served:
     def params(self, api_defaults: dict[str, Any], given: dict[str, Any]) -> SamplingParams:
         """Settings of one call: what it says, else what the checkpoint says, else what the API's document says."""
         stated = {key: value for key, value in given.items() if value is not None}
+        if stated.get("temperature", 1) < COLDEST:       # float32 can't divide by less; the likeliest id is meant
+            stated["temperature"] = 0.0
         return validate(SamplingParams, {**api_defaults, **self.defaults, **stated}, where="the request")
 
 
 def logit_bias_of(value: dict[str, float] | None) -> dict[int, float] | None:
-    """By id. OpenAI's -100 forbids; so does anything below."""
+    """By id, within OpenAI's -100 to 100; -100 forbids."""
     if not value:
         return None
     biases = {}
@@ -91,6 +95,8 @@ def logit_bias_of(value: dict[str, float] | None) -> dict[int, float] | None:
         if not key.isascii() or not key.isdigit() or len(key) > 9:
             raise FieldError("logit_bias", f"logit_bias names {key[:20]!r}, which is no id of the vocabulary: use its "
                              "number as a text")
+        if not -100 <= bias <= 100:
+            raise FieldError("logit_bias", f"logit_bias of {key} is {bias:g}: use -100 (never) to 100 (always)")
         biases[int(key)] = bias if bias > -100 else float("-inf")
     return biases
 

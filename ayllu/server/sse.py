@@ -17,6 +17,8 @@ from ayllu.server.faults import Fault, dump, fault_of
 KEEP_ALIVE_S = 15
 COMMENT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
+EVENTS: dict[str, Any] = {"content": {"text/event-stream": {}}}      # how a route's document says that it may stream
+LINES: dict[str, Any] = {"content": {"application/x-ndjson": {}}}
 T = TypeVar("T")
 
 

@@ -45,8 +45,8 @@ def test_the_document_names_what_there_is(chat_checkpoint):
     document = routes(load_served(str(chat_checkpoint))).openapi()
     wanted = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models",
               "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/tokenizer_info",
-              "/apply-template", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/health", "/metrics", "/version", "/api/chat",
-              "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/embed", "/api/version"}
+              "/apply-template", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/health", "/metrics", "/version",
+              "/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/embed", "/api/version"}
     assert wanted <= set(document["paths"])
     assert "422" not in str(document)
     chat = document["components"]["schemas"]["ChatRequest"]

@@ -73,6 +73,9 @@ def test_adapters_are_refused_by_name(http):
     ("/v1/completions", b'{"prompt": "x", "model": "\\ud83d"}', 400),
     ("/v1/completions", b'{"prompt": "x", "logit_bias": {"99999": 1}}', 400),
     ("/v1/completions", b'{"prompt": "x", "min_tokens": 50}', 400),
+    ("/v1/completions", b'{"prompt": "x", "repetition_penalty": 1e-200}', 400),
+    ("/v1/completions", b'{"prompt": "x", "temperature": 1e-300}', 200),
+    ("/v1/completions", b'{"prompt": "x", "logit_bias": {"5": 1e300}}', 400),
     ("/v1/completions", b'{"prompt": "x", "best_of": 5}', 400),
     ("/v1/completions", b'{"prompt": "x", "stop": ""}', 400),
     ("/v1/embeddings", b'{"input": ""}', 200), ("/v1/nowhere", b"{}", 404), ("/health", b"{}", 405),
@@ -176,3 +179,9 @@ def test_embeddings_in_base64_are_the_same_numbers(http):
     packed = http.post("/v1/embeddings", json={"input": "the fox", "encoding_format": "base64"}).json()
     raw = base64.b64decode(packed["data"][0]["embedding"])
     assert struct.unpack(f"<{len(raw) // 4}f", raw) == pytest.approx(plain, abs=1e-7)
+
+
+def test_biases_that_leave_no_id_are_the_callers_fault(http, live):
+    none = {str(id): -100 for id in range(live.served.vocab_size)}
+    found = http.post("/v1/completions", json={"prompt": "x", "logit_bias": none})
+    assert (found.status_code, found.json()["error"]["param"]) == (400, "logit_bias")

@@ -34,7 +34,7 @@ class Sampling(Body):
     top_k: int | None = Field(default=None, ge=-1)       # 0 and -1: all
     min_p: float | None = Field(default=None, ge=0, le=1)
     typical_p: float | None = Field(default=None, gt=0, le=1)
-    repetition_penalty: float | None = Field(default=None, gt=0, le=100)
+    repetition_penalty: float | None = Field(default=None, ge=0.01, le=100)
     stop_token_ids: list[Id] | None = None
     ignore_eos: bool | None = None
     min_tokens: int | None = Field(default=None, ge=0)
