@@ -15,6 +15,7 @@ N new tokens of all rows  C tokens that choose  D width  V vocabulary
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -48,6 +49,7 @@ class EngineSettings(Settings):
     max_rows: int = Field(default=64, ge=1)              # samples that run at a time
     max_waiting: int = Field(default=1024, ge=0)         # requests in the queue; more are refused with Overloaded
     prefix_cache: bool = True
+    kv_dtype: Literal["auto", "int8"] = "auto"           # auto: the weights'; int8 takes less memory (stores.py)
     deterministic: bool = False                          # equal bits whatever else is computed (tiles.py); slower
 
     @model_validator(mode="after")
@@ -84,7 +86,7 @@ class Engine:
         n_pages = pages_within(self.config, self.settings, self.context, dtype)
         self.scheduler = Scheduler(self.settings.scheduler(n_pages))
         self.cache = PagedCache(self.config, n_pages + self.settings.deterministic, self.settings.page_size,
-                                dtype=dtype, device=self.runner.device)
+                                dtype=dtype, device=self.runner.device, is_int8=self.settings.kv_dtype == "int8")
         self._tiles = TiledSteps(self.runner, self.cache) if self.settings.deterministic else None
         if self._tiles is not None:
             self._tiles.check_places()
@@ -233,7 +235,8 @@ def context_of(config: LlamaConfig | TransformerConfig) -> int:
 def pages_within(config: LlamaConfig | TransformerConfig, settings: EngineSettings, context: int,
                  dtype: torch.dtype) -> int:
     """How many pages the settings' memory holds."""
-    page_bytes = 2 * config.n_layers * settings.page_size * config.n_kv_heads * config.head_dim * dtype.itemsize
+    head_bytes = config.head_dim * dtype.itemsize if settings.kv_dtype == "auto" else config.head_dim + 4
+    page_bytes = 2 * config.n_layers * settings.page_size * config.n_kv_heads * head_bytes
     full = -(-context // settings.page_size)
     if settings.n_pages is not None:
         return settings.n_pages

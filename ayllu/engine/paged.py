@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch, Span
+from ayllu.engine.stores import Store, make_stores
 from ayllu.model.attend import sdpa
 from ayllu.model.config import LlamaConfig, TransformerConfig
 
@@ -41,15 +42,15 @@ class Chunk:
 class PageAttend:
     """One layer's view of the pool: writes the step's keys and values, then each row attends over its own pages."""
 
-    keys: Tensor                                         # (P, page, K, E)
-    values: Tensor                                       # (P, page, K, E)
+    keys: Store                                          # (P, page, K, E)
+    values: Store                                        # (P, page, K, E)
     slots: Tensor                                        # (N,)
     singles: Singles | None
     chunks: tuple[Chunk, ...]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (1, N, H, E), (1, N, K, E)
-        self.keys.flatten(0, 1).index_copy_(0, self.slots, k[0])
-        self.values.flatten(0, 1).index_copy_(0, self.slots, v[0])
+        self.keys.write(self.slots, k[0])
+        self.values.write(self.slots, v[0])
         if self.singles is not None and not self.chunks:
             return _attend_singles(q[0], self.keys, self.values, self.singles)[None]
         y = torch.empty_like(q)
@@ -63,26 +64,26 @@ class PageAttend:
 
 
 class PagedCache:
-    """The pool, one buffer (L, 2, P, page, K, E) that a runner of any kind can read."""
+    """The pool, one buffer (L, 2, P, page, K, E) that a runner of any kind can read; with int8, one of scales too."""
 
     def __init__(self, config: LlamaConfig | TransformerConfig, n_pages: int, page_size: int, *,
-                 dtype: torch.dtype, device: torch.device) -> None:
-        c = config
-        self.config, self.page_size, self.device = config, page_size, device
-        # zeros, not empty: a masked slot still is multiplied by its weight of 0, and 0 * NaN is NaN
-        self.buffer = torch.zeros(c.n_layers, 2, n_pages, page_size, c.n_kv_heads, c.head_dim, dtype=dtype,
-                                  device=device)
+                 dtype: torch.dtype, device: torch.device, is_int8: bool = False) -> None:
+        self.config, self.n_pages, self.page_size = config, n_pages, page_size
+        self.dtype, self.device = dtype, device
+        shape = (config.n_layers, 2, n_pages, page_size, config.n_kv_heads, config.head_dim)
+        self.buffers, self.stores = make_stores(shape, dtype, device, is_int8)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the pool."""
-        return self.buffer.numel() * self.buffer.element_size()
+        return sum(buffer.numel() * buffer.element_size() for buffer in self.buffers)
 
     def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy pages (source, target), all sources as they were before."""
         if pairs:
             sources, targets = torch.tensor(pairs, device=self.device).unbind(1)
-            self.buffer[:, :, targets] = self.buffer[:, :, sources]
+            for buffer in self.buffers:
+                buffer[:, :, targets] = buffer[:, :, sources]
 
     def attends(self, batch: FlatBatch) -> list[PageAttend]:
         """A view for each layer."""
@@ -90,7 +91,7 @@ class PagedCache:
         reads = {window: (self._singles(batch.singles, window),
                           tuple(self._chunk(span, window) for span in batch.chunks)) for window in set(windows)}
         return [PageAttend(keys, values, batch.slots, *reads[window])
-                for (keys, values), window in zip(self.buffer, windows, strict=True)]
+                for (keys, values), window in zip(self.stores, windows, strict=True)]
 
     def _singles(self, spans: Sequence[Span], window: int | None) -> Singles | None:
         if not spans:
@@ -123,7 +124,7 @@ class PagedCache:
     def _as_mask(self, seen: Tensor) -> Tensor | None:
         if seen.all():
             return None
-        mask = torch.zeros(seen.shape, dtype=self.buffer.dtype)
+        mask = torch.zeros(seen.shape, dtype=self.dtype)
         return mask.masked_fill_(~seen, -torch.inf).to(self.device)
 
 
@@ -132,22 +133,17 @@ def _first_page(span: Span, window: int | None, page_size: int) -> int:
     return 0 if window is None else max(0, span.start - window + 1) // page_size
 
 
-def _attend_singles(q: Tensor, keys: Tensor, values: Tensor, where: Singles) -> Tensor:   # (B, H, E) -> (B, H, E)
+def _attend_singles(q: Tensor, keys: Store, values: Store, where: Singles) -> Tensor:   # (B, H, E) -> (B, H, E)
     """All rows at once; the query heads of a group stand where query tokens would, so no key is repeated."""
     (B, H, E), K = q.shape, keys.shape[2]
-    k, v = (_gather(pool, where.table.flatten()).view(B, -1, K, E).transpose(1, 2) for pool in (keys, values))
+    k, v = (store.read(where.table.flatten()).view(B, -1, K, E).transpose(1, 2) for store in (keys, values))
     y = F.scaled_dot_product_attention(q.view(B, K, H // K, E), k, v, attn_mask=where.mask)   # (B, K, H/K, E)
     return y.reshape(B, H, E)
 
 
-def _attend_chunk(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, where: Chunk) -> Tensor:
+def _attend_chunk(q: Tensor, k: Tensor, v: Tensor, keys: Store, values: Store, where: Chunk) -> Tensor:
     """One row's tokens (1, T, H, E); what they see is in its pages, or only among themselves."""
     if where.pages is None:
         return sdpa(q, k, v, causal=True)
-    k, v = (_gather(pool, where.pages)[None] for pool in (keys, values))      # (1, S, K, E)
+    k, v = (store.read(where.pages)[None] for store in (keys, values))        # (1, S, K, E)
     return sdpa(q, k, v, mask=where.mask)
-
-
-def _gather(pool: Tensor, pages: Tensor) -> Tensor:
-    """The slots (S, K, E) of these pages."""
-    return pool.flatten(1).index_select(0, pages).view(-1, *pool.shape[2:])

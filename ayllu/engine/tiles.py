@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch, Span
 from ayllu.engine.paged import PagedCache
+from ayllu.engine.stores import Store
 from ayllu.errors import ConfigError
 from ayllu.model.step import Runner
 
@@ -32,20 +33,20 @@ BLOCK = 64                                               # keys, at least a page
 class TileAttend:
     """One layer's view: each token of the tile reads its own pages, block by block."""
 
-    keys: Tensor                                         # (P, page, K, E)
-    values: Tensor                                       # (P, page, K, E)
+    keys: Store                                          # (P, page, K, E)
+    values: Store                                        # (P, page, K, E)
     slots: Tensor                                        # (T,)
     blocks: tuple[tuple[Tensor, Tensor], ...]            # pages (T, pages of a block), added to scores (T, 1, 1, S)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (1, T, H, E), (1, T, K, E)
-        self.keys.flatten(0, 1).index_copy_(0, self.slots, k[0])
-        self.values.flatten(0, 1).index_copy_(0, self.slots, v[0])
+        self.keys.write(self.slots, k[0])
+        self.values.write(self.slots, v[0])
         (T, H, E), K = q.shape[1:], k.shape[2]
         query = q[0].float().mul(E**-0.5).reshape(T * K, H // K, E)
         best = torch.full((T, K, H // K, 1), -torch.inf, device=q.device)     # largest score so far
         total, y = torch.zeros_like(best), torch.zeros(T, K, H // K, E, device=q.device)
         for pages, mask in self.blocks:
-            keys, values = (self._read(pool, pages) for pool in (self.keys, self.values))   # (T K, S, E)
+            keys, values = (self._read(store, pages) for store in (self.keys, self.values))   # (T K, S, E)
             scores = torch.bmm(query, keys.transpose(1, 2)).view(T, K, H // K, -1) + mask
             larger = torch.maximum(best, scores.amax(-1, keepdim=True))
             weights, keep = (scores - larger).exp_(), (best - larger).exp_()
@@ -53,10 +54,10 @@ class TileAttend:
             y = y * keep + torch.bmm(weights.view(T * K, H // K, -1), values).view_as(y)
         return (y / total).reshape(1, T, H, E).to(q.dtype)
 
-    def _read(self, pool: Tensor, pages: Tensor) -> Tensor:
+    def _read(self, store: Store, pages: Tensor) -> Tensor:
         """The slots of these pages in float32, (T K, S, E)."""
-        (T, n), (_, size, K, E) = pages.shape, pool.shape
-        read = pool.flatten(1).index_select(0, pages.flatten()).view(T, n * size, K, E)
+        (T, n), (_, size, K, E) = pages.shape, store.shape
+        read = store.read(pages.flatten()).view(T, n * size, K, E)
         return read.transpose(1, 2).reshape(T * K, n * size, E).float()
 
 
@@ -66,7 +67,7 @@ class TiledSteps:
 
     def __init__(self, runner: Runner, cache: PagedCache) -> None:
         self.runner, self.cache = runner, cache
-        self.scratch = cache.buffer.shape[2] - 1
+        self.scratch = cache.n_pages - 1
         self.block_pages = max(1, BLOCK // cache.page_size)
 
     def hidden(self, batch: FlatBatch) -> Tensor:                             # (N, D)
@@ -107,7 +108,7 @@ class TiledSteps:
         windows = [config.window(layer) for layer in range(config.n_layers)]
         blocks = {window: self._blocks(owners, window) for window in set(windows)}
         return [TileAttend(keys, values, slots, blocks[window])
-                for (keys, values), window in zip(self.cache.buffer, windows, strict=True)]
+                for (keys, values), window in zip(self.cache.stores, windows, strict=True)]
 
     def _blocks(self, owners: Sequence[tuple[Span, int]], window: int | None) -> tuple[tuple[Tensor, Tensor], ...]:
         size, n = self.cache.page_size, self.block_pages
