@@ -25,8 +25,9 @@ from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.paged import PagedCache
 from ayllu.engine.request import Finish, Request, Start, Token
-from ayllu.engine.sampling import SamplingTables
+from ayllu.engine.sampling import Choice, SamplingTables
 from ayllu.engine.scheduler import Chosen, Row, Scheduler, SchedulerSettings, Work
+from ayllu.engine.speculate import Draft, Ngrams
 from ayllu.engine.tiles import TiledSteps
 from ayllu.errors import ConfigError, RequestError
 from ayllu.model.config import LlamaConfig, TransformerConfig
@@ -50,6 +51,7 @@ class EngineSettings(Settings):
     max_waiting: int = Field(default=1024, ge=0)         # requests in the queue; more are refused with Overloaded
     prefix_cache: bool = True
     kv_dtype: Literal["auto", "int8"] = "auto"           # auto: the weights'; int8 takes less memory (stores.py)
+    n_guesses: int = Field(default=0, ge=0, le=32)       # ids guessed ahead per row and step (speculate.py); 0: off
     deterministic: bool = False                          # equal bits whatever else is computed (tiles.py); slower
 
     @model_validator(mode="after")
@@ -77,7 +79,9 @@ class _Running:
 class Engine:
     """Continuous batching over pages. `step` computes one batch and gives what was chosen."""
 
-    def __init__(self, model: Model | Runner, settings: EngineSettings | None = None) -> None:
+    def __init__(self, model: Model | Runner, settings: EngineSettings | None = None,
+                 draft: Model | Runner | None = None) -> None:
+        """`draft`: a smaller model that guesses where settings.n_guesses asks for it; without one, repetition does."""
         self.runner = as_runner(model)
         self.settings = settings or EngineSettings()
         self.config = self.runner.config
@@ -91,6 +95,8 @@ class Engine:
         if self._tiles is not None:
             self._tiles.check_places()
         self.tables = SamplingTables(self.config.vocab_size, self.runner.device)
+        self._draft = Draft(as_runner(draft), self.runner, n_pages, self.settings.page_size) if draft else None
+        self._ngrams: dict[Row, Ngrams] = {}             # of the rows that have chosen
         self._places: dict[Row, int] = {}                # of the rows that have chosen
         self._requests: dict[int, _Running] = {}         # that aren't over
         self._events: list[Token] = []                   # to be given with the next step
@@ -127,12 +133,17 @@ class Engine:
     def step(self) -> list[Token]:
         """Compute one batch; gives what was chosen in it, and the ends of what was cancelled since the last."""
         events, self._events = self._events, []
+        self._ask_for_guesses()
         plan = self.scheduler.plan()
         if not plan.work:
             return events
         self.cache.copy(plan.copies)
+        if self._draft is not None:
+            plan = self._draft.guess(plan)
         batch = flat_batch(plan, self.settings.page_size, self.runner.device)
         hidden = self._hidden(batch)
+        if self._draft is not None:
+            self._draft.follow(batch)
         self._read_prompts(batch, hidden)
         chosen, tokens = self._choose(batch, hidden)
         self.scheduler.commit(plan, chosen)
@@ -149,28 +160,49 @@ class Engine:
     def _logits(self, hidden: Tensor) -> Tensor:                              # (C, D) -> (C, V)
         return self.runner.logits(hidden) if self._tiles is None else self._tiles.logits(hidden)
 
+    def _ask_for_guesses(self) -> None:
+        """Give rows that need one token only their guesses, or (with a draft model) places for them."""
+        n = self.settings.n_guesses
+        for row in self.scheduler.running if n else ():
+            if row.n_pending == 1 and row in self._places and self.tables.may_guess(self._places[row]):
+                row.draft = self._ngrams[row].guess(row.ids, n) if self._draft is None else [0] * n
+
     def _choose(self, batch: FlatBatch, hidden: Tensor) -> tuple[dict[Row, Chosen], list[Token]]:
-        ends = [(work, span.end - 1) for work, span in zip(batch.works, batch.spans, strict=True)]
-        rows = [(row, end) for work, end in ends for row in work.choosers]
+        """The next ids of all choosers, and for rows with guesses those of the next steps as well."""
+        rows, ahead, ends = list[Row](), list[int](), list[int]()
+        for work, span in zip(batch.works, batch.spans, strict=True):
+            n = len(work.draft) + 1
+            for row in work.choosers:
+                rows += [row] * n
+                ahead += range(n)
+                ends += range(span.end - n, span.end)
         if not rows:
             return {}, []
-        places = torch.tensor([end for _, end in rows], device=self.runner.device)
-        logits = self._logits(hidden[places])                                 # (C, V)
-        choice = self.tables.choose(logits, [self._place(row) for row, _ in rows])
-        chosen, tokens = dict[Row, Chosen](), list[Token]()
-        for i, (row, _) in enumerate(rows):
-            token = self._token(row, choice.ids[i], choice.is_stop[i], choice.is_bad[i], choice.logprobs[i],
-                                choice.tops[i])
-            chosen[row] = Chosen([choice.ids[i]], token.finish is not None)
-            tokens.append(token)
+        logits = self._logits(hidden[torch.tensor(ends, device=self.runner.device)])          # (C, V)
+        choice = self.tables.choose(logits, [self._place(row) for row in rows], ahead)
+        chosen, tokens, first = dict[Row, Chosen](), list[Token](), 0
+        for work in batch.works:
+            for row in work.choosers:
+                chosen[row] = self._accept(row, work.draft, choice, first, tokens)
+                first += len(work.draft) + 1
+        self.tables.advance([self._places[row] for row in chosen], [len(c.ids) for c in chosen.values()])
         return chosen, tokens
 
-    def _token(self, row: Row, token: int, is_stop: bool, is_bad: bool, logprob: float | None,
-               top: TopLogprobs) -> Token:
-        if is_bad:
+    def _accept(self, row: Row, draft: Sequence[int], choice: Choice, first: int, tokens: list[Token]) -> Chosen:
+        """The choices from `first` on, up to the first that wasn't guessed; they are added to the tokens."""
+        for n, guess in enumerate([*draft, None]):
+            token = self._token(row, n, choice, first + n)
+            tokens.append(token)
+            if token.finish is not None or token.id != guess:
+                break
+        return Chosen(choice.ids[first:first + n + 1], token.finish is not None, n)
+
+    def _token(self, row: Row, n_before: int, choice: Choice, i: int) -> Token:
+        if choice.is_bad[i]:
             return Token(row.number, row.sample, None, "error", error=NOT_FINITE)
-        finish: Finish | None = "stop" if is_stop else "length" if row.room == 1 else None
-        return Token(row.number, row.sample, token, finish, logprob, top, self._start(row))
+        finish: Finish | None = "stop" if choice.is_stop[i] else "length" if row.room == n_before + 1 else None
+        return Token(row.number, row.sample, choice.ids[i], finish, choice.logprobs[i], choice.tops[i],
+                     self._start(row))
 
     def _start(self, row: Row) -> Start | None:
         """With the first token of a request: what reading its prompt gave."""
@@ -206,12 +238,14 @@ class Engine:
         """The row's place in the sampling tables, from its first choice on."""
         if row not in self._places:
             self._places[row] = self.tables.add(row.request, self._requests[row.number].seed, row.sample)
+            self._ngrams[row] = Ngrams()
         return self._places[row]
 
     def _forget(self, row: Row) -> None:
         place = self._places.pop(row, None)
         if place is not None:
             self.tables.drop(place)
+            del self._ngrams[row]
         self._requests[row.number].n_alive -= 1
         if self._requests[row.number].n_alive == 0:
             del self._requests[row.number]

@@ -91,28 +91,38 @@ class SamplingTables:
         """The row is over."""
         self._free.append(place)
 
-    def choose(self, logits: Tensor, places: Sequence[int]) -> Choice:
-        """The next ids from the model's logits (R, V); the rows' steps and penalties move on."""
+    def choose(self, logits: Tensor, places: Sequence[int], ahead: Sequence[int] | None = None) -> Choice:
+        """The next ids from the model's logits (R, V). `ahead`: the choice is for so many steps later than the row's
+        next one; then a row may stand here several times, if it has no penalties. `advance` says what was kept."""
         rows = np.asarray(places)
+        steps = self.keys[rows, 2] + (U64(0) if ahead is None else np.asarray(ahead, dtype=U64))
         plain = logits.float()                                                # (R, V)
-        shaped = self.shape(plain, rows)
+        shaped = self.shape(plain, rows, steps)
         values, ids = shaped.max(-1)                                          # NaN counts as the largest
         drawing = ~self.is_greedy[rows]
         if drawing.any():
-            ids[torch.from_numpy(drawing)] = self._draw(shaped, rows, drawing)
+            ids[torch.from_numpy(drawing)] = self._draw(shaped, rows, steps, drawing)
         self._remember(ids, rows)
         chosen = ids.tolist()
         is_stop = (self.stops[rows] == np.asarray(chosen)[:, None]).any(-1)
         logprobs, tops = self._details(plain, ids, rows)
         return Choice(chosen, (~values.isfinite()).tolist(), is_stop.tolist(), logprobs, tops)
 
-    def shape(self, logits: Tensor, rows: np.ndarray) -> Tensor:
+    def advance(self, places: Sequence[int], n_chosen: Sequence[int]) -> None:
+        """So many of the chosen ids belong to the rows now."""
+        self.keys[np.asarray(places), 2] += np.asarray(n_chosen, dtype=U64)
+
+    def may_guess(self, place: int) -> bool:
+        """Whether several steps of this row can be chosen at once: none depends on the ids of another."""
+        return bool((self.settings[place, 5:] == NEUTRAL[5:]).all())
+
+    def shape(self, logits: Tensor, rows: np.ndarray, steps: np.ndarray) -> Tensor:
         """Bias, penalties and what min_tokens forbids: what changes greedy choices too."""
         if self.bias is not None and self.has_bias[rows].any():
             logits = logits + self.bias[self._index(rows)]
         for part in ("seen", "counts"):
             logits = self._penalise(logits, rows, part)
-        held = self.keys[rows, 2].astype(np.int64) < self.min_tokens[rows]
+        held = steps.astype(np.int64) < self.min_tokens[rows]
         if held.any():
             row, column = np.nonzero(held[:, None] & (self.stops[rows] >= 0))
             logits = logits.clone()
@@ -135,10 +145,10 @@ class SamplingTables:
                 logits = logits.index_copy(0, index, apply(logits[index], columns[name][index]))
         return logits
 
-    def _draw(self, shaped: Tensor, rows: np.ndarray, drawing: np.ndarray) -> Tensor:
+    def _draw(self, shaped: Tensor, rows: np.ndarray, steps: np.ndarray, drawing: np.ndarray) -> Tensor:
         some = rows[drawing]
         logits = shaped if drawing.all() else shaped[torch.from_numpy(drawing)]
-        u = uniforms(*self.keys[some].T)
+        u = uniforms(self.keys[some, 0], self.keys[some, 1], steps[drawing])
         return sample.draw(self.filter(logits, some), torch.from_numpy(u).to(self.device))
 
     def _penalise(self, logits: Tensor, rows: np.ndarray, part: str) -> Tensor:
@@ -154,7 +164,6 @@ class SamplingTables:
         return logits.index_copy(0, index, penalise(logits[index], table[self._index(rows[uses])], *settings))
 
     def _remember(self, ids: Tensor, rows: np.ndarray) -> None:
-        self.keys[rows, 2] += U64(1)
         index = self._index(rows)
         if self.seen is not None:
             self.seen[index, ids] = True

@@ -124,6 +124,8 @@ class Counts:
     computed_tokens: int = 0
     prompt_tokens: int = 0                               # of prompts that were read, once for each
     cached_tokens: int = 0                               # of them, those found in the prefix cache
+    drafted_tokens: int = 0                              # guesses that were checked
+    accepted_tokens: int = 0                             # of them, those that were right
 
 
 class Scheduler:
@@ -201,6 +203,7 @@ class Scheduler:
         for work in plan.work:
             row = work.row
             row.computed = work.end
+            self.counts.drafted_tokens += len(work.draft)
             for follower in work.choosers[1:]:
                 follower.pages, follower.computed = self.pool.share(row.pages), row.computed
                 follower.keys, follower.n_published = list(row.keys), row.n_published
@@ -305,6 +308,7 @@ class Scheduler:
 
     def _take_over(self, row: Row, chosen: Chosen) -> None:
         row.computed += chosen.n_drafted
+        self.counts.accepted_tokens += chosen.n_drafted
         row.ids += chosen.ids
         row.room -= len(chosen.ids)
         row.draft = []

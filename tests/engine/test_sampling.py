@@ -52,7 +52,9 @@ def test_a_batch_chooses_as_its_rows_do_alone():
         if not rows:
             continue
         logits = 3 * torch.randn(len(rows), V, generator=generator)
-        got = tables.choose(logits, [place for place, _, _ in rows])
+        places = [place for place, _, _ in rows]
+        got = tables.choose(logits, places)
+        tables.advance(places, [1] * len(rows))
         for i, (_, alone, params) in enumerate(rows):
             want = alone.choose(logits[i:i + 1])
             assert got.ids[i] == int(want), params
@@ -81,6 +83,7 @@ def test_stop_ids_and_min_tokens():
     logits[:, 7], logits[:, 8], logits[:, 9] = 3.0, 2.0, 1.0
     for step in range(3):
         choice = tables.choose(logits, places)
+        tables.advance(places, [1] * 3)
         assert choice.ids == [7, 7 if step == 2 else 9, 7]
         assert choice.is_stop == [True, step == 2, False]
     assert logits[0, 7] == 3                             # the caller's logits are as they were

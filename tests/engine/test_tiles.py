@@ -29,11 +29,11 @@ class Recorded(Engine):
         self.logits = {}
         choose = self.tables.choose
 
-        def record(logits, places):
+        def record(logits, places, ahead):
             rows = {place: row for row, place in self._places.items()}
             for line, place in zip(logits, places, strict=True):
                 self.logits.setdefault((rows[place].number, rows[place].sample), []).append(line.clone())
-            return choose(logits, places)
+            return choose(logits, places, ahead)
 
         self.tables.choose = record
 
@@ -52,8 +52,8 @@ def five_ways(make_model, n_prompt=45, n_new=20, crowd=63):
     """The logits of one request under five conditions, and whether each condition was met."""
     vocabulary = make_model().config.vocab_size
     target = Request(prompt_of(n_prompt, 0, vocabulary), SamplingParams(seed=5, max_tokens=n_new))
-    others = [Request(prompt_of(3 + i % n_prompt // 2, i + 1, vocabulary), SamplingParams(max_tokens=4 + i % n_new, seed=i))
-              for i in range(crowd)]
+    others = [Request(prompt_of(3 + i % n_prompt // 2, i + 1, vocabulary),
+                      SamplingParams(max_tokens=4 + i % n_new, seed=i)) for i in range(crowd)]
     ways = {}
 
     engine = engine_of(make_model())
