@@ -25,6 +25,7 @@ from ayllu.data.shards import Shards, prepare
 from ayllu.files import cache_folder, write_json
 from ayllu.log import say, setup
 from ayllu.model.build import count_parameters
+from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.loop import step
 from ayllu.train.losses import next_token_loss
 from ayllu.train.pretrain import PretrainConfig, find_tokenizer, held_out, new_state
@@ -73,12 +74,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     folder = cache_folder() / "compare"
     configs = {arm: load_arm(arm, args) for arm in args.only}
-    shards = same_shards(configs, folder)
+    shards, tokenizer = same_shards(configs, folder)
     runs: list[Run] = []
     for arm, config in configs.items():
-        tries = [train(arm, config, shards, lr, 0, args) for lr in args.lrs]
+        tries = [train(arm, config, shards, tokenizer, lr, 0, args) for lr in args.lrs]
         best = min(tries, key=lambda run: run.bits_per_byte["all"])
-        runs += [*tries, *(train(arm, config, shards, best.lr, seed, args) for seed in range(1, args.seeds))]
+        runs += [*tries, *(train(arm, config, shards, tokenizer, best.lr, seed, args) for seed in range(1, args.seeds))]
     rows = [row(arm, configs[arm], runs) for arm in configs]
     baseline = next((r for r in rows if r.arm == "paper"), None)
     rows = [compared(r, baseline) for r in rows]
@@ -120,8 +121,8 @@ def load_arm(arm: str, args: argparse.Namespace) -> PretrainConfig:
                        [f"loop.steps={args.steps}", f"optim.schedule.warmup_steps={warmup}"])
 
 
-def same_shards(configs: dict[str, PretrainConfig], folder: Path) -> Shards:
-    """Token shards for all arms, after checking that they ask for the same data and have the same size."""
+def same_shards(configs: dict[str, PretrainConfig], folder: Path) -> tuple[Shards, Tokenizer]:
+    """Token shards and tokenizer of all arms, after checking that they ask for the same data and have the same size."""
     first, *others = configs.values()
     wanted = count_parameters(first.model)
     for config in others:
@@ -132,10 +133,12 @@ def same_shards(configs: dict[str, PretrainConfig], folder: Path) -> Shards:
         if abs(size - wanted) > 0.01 * wanted:
             sys.exit(f"{config.name} has {size:,} parameters, {first.name} {wanted:,}: over 1 % apart")
     folder.mkdir(parents=True, exist_ok=True)
-    return prepare(first.data, RECIPES, find_tokenizer(first, RECIPES, folder), folder / "shards", workers=1)
+    path = find_tokenizer(first, RECIPES, folder)
+    return prepare(first.data, RECIPES, path, folder / "shards", workers=1), Tokenizer.load(path)
 
 
-def train(arm: str, config: PretrainConfig, shards: Shards, lr: float, seed: int, args: argparse.Namespace) -> Run:
+def train(arm: str, config: PretrainConfig, shards: Shards, tokenizer: Tokenizer, lr: float, seed: int,
+          args: argparse.Namespace) -> Run:
     """Train one model and measure it. The seed decides first values and the order of the data, alike for every arm."""
     if known := kept(arm, lr, seed, args):
         return known
@@ -148,7 +151,7 @@ def train(arm: str, config: PretrainConfig, shards: Shards, lr: float, seed: int
         losses.append(step(state, batches.batch(number), next_token_loss, config.loop, config.optim, CPU)["loss"])
     seconds = time.perf_counter() - started
     found = {name.removeprefix("bits_per_byte_"): value
-             for name, value in held_out(state, shards, config, CPU, args.eval_tokens).items()}
+             for name, value in held_out(state, shards, tokenizer, config, CPU, args.eval_tokens).items()}
     sizes = {name: shards.manifest["held_out"][name]["bytes"] for name in found}
     found["all"] = sum(found[name] * size for name, size in sizes.items()) / sum(sizes.values())
     last = losses[-max(1, len(losses) // 10):]

@@ -9,13 +9,14 @@ from torch import Tensor
 from ayllu.data.loader import Batch
 from ayllu.data.shards import Shards
 from ayllu.model.build import CausalModel
+from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.losses import IGNORED, next_token_loss
 
 ROWS = 8
 
 
-def held_out_documents(model: CausalModel, shards: Shards, context: int, limit: int | None, device: torch.device,
-                       autocast: torch.dtype | None) -> dict[str, float]:
+def held_out_documents(model: CausalModel, shards: Shards, tokenizer: Tokenizer, context: int, limit: int | None,
+                       device: torch.device, autocast: torch.dtype | None) -> dict[str, float]:
     """Bits per byte for each language, over its documents up to the first that begins past `limit` ids, or over all."""
     out = {}
     for language, (ids, n_bytes) in shards.held_out().items():
@@ -24,10 +25,15 @@ def held_out_documents(model: CausalModel, shards: Shards, context: int, limit: 
             if limit is None or n < limit:
                 documents.append(torch.from_numpy(document.astype(np.int64)))
                 n += len(document)
-        spelled = n_bytes if n == len(ids) else round(n_bytes * n / len(ids))    # exact when all are used
+        spelled = n_bytes if n == len(ids) else spelled_bytes(tokenizer, np.concatenate(documents))
         bits = document_bits(model, documents, context, device, autocast)
         out[f"bits_per_byte_{language}"] = bits / spelled
     return out
+
+
+def spelled_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
+    """The bytes of the text that ids (N,) stand for; where they were cut within a letter, its bytes may be missed."""
+    return len(tokenizer.decode(ids.tolist(), skip_special=True).encode())
 
 
 @torch.no_grad()

@@ -46,7 +46,7 @@ from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore, take_best
 from ayllu.train.control import Control
 from ayllu.train.costs import PlanConfig
-from ayllu.train.documents import held_out_documents
+from ayllu.train.documents import held_out_documents, spelled_bytes
 from ayllu.train.export import export
 from ayllu.train.head_loss import Kernels
 from ayllu.train.loop import LoopConfig, LossFunction, fit
@@ -177,7 +177,7 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: 
 
         def evaluate(state: TrainState) -> dict[str, Any]:
             report.samples(state.step, texts(state))
-            return held_out(state, shards, config, device, config.eval_tokens)
+            return held_out(state, shards, tokenizer, config, device, config.eval_tokens)
 
         fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
             observer=report, evaluate=evaluate, device=device)
@@ -185,7 +185,7 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: 
             take_best(state, run)
             say(f"the best evaluation was at step {state.best.step:,}: its weights are exported")
         with state.averaged():
-            report.log({"step": state.step, "final": True, **held_out(state, shards, config, device, None)})
+            report.log({"step": state.step, "final": True, **held_out(state, shards, tokenizer, config, device, None)})
         last = report.last
     with state.averaged():
         whole = gather(state.model) if layout.is_sharded else state.model if dist.is_main() else None
@@ -320,18 +320,18 @@ def missing_compiler(device: torch.device) -> str | None:
     return None
 
 
-def held_out(state: TrainState, shards: Shards, config: PretrainConfig, device: torch.device,
+def held_out(state: TrainState, shards: Shards, tokenizer: Tokenizer, config: PretrainConfig, device: torch.device,
              limit: int | None) -> dict[str, float]:
     """Bits per byte on the held-out text of each language, on the first `limit` tokens or on all."""
     out = {}
     autocast = None if config.loop.precision == "float32" else torch.bfloat16
     over = config.eval_over if config.eval_over != "auto" else "text" if config.packing.kind == "none" else "documents"
     if over == "documents":
-        return held_out_documents(state.model, shards, config.context, limit, device, autocast)
+        return held_out_documents(state.model, shards, tokenizer, config.context, limit, device, autocast)
     for language, (ids, n_bytes) in shards.held_out().items():
         n = min(len(ids), limit or len(ids))
         part = torch.from_numpy(ids[:n].astype(np.int64))
-        spelled = n_bytes if n == len(ids) else round(n_bytes * n / len(ids))   # exact when all are used
+        spelled = n_bytes if n == len(ids) else spelled_bytes(tokenizer, ids[:n])
         out[f"bits_per_byte_{language}"] = bits_per_byte(state.model, part, spelled, config.context, device, autocast)
     return out
 

@@ -2,14 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from ayllu.checkpoint.load import load_checkpoint
 from ayllu.data.loader import Batch
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
-from ayllu.train.documents import document_bits, rows
+from ayllu.train.documents import document_bits, rows, spelled_bytes
 from ayllu.train.losses import IGNORED, bits_per_byte, next_token_loss
 
 CPU = torch.device("cpu")
@@ -62,3 +64,15 @@ def test_neighbours_change_nothing(model, documents):
     together = document_bits(model, documents, 16, CPU)
     assert together == pytest.approx(sum(document_bits(model, [ids], 16, CPU) for ids in documents), rel=1e-5)
     assert together != pytest.approx(bits_per_byte(model, torch.cat(documents), 1, 16, CPU), rel=1e-5)   # can fail
+
+
+def test_the_bytes_of_a_part_are_its_own_and_no_share_of_the_whole():
+    """Chinese has fewer bytes to a token than English here: half of the ids don't spell half of the bytes."""
+    tokenizer = load_checkpoint("ayllu-mini").tokenizer
+    texts = ["The king said to his daughter that she must not leave the castle.", "天地玄黄宇宙洪荒日月盈昃辰宿列张"]
+    ids = [np.array(tokenizer.encode(text)) for text in texts]
+    for text, part in zip(texts, ids, strict=True):
+        assert spelled_bytes(tokenizer, part) == len(text.encode())
+    whole = spelled_bytes(tokenizer, np.concatenate(ids))
+    assert abs(whole - len("".join(texts).encode())) <= 1                     # the space between them
+    assert abs(whole * len(ids[0]) / sum(map(len, ids)) - len(texts[0].encode())) > 3
