@@ -8,7 +8,8 @@ from pathlib import Path
 MODEL = "ayllu/weights/ayllu-mini/"
 NEEDED = {
     ".whl": ("ayllu/__init__.py", "ayllu/py.typed", "ayllu/cli/table.py", MODEL + "model.gguf",
-             MODEL + "README.md"),
+             MODEL + "README.md", "ayllu/server/ui/index.html", "ayllu/server/ui/js/main.js",
+             "ayllu/server/ui/css/theme.css"),
     ".gz": ("ayllu/__init__.py", "ayllu/py.typed", MODEL + "model.gguf", "README.md", "README.zh-CN.md", "LICENSE",
             "constraints.txt", "recipes/mini.toml", "tests/test_architecture.py", "docs/architecture.md"),
 }

@@ -1,8 +1,8 @@
 """Who may come in, and how much they may bring: plain ASGI around the application.
 
-Every path but /health needs a key where the server has keys. Host and Origin are checked so that a page which a person
-opened elsewhere can't speak to a server on their machine (DNS rebinding, cross-site requests). The body is read here,
-within its limits of size and time; the application gets it whole.
+Every path but /health and the files of the page needs a key where the server has keys. Host and Origin are checked so
+that a page which a person opened elsewhere can't speak to a server on their machine (DNS rebinding, cross-site
+requests). The body is read here, within its limits of size and time; the application gets it whole.
 """
 
 import asyncio
@@ -16,9 +16,10 @@ from ayllu.principal import LOCAL, Principal
 from ayllu.server.faults import RETRY_AFTER_S, Fault, send_fault
 from ayllu.server.keys import Keys
 from ayllu.server.limits import Limits
+from ayllu.server.page import PATHS as PAGE_PATHS
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-OPEN_PATHS = frozenset({"/health"})
+OPEN_PATHS = PAGE_PATHS | {"/health"}
 CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
 
 

@@ -1,0 +1,53 @@
+/** The beginning: what was kept is read, the page is drawn, the server is asked what it has. */
+
+import { emit, on, beginDrawing } from "./bus.js";
+import { composer } from "./composer.js";
+import { askKey } from "./dialogs.js";
+import { onKeyNeeded } from "./api.js";
+import { drawer } from "./drawer.js";
+import { closeUnfinished, isBusy, stop } from "./flow.js";
+import { header } from "./header.js";
+import { begin, library, load, writeAll } from "./library.js";
+import { applyTheme } from "./look.js";
+import { connect, server } from "./server.js";
+import { sidebar } from "./sidebar.js";
+import { thread } from "./thread.js";
+import { h } from "./dom.js";
+import { language } from "./words.js";
+
+function draw() {
+  beginDrawing();
+  applyTheme();
+  document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
+  const middle = h("div", { class: "middle" }, header(), thread(), composer());
+  document.getElementById("app").replaceChildren(sidebar(), middle, drawer());
+  for (const name of ["list", "thread", "settings", "server", "draft"]) emit(name);
+}
+
+/** Keys that work everywhere: Escape ends an answer, Ctrl+K looks for a conversation. */
+function onkeydown(event) {
+  if (event.key === "Escape" && isBusy() && !event.defaultPrevented && !document.querySelector("dialog[open]")) stop();
+  if (event.key === "k" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    emit("search");
+  }
+}
+
+on("language", draw, { forever: true });
+on(
+  "server",
+  () => {
+    if (server.state !== "ready" || library.all.includes(library.current)) return;
+    if (!library.kindWasChosen) begin(server.isChat ? "chat" : "text");
+  },
+  { forever: true },
+);
+document.addEventListener("keydown", onkeydown);
+document.addEventListener("visibilitychange", () => document.hidden && writeAll());
+addEventListener("pagehide", writeAll);
+onKeyNeeded(askKey);
+
+await load();
+library.all.forEach(closeUnfinished);
+draw();
+await connect();

@@ -1,0 +1,195 @@
+/** One message: its text, what happens with it, what can be done with it, and what is known of it. */
+
+import { jobs, speed } from "./answer.js";
+import { copy, h, icon, iconButton, textButton } from "./dom.js";
+import { edit, goOn, isBusy, pick, regenerate } from "./flow.js";
+import { renderInto } from "./render.js";
+import { tokenView } from "./tokenview.js";
+import { versions } from "./tree.js";
+import { n, t } from "./words.js";
+
+/** {body, under, update, edit}: `body` holds the text, `under` everything below it. */
+export function message(conversation, node) {
+  const isAnswer = node.role === "assistant";
+  const body = h(conversation.kind === "text" ? "span" : "div", { class: `body ${isAnswer ? "answer" : "yours"}` });
+  const state = h("div", { class: "state" });
+  const stats = h("p", { class: "stats" });
+  const buttons = h("div", { class: "buttons" });
+  const tokens = h("div");
+  const under = h("div", { class: "under" }, state, h("div", { class: "row wrap" }, buttons, stats), tokens);
+  const view = { node, body, under, isEditing: false };
+  view.update = () => {
+    if (!view.isEditing) write(conversation, node, body);
+    state.replaceChildren(...stateOf(conversation, node));
+    stats.replaceChildren(...(isAnswer ? facts(node) : []));
+    const look = `${jobs.has(node.id)} ${isBusy()} ${node.finish} ${versions(conversation, node)} ${Boolean(node.text)}`;
+    if (view.look !== look) buttons.replaceChildren(...actions(conversation, node, view, tokens));
+    view.look = look;
+  };
+  view.edit = () => beginEdit(conversation, view);
+  view.update();
+  return view;
+}
+
+function write(conversation, node, body) {
+  body.classList.toggle("writing", jobs.get(node.id)?.state === "streaming");
+  if (node.role === "assistant" && conversation.kind === "chat") renderInto(body, node.text);
+  else if (body.textContent !== node.text) body.textContent = node.text;
+}
+
+function stateOf(conversation, node) {
+  const job = jobs.get(node.id);
+  if (job && job.state !== "streaming") return [waiting(job)];
+  if (!node.error) return [];
+  const { message: why, param, code, lost } = node.error;
+  const hint =
+    code === "context_length_exceeded" ? t("error.context") : param ? t("error.field", { name: param }) : null;
+  return [
+    h(
+      "div",
+      { class: "fault", role: "alert" },
+      h("strong", {}, t("error.title")),
+      h("p", {}, lost ? t("error.lost") : why),
+      hint && h("p", { class: "note" }, hint),
+      h(
+        "div",
+        { class: "row" },
+        textButton(t("retry"), () => regenerate(conversation, node), { icon: "again" }),
+        node.text && textButton(t("onward"), () => goOn(conversation, node), { icon: "onward" }),
+      ),
+    ),
+  ];
+}
+
+function waiting(job) {
+  const dots = h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
+  if (job.state === "waiting") return h("p", { class: "waiting" }, dots, t("wait.first"));
+  const seconds = Math.max(0, Math.ceil((job.until - performance.now()) / 1000));
+  return h(
+    "p",
+    { class: "waiting" },
+    dots,
+    t(`wait.${job.state}`, { n: seconds }),
+    textButton(t("now"), () => job.now(), { class: "button quiet" }),
+  );
+}
+
+function facts({ stats, finish, seed, id }) {
+  if (!stats?.tokens) return finish && finish !== "error" && !jobs.has(id) ? [t(`finish.${finish}`)] : [];
+  const rate = speed(stats);
+  return [
+    t("stat.tokens", { n: n(stats.tokens) }),
+    rate && t("stat.speed", { n: n(rate, 1) }),
+    stats.first_ms != null && t("stat.first", { n: n(stats.first_ms / 1000, 2) }),
+    finish && t(`finish.${finish}`),
+    stats.prompt && t("stat.prompt", { n: n(stats.prompt) }),
+    stats.cached > 0 && t("stat.cached", { n: n(stats.cached) }),
+    seed != null && t("stat.seed", { n: seed }),
+  ]
+    .filter(Boolean)
+    .map((fact, i) => h("span", {}, i ? " · " : "", fact));
+}
+
+function actions(conversation, node, view, tokens) {
+  const found = versionButtons(conversation, node);
+  if (jobs.has(node.id)) return found;
+  const can = { disabled: isBusy() };
+  const isAnswer = node.role === "assistant";
+  if (isAnswer && node.text) found.push(copyButton(node));
+  found.push(iconButton("edit", isAnswer ? t("edit") : `${t("edit")}: ${t("begin")}`, view.edit, can));
+  if (!isAnswer) return found;
+  found.push(iconButton("again", t("again"), () => regenerate(conversation, node), can));
+  if (!node.text) return found;
+  const toggle = () => {
+    const isOpen = tokens.childNodes.length > 0;
+    tokens.replaceChildren(...(isOpen ? [] : [tokenView(conversation, node, toggle)]));
+    button.setAttribute("aria-expanded", String(!isOpen));
+    if (isOpen) button.focus();
+  };
+  const button = iconButton("tokens", t("tokens"), toggle, {
+    ...can,
+    "aria-expanded": String(tokens.childNodes.length > 0),
+  });
+  found.push(
+    button,
+    textButton(t("onward"), () => goOn(conversation, node), { ...can, class: "button quiet small", icon: "onward" }),
+  );
+  return found;
+}
+
+function versionButtons(conversation, node) {
+  const all = versions(conversation, node);
+  if (all.length < 2) return [];
+  const at = all.indexOf(node.id);
+  const step = (by, drawing, label) =>
+    iconButton(drawing, t(label), () => pick(conversation, all[at + by]), { disabled: !(at + by in all) });
+  return [
+    h(
+      "span",
+      { class: "versions", role: "group", "aria-label": t("version", { i: at + 1, n: all.length }) },
+      step(-1, "left", "version.before"),
+      h("span", { class: "count" }, `${at + 1}/${all.length}`),
+      step(1, "right", "version.after"),
+    ),
+  ];
+}
+
+function copyButton(node) {
+  const button = iconButton("copy", t("copy"), async () => {
+    await copy(node.text);
+    button.replaceChildren(icon("check"));
+    button.setAttribute("aria-label", t("copied"));
+    setTimeout(() => {
+      button.replaceChildren(icon("copy"));
+      button.setAttribute("aria-label", t("copy"));
+    }, 1500);
+  });
+  return button;
+}
+
+function beginEdit(conversation, view) {
+  if (isBusy() || view.isEditing) return;
+  const { node, body } = view;
+  const field = h("textarea", {
+    value: node.text,
+    "aria-label": t("edit.label"),
+    rows: Math.min(14, node.text.split("\n").length + 2),
+  });
+  const end = () => {
+    view.isEditing = false;
+    body.replaceChildren();
+    body.keys = [];
+    view.update();
+  };
+  const keep = () => {
+    if (field.value.trim() || conversation.kind === "text") {
+      end();
+      edit(conversation, node, field.value);
+    }
+  };
+  field.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") {
+      event.preventDefault();
+      end();
+    }
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      keep();
+    }
+  });
+  view.isEditing = true;
+  body.replaceChildren(
+    h(
+      "div",
+      { class: "editor" },
+      field,
+      h(
+        "div",
+        { class: "row end" },
+        textButton(t("cancel"), end, { class: "button quiet" }),
+        textButton(t(node.role === "user" ? "edit.send" : "edit.save"), keep, { class: "button main" }),
+      ),
+    ),
+  );
+  field.focus();
+}
