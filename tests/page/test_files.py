@@ -62,7 +62,7 @@ def test_files_are_small():
 
 
 def words(name: str) -> dict[str, str]:
-    return dict(re.findall(r'"([\w.]+)": "((?:[^"\\]|\\.)*)"', SCRIPTS[f"words.{name}.js"]))
+    return dict(re.findall(r'^ +"?([\w.]+)"?:\s+"((?:[^"\\]|\\.)*)",$', SCRIPTS[f"words.{name}.js"], re.MULTILINE))
 
 
 def test_both_languages_say_the_same_things():
