@@ -4,7 +4,7 @@ The first of equals stays, in the order of the documents. Memory: about 3 kB for
 """
 
 import unicodedata
-from collections.abc import Callable
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -12,9 +12,10 @@ import numpy as np
 from pydantic import Field
 
 from ayllu.config import Settings
-from ayllu.data.units import hash_ngrams, hash_units, units
+from ayllu.data.units import hash_ngrams, unit_hashes, units
 from ayllu.errors import MissingExtra
 
+_BLOCK = 256                                             # shingles: 128 kB of products
 Verdict = Literal["exact", "near"]
 
 
@@ -39,15 +40,39 @@ def fingerprint(text: str) -> bytes:
 
 def shingles(text: str, n: int) -> np.ndarray:
     """Hashes of the runs of n units, (shingles,) uint64 without repeats; a shorter text is one shingle."""
-    hashes = hash_units(units(text))
-    return np.unique(hash_ngrams(hashes, min(n, max(len(hashes), 1))))
+    return np.unique(_runs(text, n))
 
 
 def signature(text: str, how: Duplicates) -> np.ndarray:
-    """The MinHash signature (permutations,) of a text: the share of equal places estimates the Jaccard similarity."""
-    minhash = _datasketch().MinHash(num_perm=how.permutations, hashfunc=int, scheme="affine32")
-    minhash.update_batch((shingles(text, how.shingle) & np.uint64(0xFFFFFFFF)).tolist())
-    return minhash.hashvalues
+    """The MinHash signature (permutations,) of a text: the share of equal places estimates the Jaccard similarity.
+
+    The values of datasketch's scheme "affine32" (a test compares): the least of a h + b modulo 2^32 over all shingles,
+    where h is murmur3's final mix of a shingle's hash. Computed in blocks that stay in the cache.
+    """
+    a, b = _permutations(how.permutations)
+    h = _runs(text, how.shingle).astype(np.uint32)[:, None]              # (shingles, 1)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
+    h ^= h >> np.uint32(16)
+    least = np.full(how.permutations, 0xFFFFFFFF, dtype=np.uint32)
+    block = np.empty((_BLOCK, how.permutations), dtype=np.uint32)
+    for start in range(0, len(h), _BLOCK):
+        rows = block[:len(h) - start]
+        np.multiply(h[start:start + _BLOCK], a, out=rows)
+        rows += b
+        np.minimum(least, rows.min(axis=0), out=least)
+    return least
+
+
+def _runs(text: str, n: int) -> np.ndarray:
+    hashes = unit_hashes(text)
+    return hash_ngrams(hashes, min(n, max(len(hashes), 1)))
+
+
+@cache
+def _permutations(count: int) -> np.ndarray:
+    permutations: np.ndarray = _datasketch().MinHash(num_perm=count, scheme="affine32").permutations
+    return permutations
 
 
 class Seen:
@@ -57,11 +82,12 @@ class Seen:
         self.how = how
         self._exact: dict[bytes, str] = {}
         self._lsh: Any = None
-        self._wrap: Callable[[np.ndarray], Any]
+        self._wrap: Any = None
         if how.near:
             datasketch = _datasketch()
             self._lsh = datasketch.MinHashLSH(threshold=how.threshold, num_perm=how.permutations)
-            self._wrap = lambda values: datasketch.MinHash(hashvalues=values, hashfunc=int, scheme="affine32")
+            self._wrap = partial(datasketch.MinHash, hashfunc=int, scheme="affine32",
+                                 permutations=_permutations(how.permutations))
             self._signatures: dict[str, np.ndarray] = {}
             self._order: dict[str, int] = {}
 
@@ -72,7 +98,7 @@ class Seen:
                 return "exact", self._exact[exact]
             self._exact[exact] = name
         if self._lsh is not None and near is not None:
-            minhash = self._wrap(near)
+            minhash = self._wrap(hashvalues=near)
             alike = [other for other in self._lsh.query(minhash)
                      if (self._signatures[other] == near).mean() >= self.how.threshold]
             if alike:

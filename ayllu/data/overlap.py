@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ayllu.config import Settings
-from ayllu.data.units import hash_ngrams, hash_units, units
+from ayllu.data.units import hash_ngrams, unit_hashes
 
 
 class Overlap(Settings):
@@ -26,7 +26,7 @@ def index(texts: Iterable[str], n: int) -> tuple[np.ndarray, int]:
     """Sorted hashes of all runs of n units, and how many texts are too short to have one."""
     found, short = [np.empty(0, dtype=np.uint64)], 0
     for text in texts:
-        grams = hash_ngrams(hash_units(units(text)), n)
+        grams = hash_ngrams(unit_hashes(text), n)
         short += len(grams) == 0
         found.append(grams)
     return np.unique(np.concatenate(found)), short
@@ -36,6 +36,6 @@ def shared_runs(text: str, known: np.ndarray, n: int) -> int:
     """How many of a document's runs of n units are in an index."""
     if not len(known):
         return 0
-    grams = hash_ngrams(hash_units(units(text)), n)
+    grams = hash_ngrams(unit_hashes(text), n)
     places = np.minimum(np.searchsorted(known, grams), len(known) - 1)
     return int((known[places] == grams).sum())

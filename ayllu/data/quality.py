@@ -9,7 +9,7 @@ lists, are off until set; n-grams are counted in the first `ngram_units` units.
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -17,11 +17,13 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from ayllu.config import Settings
-from ayllu.data.units import hash_ngrams, hash_units, is_chinese, units
+from ayllu.data.repeats import repeated_share, repeats, top_share
+from ayllu.data.units import count_letters, is_chinese, unit_hashes, units
 
 _BULLET = re.compile(r"\s*[-*•·●○■□▪◦‣–]")
 _ELLIPSIS = ("...", "…")
 _TERMINAL = (".", "!", "?", '"', "'", "”", "’", ":", ";", "。", "！", "？", "…", "」", "』", "：", "；")
+_SIGNS = "，。、！？；：“”‘’《》（）「」『』…—·,.!?;:()\"'"
 _STOP_WORDS = {"en": frozenset({"the", "be", "to", "of", "and", "that", "have", "with"}),
                "zh": frozenset("的是在了不一有人我他之也而其以者于為为")}
 
@@ -71,10 +73,10 @@ def _broken(text: str, language: str, rules: Quality) -> Iterator[tuple[str, flo
         return
     yield from _word_rules(text, found, chinese, language, rules)
     yield from _line_rules([line for line in text.split("\n") if line.strip()], chinese, rules)
-    yield from _ngram_rules(found[:rules.ngram_units], 2 if chinese else 1, rules)
+    yield from _ngram_rules(unit_hashes(text)[:rules.ngram_units], 2 if chinese else 1, rules)
 
 
-def _word_rules(text: str, found: list[str], chinese: bool, language: str,
+def _word_rules(text: str, found: Sequence[str], chinese: bool, language: str,
                 rules: Quality) -> Iterator[tuple[str, float]]:
     if rules.mean_word_length and not chinese:
         mean = fmean(map(len, found))
@@ -83,10 +85,8 @@ def _word_rules(text: str, found: list[str], chinese: bool, language: str,
     symbols = (text.count("#") + text.count("...") + text.count("…")) / len(found)
     if rules.max_symbols is not None and symbols > rules.max_symbols:
         yield "max_symbols", symbols
-    words = [c for c in text if not c.isspace()] if chinese else text.split()
-    signs = "，。、！？；：“”‘’《》（）「」『』…—·,.!?;:()\"'" if chinese else ""
-    words = [w for w in words if w not in signs] if chinese else words
-    letters = sum(any(map(str.isalpha, w)) for w in words) / max(len(words), 1)
+    words, with_letters = _characters(text) if chinese else _words(text)
+    letters = with_letters / max(words, 1)
     if rules.min_alphabetic is not None and letters < rules.min_alphabetic:
         yield "min_alphabetic", letters
     known = _STOP_WORDS.get("zh" if chinese else language)
@@ -96,6 +96,18 @@ def _word_rules(text: str, found: list[str], chinese: bool, language: str,
     for phrase in rules.banned_phrases:
         if phrase in lower:
             yield "banned_phrases", lower.count(phrase)
+
+
+def _characters(text: str) -> tuple[int, int]:
+    """How many characters there are beside spaces and common signs, and how many of them are letters."""
+    solid = "".join(text.split())
+    return len(solid) - sum(map(solid.count, _SIGNS)), count_letters(solid)
+
+
+def _words(text: str) -> tuple[int, int]:
+    """How many words there are between spaces, and how many of them have a letter."""
+    words = text.split()
+    return len(words), sum(word.isalpha() or any(map(str.isalpha, word)) for word in words)
 
 
 def _line_rules(lines: list[str], chinese: bool, rules: Quality) -> Iterator[tuple[str, float]]:
@@ -110,41 +122,21 @@ def _line_rules(lines: list[str], chinese: bool, rules: Quality) -> Iterator[tup
             ("max_repeated_lines", again / n),
             ("max_repeated_line_characters", again_characters / characters),
             ("max_short_lines", sum(len(x.strip()) < short for x in lines) / n))
-    limits = rules.model_dump()
-    yield from ((name, value) for name, value in most if limits[name] is not None and value > limits[name])
+    for name, value in most:
+        limit = getattr(rules, name)
+        if limit is not None and value > limit:
+            yield name, value
     ends = sum(x.rstrip().endswith(_TERMINAL) for x in lines) / n
     if rules.min_terminal_lines is not None and ends < rules.min_terminal_lines:
         yield "min_terminal_lines", ends
 
 
-def _ngram_rules(found: list[str], factor: int, rules: Quality) -> Iterator[tuple[str, float]]:
+def _ngram_rules(hashes: np.ndarray, factor: int, rules: Quality) -> Iterator[tuple[str, float]]:
     """Shares of units rather than of characters, so that long words count no more than short ones."""
-    hashes = hash_units(found)
-    for n, limit in rules.max_top_ngram.items():
-        share = _top_share(hash_ngrams(hashes, n * factor), n * factor, len(found))
-        if share > limit:
-            yield f"max_top_ngram.{n}", share
-    for n, limit in rules.max_repeated_ngrams.items():
-        share = _repeated_share(hash_ngrams(hashes, n * factor), n * factor, len(found))
-        if share > limit:
-            yield f"max_repeated_ngrams.{n}", share
-
-
-def _top_share(grams: np.ndarray, n: int, total: int) -> float:
-    if not len(grams):
-        return 0.0
-    count = int(np.unique(grams, return_counts=True)[1].max())
-    return count * n / total if count > 1 else 0.0
-
-
-def _repeated_share(grams: np.ndarray, n: int, total: int) -> float:
-    """The share of units inside an n-gram that stood before; each unit counts once."""
-    if not len(grams):
-        return 0.0
-    again = np.ones(len(grams), dtype=bool)
-    again[np.unique(grams, return_index=True)[1]] = False
-    covered = np.zeros(total + 1, dtype=np.int64)
-    starts = np.flatnonzero(again)
-    np.add.at(covered, starts, 1)
-    np.add.at(covered, starts + n, -1)
-    return float((np.cumsum(covered)[:total] > 0).mean())
+    found = repeats(hashes, {n * factor for n in (*rules.max_top_ngram, *rules.max_repeated_ngrams)})
+    for name, limits, share_of in (("max_top_ngram", rules.max_top_ngram, top_share),
+                                   ("max_repeated_ngrams", rules.max_repeated_ngrams, repeated_share)):
+        for n, limit in limits.items():
+            share = share_of(found[n * factor], n * factor, len(hashes))
+            if share > limit:
+                yield f"{name}.{n}", share

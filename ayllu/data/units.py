@@ -1,6 +1,7 @@
 """What a text is counted in: words, and single characters where words aren't written apart (Chinese, Japanese)."""
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -8,25 +9,47 @@ import numpy as np
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 KANA = "\u3040-\u30ff"
-_UNIT = re.compile(rf"[{HAN}{KANA}]|[^\W{HAN}{KANA}_]+(?:['’][^\W{HAN}{KANA}_]+)*")
-_HAN = re.compile(f"[{HAN}]")
-_ODD = np.uint64(0x9E3779B97F4A7C15)                     # any odd number: products stay spread over all 64 bits
+_RUN = re.compile(rf"[{HAN}{KANA}]+|[^\W{HAN}{KANA}_]+(?:['’][^\W{HAN}{KANA}_]+)*")
+_SINGLE = re.compile(f"[{HAN}{KANA}]")
+_HAN = re.compile(f"[{HAN}]+")
+_LETTERS = re.compile(r"[^\W\d_]+")                      # and a few signs such as ½, which are no letters
+ODD = np.uint64(0x9E3779B97F4A7C15)                     # any odd number: products stay spread over all 64 bits
 
 
-def units(text: str) -> list[str]:
+@lru_cache(maxsize=2)                                    # several steps ask for the same document's
+def units(text: str) -> tuple[str, ...]:
     """Lower-case words and single Han or Kana characters in their order; punctuation is no unit."""
-    return _UNIT.findall(text.lower())
+    found: list[str] = []
+    for run in _RUN.findall(text.lower()):
+        if run[0] >= "\u3040" and _SINGLE.match(run):    # a run is one or the other; most words end the test here
+            found += run
+        else:
+            found.append(run)
+    return tuple(found)
 
 
+@lru_cache(maxsize=2)
+def unit_hashes(text: str) -> np.ndarray:
+    """The hashes of a document's units; not to be written to."""
+    return hash_units(units(text))
+
+
+@lru_cache(maxsize=2)
 def is_chinese(text: str) -> bool:
     """Whether at least 3 in 10 letters are Han characters: then lengths and n-grams are counted in characters."""
-    letters = sum(map(str.isalpha, text))
-    return letters > 0 and len(_HAN.findall(text)) >= 0.3 * letters
+    letters = count_letters(text)
+    return letters > 0 and sum(map(len, _HAN.findall(text))) >= 0.3 * letters
 
 
-def hash_units(found: list[str]) -> np.ndarray:
+def count_letters(text: str) -> int:
+    """How many characters are letters, as `str.isalpha` says."""
+    found = "".join(_LETTERS.findall(text))
+    return len(found) if found.isalpha() else sum(map(str.isalpha, found))
+
+
+def hash_units(found: Iterable[str]) -> np.ndarray:
     """A 64-bit hash of each unit, (units,) uint64, equal on every machine."""
-    return np.array([_hash(u) for u in found], dtype=np.uint64)
+    return np.fromiter(map(_HASHES.__getitem__, found), dtype=np.uint64)
 
 
 def hash_ngrams(hashes: np.ndarray, n: int) -> np.ndarray:
@@ -39,10 +62,19 @@ def hash_ngrams(hashes: np.ndarray, n: int) -> np.ndarray:
         return np.empty(0, dtype=np.uint64)
     out = np.zeros(count, dtype=np.uint64)
     for i in range(n):
-        out = out * _ODD + hashes[i:i + count]
+        out = out * ODD + hashes[i:i + count]
     return out
 
 
-@lru_cache(maxsize=2**17)
-def _hash(unit: str) -> int:
-    return int.from_bytes(blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+class _Hashes(dict[str, int]):
+    """Hashes that were asked for before, up to 200,000 of them: words come again and again."""
+
+    def __missing__(self, unit: str) -> int:
+        if len(self) >= 200_000:
+            self.clear()
+        value = int.from_bytes(blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        self[unit] = value
+        return value
+
+
+_HASHES = _Hashes()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from ayllu.privacy.phones import AFTER, BEFORE, FORMS, LOOSE, LOOSE_AFTER, has_cue, is_phone
+from ayllu.privacy.starts import Starts
 
 Kind = Literal["url_credentials", "secret", "email", "iban", "credit_card", "resident_id", "us_ssn", "ipv6", "ipv4",
                "phone"]
@@ -34,15 +35,18 @@ def find(text: str, kinds: Iterable[Kind] | None = None) -> list[Span]:
     `kinds` limits the search; None means all of them. Full-width digits and signs count as the narrow ones.
     """
     wanted = None if kinds is None else set(kinds)
-    if _WIDE.search(text):
+    if "（0" in text or any(digit in text for digit in _WIDE_DIGITS):
         text = text.translate(_NARROW)
+    starts = Starts(text)
     taken: list[Span] = []
     marks = bytearray(len(text))                         # 1 where a character belongs to a span
     for rule in RULES:
         if wanted is not None and rule.kind not in wanted:
             continue
         place = 0
-        while match := rule.pattern.search(text, place):
+        for begin in rule.starts(starts):
+            if begin < place or not (match := rule.pattern.match(text, begin)):
+                continue
             start, end = match.span("it")
             place = end
             if any(marks[start:end]):
@@ -167,10 +171,11 @@ def _compile(pattern: str, before: str = r"(?<![\w.])", after: str = r"(?![\w])"
 
 
 class Rule(NamedTuple):
-    """One form of one kind: what it looks like, what its characters must satisfy, and what must stand beside it."""
+    """One form of one kind: what it looks like, where it can begin, and what its characters and neighbours must be."""
 
     kind: Kind
     pattern: re.Pattern[str]
+    starts: Callable[[Starts], Iterable[int]]
     check: Callable[[str], bool] = lambda text: True
     cue: Callable[[str, int, int], bool] | None = None   # (text, start, end)
 
@@ -178,25 +183,30 @@ class Rule(NamedTuple):
 # In order of precedence: where two overlap, the first one is reported. `\w` is ASCII here, since Chinese text stands
 # beside a number without a space.
 RULES = (
-    Rule("url_credentials", _compile(r"(?<=://)[^\s/:@]{1,80}:[^\s/@]{1,200}(?=@)", before="", after="")),
-    Rule("secret", _compile(_SECRETS, before=r"(?<!\w)")),
+    Rule("url_credentials", _compile(r"(?<=://)[^\s/:@]{1,80}:[^\s/@]{1,200}(?=@)", before="", after=""),
+         Starts.credentials),
+    Rule("secret", _compile(_SECRETS, before=r"(?<!\w)"), Starts.token),
     Rule("secret", re.compile(rf"{_NAME_OF_SECRET}(?P<it>[A-Za-z0-9_./+=-]{{12,200}})", re.VERBOSE | re.ASCII),
-         _secret_is_likely),
+         Starts.named, _secret_is_likely),
     Rule("email", _compile(r"[A-Z0-9._%+'-]{1,64}@(?:[A-Z0-9](?:[A-Z0-9-]{0,61}[A-Z0-9])?\.)+[A-Z]{2,24}".replace(
-        "A-Z", "A-Za-z"), before=r"(?<![\w.%+-])")),
-    Rule("iban", _compile(r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?"), iban_is_valid),
+        "A-Z", "A-Za-z"), before=r"(?<![\w.%+-])"), Starts.email),
+    Rule("iban", _compile(r"[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]{4}){2,7}(?:[ -]?[A-Za-z0-9]{1,3})?"),
+         Starts.iban, iban_is_valid),
     Rule("resident_id", _compile(r"[1-9]\d{5}[ ]?(?:18|19|20)\d{2}[01]\d[0-3]\d[ ]?\d{3}[\dXx]"),
-         resident_id_is_valid),
+         lambda starts: starts.digits(6), resident_id_is_valid),
     Rule("resident_id", _compile(r"[1-9]\d{7}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\d{3}",     # of before 1999
-                                 before=r"(?<=身份证)(?:号码?)?[是为:：\s]{0,3}")),
+                                 before=r"(?<=身份证)(?:号码?)?[是为:：\s]{0,3}"), Starts.resident),
     Rule("credit_card", _compile(r"\d{12,19} | \d{4}([ -])\d{4}\2\d{4}\2\d{1,7} | \d{4}[ -]\d{6}[ -]\d{4,5}",
-                                 before=r"(?<![\w.+-])", after=r"(?![\w-]|\.\d)"), _card_is_valid),
-    Rule("us_ssn", _compile(r"\d{3}-\d{2}-\d{4}", before=r"(?<![\w.-])", after=r"(?![\w-])"), _ssn_is_valid),
+                                 before=r"(?<![\w.+-])", after=r"(?![\w-]|\.\d)"),
+         Starts.card, _card_is_valid),
+    Rule("us_ssn", _compile(r"\d{3}-\d{2}-\d{4}", before=r"(?<![\w.-])", after=r"(?![\w-])"),
+         lambda starts: starts.digits(3, 3), _ssn_is_valid),
     Rule("ipv6", _compile(r"(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}", before=r"(?<![\w:.])", after=r"(?![\w:])"),
-         _is_ipv6),
-    Rule("ipv4", _compile(r"(?:\d{1,3}\.){3}\d{1,3}", after=r"(?!\w|\.\d)"), _is_ip),
-    Rule("phone", _compile(LOOSE, before=BEFORE, after=LOOSE_AFTER), is_phone, has_cue),
-    Rule("phone", _compile(FORMS, before=BEFORE, after=AFTER), is_phone),
+         Starts.ipv6, _is_ipv6),
+    Rule("ipv4", _compile(r"(?:\d{1,3}\.){3}\d{1,3}", after=r"(?!\w|\.\d)"),
+         lambda starts: starts.digits(1, 3), _is_ip),
+    Rule("phone", _compile(LOOSE, before=BEFORE, after=LOOSE_AFTER), Starts.phone, is_phone, has_cue),
+    Rule("phone", _compile(FORMS, before=BEFORE, after=AFTER), Starts.phone, is_phone),
 )
 _NARROW = str.maketrans("０１２３４５６７８９（）＋－", "0123456789()+-")
-_WIDE = re.compile("[０-９]|（0")                        # a number in wide digits, or an area code in wide brackets
+_WIDE_DIGITS = "０１２３４５６７８９"                     # an area code in wide brackets begins with （0

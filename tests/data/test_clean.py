@@ -44,7 +44,7 @@ def test_languages():
 
 
 def test_units():
-    assert units("Don't PANIC — 世界 hello2") == ["don't", "panic", "世", "界", "hello2"]
+    assert units("Don't PANIC — 世界 hello2") == ("don't", "panic", "世", "界", "hello2")
     assert is_chinese("他说 hello 世界")
     assert not is_chinese(ENGLISH + "世界")
 
