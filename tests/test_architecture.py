@@ -1,6 +1,7 @@
 """The architecture of docs/architecture.md, held by reading the source: floors, cycles, torch-free parts, sizes."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,21 @@ def docstring_faults(sources: dict[str, str], rooms: set[str]) -> list[str]:
                      if len(ast.parse(sources[name]).body) > 1]
 
 
+def drawing_faults(page: str, floors: list[set[str]], built: set[str]) -> list[str]:
+    """Where docs/architecture.md draws other floors, or brackets what is built, or gives a built room no row."""
+    drawn: list[set[str]] = []
+    faults = []
+    for line in reversed(re.findall(r"^\d  (.*)$", page, re.MULTILINE)):
+        bracketed = {name for group in re.findall(r"\((.*?)\)", line) for name in group.split()}
+        drawn.append(set(re.sub(r"[()]", " ", line).split()))
+        faults += [f"{name}: drawn in brackets, but it is built" for name in sorted(bracketed & built)]
+        faults += [f"{name}: drawn as built, but it isn't" for name in sorted(drawn[-1] - bracketed - built)]
+    faults += [f"floor {i}: drawn {sorted(a)}, held {sorted(b)}" for i, (a, b) in
+               enumerate(zip(drawn, floors, strict=True)) if a != b]
+    return faults + [f"{name}: no row says what it holds" for name in sorted(set().union(*floors[1:]) & built)
+                     if f"| `{name}` |" not in page]
+
+
 SOURCES = read_package()
 ROOMS = {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.rglob("*/__init__.py")} - {""}
 
@@ -131,6 +147,12 @@ ROOMS = {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.rglob("*/__ini
 @pytest.mark.parametrize("check", [floor_faults, cycle_faults, torch_faults, size_and_name_faults])
 def test_the_package_keeps_its_architecture(check):
     assert check(SOURCES) == []
+
+
+def test_the_page_draws_these_floors():
+    page = (ROOT.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    built = {name.split(".")[0] for name in SOURCES if name}
+    assert drawing_faults(page, [floor for floor in FLOORS if floor != {"__main__"}], built) == []
 
 
 def test_docstrings():
@@ -165,6 +187,13 @@ BAD = [
 @pytest.mark.parametrize(("check", "sources", "says"), BAD)
 def test_each_check_can_fail(check, sources, says):
     assert any(says in fault for fault in check(sources)), check(sources)
+
+
+def test_the_check_of_the_drawing_can_fail():
+    page = "2  cli\n1  (text)  model\n0  errors\n\n| `cli` |"
+    assert drawing_faults(page, [{"errors"}, {"text", "model"}, {"cli", "api"}], {"errors", "text", "cli"}) == [
+        "text: drawn in brackets, but it is built", "model: drawn as built, but it isn't",
+        "floor 2: drawn ['cli'], held ['api', 'cli']", "text: no row says what it holds"]
 
 
 def test_docstring_check_can_fail():

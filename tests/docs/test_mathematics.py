@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from docs.quotes import QUOTE, misplaced
+from quotes import QUOTE, misplaced
 
 from ayllu.checkpoint.load import open_checkpoint
 from ayllu.model import account

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from docs.quotes import QUOTE, misplaced
+from quotes import QUOTE, misplaced
 
 from ayllu.cli.table import COMMANDS, Family
 from ayllu.explain.mermaid import draw

@@ -4,7 +4,7 @@ import ast
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 QUOTE = re.compile(r"\[`(ayllu/[\w/]+\.py)`\]\(\.\./([^)]+)\)[,，] ?`([\w.]+)`[:：]\n\n```python\n(.*?)```", re.DOTALL)
 
 
