@@ -26,7 +26,7 @@ def resolve(name_or_path: str | Path) -> Path:
         return bundled()
     true_name = ALIASES.get(name, name)
     if true_name != name:
-        say(f"{name} is not a name on the hub; its true name is {true_name}, which is taken.")
+        say(f"{name} is not a name on the hub; its true name is {true_name}: taking that one.")
     if not _HUB_NAME.fullmatch(true_name) or path.suffix in (".gguf", ".bin", ".safetensors", ".pth"):
         raise CheckpointError(f"no checkpoint at {name}: expected a folder, a file (.gguf, llama2.c's .bin), a hub "
                               f"name such as meta-llama/Llama-2-7b-hf, or {BUNDLED}")

@@ -162,13 +162,14 @@ def test_what_a_page_names_exists(check, page):
 
 
 def test_what_comments_name_exists():
-    """Docstrings of the package and comments of the recipes: commands in backticks, and paths anywhere."""
+    """Docstrings and comments of package and recipes: commands in backticks, and paths anywhere."""
     faults = []
     for file in SOURCES + RECIPES:
         text = file.read_text(encoding="utf-8")
         if file.suffix == ".py":
-            text = "\n".join(ast.get_docstring(n) or "" for n in ast.walk(ast.parse(text))
-                             if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
+            comments = re.findall(r"#\s.*$", text, re.MULTILINE)
+            text = "\n".join([*comments, *(ast.get_docstring(n) or "" for n in ast.walk(ast.parse(text))
+                                           if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))])
         paths = [f"no file {path}" for path, _ in PATH.findall(text) if Path(path).suffix in {".py", ".md", ".toml"}
                  and not (ROOT / path).exists() and not path.startswith("docs/pictures")]
         faults += [f"{named(file)}: {fault}" for fault in [*command_faults(text), *paths]]
