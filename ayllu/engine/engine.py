@@ -15,7 +15,7 @@ N new tokens of all rows  C tokens that choose  D width  V vocabulary
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
+from ayllu.engine.constrain import Grammars
 from ayllu.engine.paged import PagedCache
 from ayllu.engine.request import Finish, Request, Start, Token
 from ayllu.engine.sampling import Choice, SamplingTables
@@ -34,6 +35,9 @@ from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.request import check_prompt
 from ayllu.model.sample import new_seed, top_logprobs
 from ayllu.model.step import Model, Runner, as_runner
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
 
 TopLogprobs = tuple[tuple[int, float], ...]
 NOT_FINITE = ("the model's logits are not finite: the weights may be damaged, or the dtype too narrow (try float32), "
@@ -80,8 +84,9 @@ class Engine:
     """Continuous batching over pages. `step` computes one batch and gives what was chosen."""
 
     def __init__(self, model: Model | Runner, settings: EngineSettings | None = None,
-                 draft: Model | Runner | None = None) -> None:
-        """`draft`: a smaller model that guesses where settings.n_guesses asks for it; without one, repetition does."""
+                 draft: Model | Runner | None = None, grammars: Grammars | None = None) -> None:
+        """`draft`: a smaller model that guesses where settings.n_guesses asks for it; without one, repetition does.
+        `grammars` belong to the model's tokenizer; without them no request may have a grammar."""
         self.runner = as_runner(model)
         self.settings = settings or EngineSettings()
         self.config = self.runner.config
@@ -96,6 +101,8 @@ class Engine:
             self._tiles.check_places()
         self.tables = SamplingTables(self.config.vocab_size, self.runner.device)
         self._draft = Draft(as_runner(draft), self.runner, n_pages, self.settings.page_size) if draft else None
+        self.grammars = grammars
+        self._matchers: dict[Row, LLMatcher] = {}        # of the rows that have chosen and have a grammar
         self._ngrams: dict[Row, Ngrams] = {}             # of the rows that have chosen
         self._places: dict[Row, int] = {}                # of the rows that have chosen
         self._requests: dict[int, _Running] = {}         # that aren't over
@@ -114,10 +121,19 @@ class Engine:
         room = min(room, self.context - len(request.ids))
         self._check_ids(request.params.logit_bias, "logit_bias")
         self._check_ids(request.stop_ids, "stop_ids")
+        self.check_grammar(request)
         number = self.scheduler.submit(request, room)
         seed = new_seed() if request.params.seed is None else request.params.seed
         self._requests[number] = _Running(seed, request.params.n)
         return number
+
+    def check_grammar(self, request: Request) -> None:
+        """Refuse a grammar that can't be followed. What is compiled here is kept, so that `submit` needn't."""
+        if request.grammar is None:
+            return
+        if self.grammars is None:
+            raise RequestError("this engine was started without grammars: no form can be asked for")
+        self.grammars.matcher(request.grammar)
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """End a request, or one of its samples. A request that is over already may be cancelled, too."""
@@ -164,7 +180,8 @@ class Engine:
         """Give rows that need one token only their guesses, or (with a draft model) places for them."""
         n = self.settings.n_guesses
         for row in self.scheduler.running if n else ():
-            if row.n_pending == 1 and row in self._places and self.tables.may_guess(self._places[row]):
+            may = row.n_pending == 1 and row in self._places and row not in self._matchers
+            if may and self.tables.may_guess(self._places[row]):
                 row.draft = self._ngrams[row].guess(row.ids, n) if self._draft is None else [0] * n
 
     def _choose(self, batch: FlatBatch, hidden: Tensor) -> tuple[dict[Row, Chosen], list[Token]]:
@@ -179,7 +196,8 @@ class Engine:
         if not rows:
             return {}, []
         logits = self._logits(hidden[torch.tensor(ends, device=self.runner.device)])          # (C, V)
-        choice = self.tables.choose(logits, [self._place(row) for row in rows], ahead)
+        places = [self._place(row) for row in rows]
+        choice = self.tables.choose(logits, places, ahead, self._allowed(rows))
         chosen, tokens, first = dict[Row, Chosen](), list[Token](), 0
         for work in batch.works:
             for row in work.choosers:
@@ -200,9 +218,24 @@ class Engine:
     def _token(self, row: Row, n_before: int, choice: Choice, i: int) -> Token:
         if choice.is_bad[i]:
             return Token(row.number, row.sample, None, "error", error=NOT_FINITE)
-        finish: Finish | None = "stop" if choice.is_stop[i] else "length" if row.room == n_before + 1 else None
+        is_stop = choice.is_stop[i] or self._ends_form(row, choice.ids[i])
+        finish: Finish | None = "stop" if is_stop else "length" if row.room == n_before + 1 else None
         return Token(row.number, row.sample, choice.ids[i], finish, choice.logprobs[i], choice.tops[i],
                      self._start(row))
+
+    def _allowed(self, rows: Sequence[Row]) -> tuple[list[int], Tensor] | None:
+        """Which ids the rows with a grammar may choose."""
+        some = [i for i, row in enumerate(rows) if row in self._matchers]
+        if not some or self.grammars is None:
+            return None
+        return some, self.grammars.allowed([self._matchers[rows[i]] for i in some])
+
+    def _ends_form(self, row: Row, token: int) -> bool:
+        """Take the id into the row's form, if it has one; whether it ends there."""
+        matcher = self._matchers.get(row)
+        if matcher is None or self.grammars is None:
+            return False
+        return token == self.grammars.eos_id or not matcher.consume_token(token)
 
     def _start(self, row: Row) -> Start | None:
         """With the first token of a request: what reading its prompt gave."""
@@ -239,6 +272,8 @@ class Engine:
         if row not in self._places:
             self._places[row] = self.tables.add(row.request, self._requests[row.number].seed, row.sample)
             self._ngrams[row] = Ngrams()
+            if row.request.grammar is not None and self.grammars is not None:
+                self._matchers[row] = self.grammars.matcher(row.request.grammar)
         return self._places[row]
 
     def _forget(self, row: Row) -> None:
@@ -246,6 +281,7 @@ class Engine:
         if place is not None:
             self.tables.drop(place)
             del self._ngrams[row]
+            self._matchers.pop(row, None)
         self._requests[row.number].n_alive -= 1
         if self._requests[row.number].n_alive == 0:
             del self._requests[row.number]

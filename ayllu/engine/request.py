@@ -24,6 +24,14 @@ class Media:
 
 
 @dataclass(frozen=True)
+class Grammar:
+    """The form that an answer must have (constrain.py). A choice's text is a JSON list of texts."""
+
+    kind: Literal["json_schema", "regex", "choice", "lark"]
+    text: str
+
+
+@dataclass(frozen=True)
 class Request:
     """One prompt, of which `params.n` samples are wanted. Pages are shared within one tenant and adapter only."""
 
@@ -32,6 +40,7 @@ class Request:
     eos_ids: tuple[int, ...] = ()                        # the checkpoint's end ids; params.ignore_eos leaves them out
     min_tokens: int = 0                                  # no end id is chosen before so many tokens
     prompt_logprobs: int | None = None                   # as params.logprobs, of the prompt's own ids
+    grammar: Grammar | None = None
     priority: int = 0                                    # above 0: sooner; -8 to 8
     tenant: str = "local"
     adapter: str | None = None

@@ -91,13 +91,18 @@ class SamplingTables:
         """The row is over."""
         self._free.append(place)
 
-    def choose(self, logits: Tensor, places: Sequence[int], ahead: Sequence[int] | None = None) -> Choice:
+    def choose(self, logits: Tensor, places: Sequence[int], ahead: Sequence[int] | None = None,
+               allowed: tuple[Sequence[int], Tensor] | None = None) -> Choice:
         """The next ids from the model's logits (R, V). `ahead`: the choice is for so many steps later than the row's
-        next one; then a row may stand here several times, if it has no penalties. `advance` says what was kept."""
+        next one; then a row may stand here several times, if it has no penalties. `advance` says what was kept.
+        `allowed`: some of the R rows, and the ids (rows, V) that each of them may choose."""
         rows = np.asarray(places)
         steps = self.keys[rows, 2] + (U64(0) if ahead is None else np.asarray(ahead, dtype=U64))
         plain = logits.float()                                                # (R, V)
         shaped = self.shape(plain, rows, steps)
+        if allowed is not None:
+            index = self._index(np.asarray(allowed[0]))
+            shaped = shaped.index_copy(0, index, shaped[index].masked_fill(~allowed[1].to(self.device), -torch.inf))
         values, ids = shaped.max(-1)                                          # NaN counts as the largest
         drawing = ~self.is_greedy[rows]
         if drawing.any():

@@ -97,6 +97,8 @@ class Service:
 
         if self._is_closing:
             raise Overloaded("the server is shutting down: try again later, or elsewhere")
+        if request.grammar is not None:                  # compiled away from the engine's thread
+            await asyncio.to_thread(self.engine.check_grammar, request)
         try:
             return await self.call(run)
         except asyncio.CancelledError:                   # the caller went away before there was a stream to close

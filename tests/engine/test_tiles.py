@@ -29,11 +29,11 @@ class Recorded(Engine):
         self.logits = {}
         choose = self.tables.choose
 
-        def record(logits, places, ahead):
+        def record(logits, places, *more):
             rows = {place: row for row, place in self._places.items()}
             for line, place in zip(logits, places, strict=True):
                 self.logits.setdefault((rows[place].number, rows[place].sample), []).append(line.clone())
-            return choose(logits, places, ahead)
+            return choose(logits, places, *more)
 
         self.tables.choose = record
 
