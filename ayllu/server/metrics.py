@@ -62,5 +62,7 @@ class _EngineState(Collector):
         for name, says, value in (
                 ("preempted", "Rows that lost their pages and were computed again.", s.counts.preempted),
                 ("computed_tokens", "Tokens computed.", s.counts.computed_tokens),
+                ("guessed_tokens", "Tokens guessed ahead and checked.", s.counts.drafted_tokens),
+                ("guessed_right_tokens", "Of them, those that were right.", s.counts.accepted_tokens),
                 ("pages_evicted", "Known pages whose room was needed.", pool.n_evicted)):
             yield CounterMetricFamily(f"ayllu_{name}", says, value=value)
