@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu import __version__
+from ayllu.errors import AylluError
 from ayllu.server import chat, completions, messages, models, ollama, ollama_models, own, page, responses
 from ayllu.server.access import Access
 from ayllu.server.faults import Fault, body_of, fault_of
@@ -41,7 +42,8 @@ def routes(served: Served) -> FastAPI:
         app.include_router(module.router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _failed)
+    app.add_exception_handler(AylluError, _failed)       # what nobody foresaw is for Access, which logs it
+    app.add_exception_handler(Fault, _failed)
     app.openapi = lambda: _document(app)                 # type: ignore[method-assign]
     return app
 

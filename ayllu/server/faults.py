@@ -9,6 +9,7 @@ from ayllu.errors import (
     BadMedia,
     ConfigError,
     ContextTooLong,
+    EngineFailed,
     MissingExtra,
     NotAllowed,
     Overloaded,
@@ -59,6 +60,7 @@ TABLE: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (NotAllowed, 401, "authentication_error", "invalid_api_key"),
     (Overloaded, 503, "overloaded_error", "queue_full"),
     (TimeLimitError, 504, "timeout_error", "timeout"),
+    (EngineFailed, 500, "server_error", "engine_failed"),
     (MissingExtra, 501, "server_error", "missing_extra"),
 )
 ANTHROPIC_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",

@@ -52,30 +52,35 @@ class Stream(Response):
                          media_type="text/event-stream" if is_sse else "application/x-ndjson")
         self.raw_headers = [(k, v) for k, v in self.raw_headers if k != b"content-length"]
         self.parts, self.close = parts, close
+        self.is_waiting = False                          # for the next part
         self.comment, self.keep_alive_s = COMMENT if is_sse else b"", keep_alive_s
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI side."""
         gone = asyncio.ensure_future(_gone(receive))
-        part: asyncio.Future[bytes] | None = None
+        pump = asyncio.ensure_future(self._pump(send))
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            while True:
-                part = asyncio.ensure_future(anext(self.parts, b""))
-                while not part.done():
-                    await asyncio.wait({part, gone}, timeout=self.keep_alive_s, return_when=asyncio.FIRST_COMPLETED)
-                    if gone.done():
-                        return
-                    if not part.done() and self.comment:
-                        await send({"type": "http.response.body", "body": self.comment, "more_body": True})
-                if not part.result():
-                    break
-                await send({"type": "http.response.body", "body": part.result(), "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            while not pump.done():
+                await asyncio.wait({pump, gone}, timeout=self.keep_alive_s, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    return
+                if self.is_waiting and self.comment and not pump.done():
+                    await send({"type": "http.response.body", "body": self.comment, "more_body": True})
+            pump.result()
         finally:
-            await _stop(gone, part)
+            await _stop(gone, pump)
             await self.parts.aclose()
             self.close()                                 # an iterator that never began has closed nothing
+
+    async def _pump(self, send: Any) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        self.is_waiting = True
+        async for part in self.parts:
+            self.is_waiting = False                      # a comment may stand between two parts only
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+            self.is_waiting = True
+        self.is_waiting = False
+        await send({"type": "http.response.body", "body": b""})
 
 
 async def guarded(parts: AsyncGenerator[bytes, None],

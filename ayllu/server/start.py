@@ -10,7 +10,6 @@ from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
 from ayllu.engine.service import Service
 from ayllu.errors import ConfigError, RequestError
-from ayllu.model.account import kv_bytes
 from ayllu.server.app import build_app
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of, read_keys
@@ -110,6 +109,6 @@ def cache_bytes(served: Served) -> int:
 
 def cache_tokens(served: Served) -> int:
     """How many tokens that is."""
-    engine = served.service.engine
-    return cache_bytes(served) // kv_bytes(engine.config, served.dtype)
+    pool, settings = served.service.engine.scheduler.pool, served.service.engine.settings
+    return pool.n_pages * settings.page_size
 
