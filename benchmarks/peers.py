@@ -9,7 +9,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / ".ci" / "cache" / "peers"
 PACKAGES = {"transformers": ("torch>=2.11,<2.14", "transformers>=5,<6"),
-            "litgpt": ("torch>=2.11,<2.14", "litgpt>=0.5.13,<0.6")}
+            "litgpt": ("torch>=2.11,<2.14", "litgpt>=0.5.13,<0.6"),
+            "datatrove": ("datatrove>=0.10,<0.11", "orjson", "zstandard", "regex", "xxhash<4", "nltk", "fasteners",
+                          "tokenizers", "ftfy", "spacy>=3.8,<4", "jieba", "pyahocorasick", "tldextract")}
 
 
 def python_of(name: str) -> str:

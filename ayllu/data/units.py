@@ -49,7 +49,7 @@ def count_letters(text: str) -> int:
 
 def hash_units(found: Iterable[str]) -> np.ndarray:
     """A 64-bit hash of each unit, (units,) uint64, equal on every machine."""
-    return np.fromiter(map(_HASHES.__getitem__, found), dtype=np.uint64)
+    return np.fromiter(map(_HASHES.__getitem__, found), dtype=np.int64).view(np.uint64)
 
 
 def hash_ngrams(hashes: np.ndarray, n: int) -> np.ndarray:
@@ -67,12 +67,13 @@ def hash_ngrams(hashes: np.ndarray, n: int) -> np.ndarray:
 
 
 class _Hashes(dict[str, int]):
-    """Hashes that were asked for before, up to 200,000 of them: words come again and again."""
+    """Hashes asked for before, up to 200,000: words come again and again. Signed, which numpy takes faster."""
 
     def __missing__(self, unit: str) -> int:
         if len(self) >= 200_000:
             self.clear()
-        value = int.from_bytes(blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+        value = int.from_bytes(blake2b(unit.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little",
+                               signed=True)
         self[unit] = value
         return value
 
