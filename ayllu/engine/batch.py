@@ -1,6 +1,7 @@
 """A plan as tensors: the tokens of all rows side by side, where each is written, and whose logits are wanted.
 
-Rows with a single new token come first, so that their attention is one operation; the others follow as chunks.
+Rows with a single new token come first, shorter ones before longer ones, so that their attention is few operations; the
+others follow as chunks.
 
 N tokens of all rows  C choosing tokens
 """
@@ -48,7 +49,7 @@ class FlatBatch:
 
 def flat_batch(plan: Plan, page_size: int, device: torch.device) -> FlatBatch:
     """Lay the tokens of a plan out."""
-    works = sorted(plan.work, key=lambda work: work.n_tokens > 1)             # stable: order of rank otherwise
+    works = sorted(plan.work, key=lambda work: (work.n_tokens > 1, work.end if work.n_tokens == 1 else 0))
     ids, positions, slots, spans = list[int](), list[int](), list[int](), list[Span]()
     for work in works:
         places = range(work.begin, work.end + len(work.draft))

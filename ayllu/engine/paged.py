@@ -9,6 +9,7 @@ L layers  P pages  H query heads  K key/value heads  E head width
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -19,11 +20,15 @@ from ayllu.engine.stores import Store, make_stores
 from ayllu.model.attend import sdpa
 from ayllu.model.config import LlamaConfig, TransformerConfig
 
+FEW_PAGES = 7                                            # rows with up to so many and one more form one group
+
 
 @dataclass(frozen=True, eq=False)
 class Singles:
-    """Where the rows with one new token read."""
+    """Where some rows of about the same length, with one new token each, read."""
 
+    begin: int                                           # their tokens among the N
+    end: int
     table: Tensor                                        # (B, pages)
     mask: Tensor | None                                  # added to scores, (B, 1, 1, S); None: all is seen
 
@@ -45,18 +50,17 @@ class PageAttend:
     keys: Store                                          # (P, page, K, E)
     values: Store                                        # (P, page, K, E)
     slots: Tensor                                        # (N,)
-    singles: Singles | None
+    singles: tuple[Singles, ...]
     chunks: tuple[Chunk, ...]
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (1, N, H, E), (1, N, K, E)
         self.keys.write(self.slots, k[0])
         self.values.write(self.slots, v[0])
-        if self.singles is not None and not self.chunks:
-            return _attend_singles(q[0], self.keys, self.values, self.singles)[None]
+        if len(self.singles) == 1 and not self.chunks:
+            return _attend_singles(q[0], self.keys, self.values, self.singles[0])[None]
         y = torch.empty_like(q)
-        if self.singles is not None:
-            B = len(self.singles.table)
-            y[0, :B] = _attend_singles(q[0, :B], self.keys, self.values, self.singles)
+        for some in self.singles:
+            y[0, some.begin:some.end] = _attend_singles(q[0, some.begin:some.end], self.keys, self.values, some)
         for chunk in self.chunks:
             new = slice(chunk.begin, chunk.end)
             y[:, new] = _attend_chunk(q[:, new], k[:, new], v[:, new], self.keys, self.values, chunk)
@@ -93,11 +97,16 @@ class PagedCache:
         return [PageAttend(keys, values, batch.slots, *reads[window])
                 for (keys, values), window in zip(self.stores, windows, strict=True)]
 
-    def _singles(self, spans: Sequence[Span], window: int | None) -> Singles | None:
-        if not spans:
-            return None
+    def _singles(self, spans: Sequence[Span], window: int | None) -> tuple[Singles, ...]:
+        """Groups whose longest row reads twice as many pages as the shortest at most: all are filled up to it."""
+        firsts = [_first_page(span, window, self.page_size) for span in spans]
+        n_pages = [-(-span.length // self.page_size) - first for span, first in zip(spans, firsts, strict=True)]
+        groups = groupby(range(len(spans)), key=lambda i: max(FEW_PAGES, n_pages[i] - 1).bit_length())
+        return tuple(self._group(spans[rows[0]:rows[-1] + 1], firsts[rows[0]:rows[-1] + 1], window)
+                     for rows in (list(group) for _, group in groups))
+
+    def _group(self, spans: Sequence[Span], firsts: Sequence[int], window: int | None) -> Singles:
         size = self.page_size
-        firsts = [_first_page(span, window, size) for span in spans]
         lists = [span.pages[first:-(-span.length // size)] for span, first in zip(spans, firsts, strict=True)]
         width = max(map(len, lists))
         table = torch.tensor([[*pages, *[pages[-1]] * (width - len(pages))] for pages in lists])
@@ -106,7 +115,7 @@ class PagedCache:
         seen = slot < end                                                     # (B, S)
         if window is not None:
             seen &= slot >= end - window
-        return Singles(table.to(self.device), self._as_mask(seen[:, None, None]))
+        return Singles(spans[0].begin, spans[-1].end, table.to(self.device), self._as_mask(seen[:, None, None]))
 
     def _chunk(self, span: Span, window: int | None) -> Chunk:
         T, size = span.end - span.begin, self.page_size
