@@ -1,6 +1,7 @@
 """The asyncio face of the engine: many readers, readers that leave, a queue that is full, an engine that breaks."""
 
 import asyncio
+import random
 
 import pytest
 from engine.small import TIGHT, ids_of, model_of, requests_of, run
@@ -113,5 +114,36 @@ def test_a_broken_engine_ends_every_stream():
                     pass
             with pytest.raises(EngineFailed):
                 await service.submit(LONG)
+
+    asyncio.run(main())
+
+
+@pytest.mark.slow
+def test_10000_dropped_streams_leave_the_pool_as_it_was():
+    """Readers leave before, while and after their prompt is read, some in the middle of being taken in."""
+    rng = random.Random(0)
+    requests = requests_of(50)
+
+    async def drop(service, request):
+        reader = asyncio.create_task(read(service, request))
+        await asyncio.sleep(rng.choice([0, 0, 0.001, 0.01, 0.05]))
+        reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)
+
+    async def main():
+        engine = Engine(model_of("gqa"), TIGHT)
+        async with Service(engine) as service:
+            for _ in range(500):
+                await asyncio.gather(*[drop(service, rng.choice(requests)) for _ in range(20)])
+            async with asyncio.timeout(1):               # what was asked for last is over within a second
+                while not await service.call(lambda: engine.is_idle):
+                    await asyncio.sleep(0.01)
+            pool = engine.scheduler.pool
+            assert await service.call(lambda: (pool.n_free, pool.refs)) == (30, [0] * 30)
+            assert not service._readers
+            assert not engine._requests
+            assert not engine._places
+            assert engine.scheduler._n_requests == 10_000
+            assert ids_of(run(Engine(model_of("gqa"), TIGHT), requests[:1]))[0, 0] == await read(service, requests[0])
 
     asyncio.run(main())
