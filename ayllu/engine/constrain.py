@@ -70,6 +70,13 @@ class Grammars:
         bits = np.unpackbits(masks.view(np.uint8), axis=-1, bitorder="little")
         return torch.from_numpy(bits[:, :self.vocab_size].astype(np.bool_))
 
+    def takes_end(self, matcher: "LLMatcher", token: int) -> bool:
+        """Walk on by an id; whether it was the end. Raises where the walk became too costly to go on."""
+        if matcher.is_error() or not (token == self.eos_id or matcher.consume_token(token)):
+            raise RequestError(f"the answer's form can't be followed any further: {matcher.get_error()}; "
+                               "simplify the schema or grammar")
+        return token == self.eos_id
+
     def _compile(self, grammar: Grammar) -> "LLMatcher":
         from llguidance import LLMatcher
 

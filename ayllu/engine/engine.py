@@ -218,7 +218,10 @@ class Engine:
     def _token(self, row: Row, n_before: int, choice: Choice, i: int) -> Token:
         if choice.is_bad[i]:
             return Token(row.number, row.sample, None, "error", error=NOT_FINITE)
-        is_stop = choice.is_stop[i] or self._ends_form(row, choice.ids[i])
+        try:
+            is_stop = self._ends_form(row, choice.ids[i]) or choice.is_stop[i]
+        except RequestError as error:
+            return Token(row.number, row.sample, None, "error", error=str(error))
         finish: Finish | None = "stop" if is_stop else "length" if row.room == n_before + 1 else None
         return Token(row.number, row.sample, choice.ids[i], finish, choice.logprobs[i], choice.tops[i],
                      self._start(row))
@@ -233,9 +236,7 @@ class Engine:
     def _ends_form(self, row: Row, token: int) -> bool:
         """Take the id into the row's form, if it has one; whether it ends there."""
         matcher = self._matchers.get(row)
-        if matcher is None or self.grammars is None:
-            return False
-        return token == self.grammars.eos_id or not matcher.consume_token(token)
+        return matcher is not None and self.grammars is not None and self.grammars.takes_end(matcher, token)
 
     def _start(self, row: Row) -> Start | None:
         """With the first token of a request: what reading its prompt gave."""

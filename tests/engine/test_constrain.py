@@ -84,6 +84,18 @@ def test_what_cannot_be_followed_is_refused(checkpoint, grammars):
     assert engine.is_idle
 
 
+def test_a_form_that_grows_too_costly_ends_with_an_error(checkpoint, grammars, monkeypatch):
+    import llguidance
+
+    monkeypatch.setattr(grammars, "_limits", llguidance.LLParserLimits(step_max_items=5, verbose_errors=False))
+    engine = Engine(checkpoint.model, grammars=grammars)
+    form = Grammar("lark", 'start: pair | start start\npair: "a" | "b" | "(" start ")"')
+    last = run(engine, [request_of(form, 0)])[0, 0][-1]
+    assert last.finish == "error"
+    assert "can't be followed any further" in last.error
+    assert engine.is_idle
+
+
 def test_the_service_compiles_elsewhere(checkpoint, grammars):
     async def main():
         async with Service(Engine(checkpoint.model, grammars=grammars)) as service:
