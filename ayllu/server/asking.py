@@ -1,13 +1,14 @@
 """One call, whatever its API: prompts and settings in, pieces of n answers out."""
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ayllu.engine.request import Request, Start
-from ayllu.errors import EngineFailed, Overloaded
+from ayllu.engine.request import Grammar, Request, Start
+from ayllu.errors import EngineFailed, Overloaded, RequestError
 from ayllu.model.params import SamplingParams
 from ayllu.principal import Principal
 from ayllu.server.access import Tally
@@ -16,6 +17,19 @@ from ayllu.server.faults import FieldError
 from ayllu.server.prompts import Prompt, Redactor
 from ayllu.server.served import Served
 from ayllu.server.writing import Piece, Writer, Written
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form that the answers must have, and the field that asked for it."""
+
+    grammar: Grammar
+    param: str
+
+
+def form_of(grammar: Grammar | None, param: str) -> Form | None:
+    """None for plain text."""
+    return None if grammar is None else Form(grammar, param)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +42,7 @@ class Ask:
     principal: Principal
     min_tokens: int = 0
     prompt_logprobs: int | None = None
+    form: Form | None = None
     at_most: bool = False                                # max_tokens may be more than the context has room for
     redactor: Redactor = field(default_factory=lambda: Redactor(False))
 
@@ -152,8 +167,22 @@ async def begin(served: Served, ask: Ask, scope: Any) -> Run:
     """Check and queue a call. Whatever is wrong with it is raised here, before an answer begins."""
     begun = time.perf_counter()
     served.limits.check(ask.params, ask.n, len(ask.prompts))
+    if ask.form is not None:
+        await _check_form(served, ask.form)
     tokens = await submit(served.service, list(_requests(served, ask)), served.limits.request_s)
     return Run(served, ask, tokens, scope["ayllu.tally"], begun)
+
+
+async def _check_form(served: Served, form: Form) -> None:
+    """Compile it away from the event loop; what is wrong with it has its field's name. The engine keeps it."""
+    grammars = served.service.engine.grammars
+    if grammars is None:
+        raise FieldError(form.param, f"{form.param}: answers of a given form need the package llguidance on the server "
+                         "(pip install 'ayllu[grammar]') and a model with an end id")
+    try:
+        await asyncio.to_thread(grammars.matcher, form.grammar)
+    except RequestError as error:
+        raise FieldError(form.param, f"{form.param}: {error}") from error
 
 
 def _requests(served: Served, ask: Ask) -> Sequence[Request]:
@@ -164,7 +193,8 @@ def _requests(served: Served, ask: Ask) -> Sequence[Request]:
         params = ask.params.model_copy(update={"stop": (), "n": 1 if is_split else ask.n,
                                                "max_tokens": _max_tokens(served, ask, len(prompt.ids))})
         request = Request(ids=tuple(prompt.ids), params=params, eos_ids=served.eos_ids, min_tokens=ask.min_tokens,
-                          prompt_logprobs=ask.prompt_logprobs, tenant=ask.principal.tenant)
+                          prompt_logprobs=ask.prompt_logprobs, tenant=ask.principal.tenant,
+                          grammar=ask.form.grammar if ask.form else None)
         found += [request] * (ask.n if is_split else 1)
     return found
 

@@ -8,11 +8,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ayllu.server.asking import Ask, Run, begin
+from ayllu.server.asking import Ask, Form, Run, begin, form_of
 from ayllu.server.faults import body_of
 from ayllu.server.openai import new_id, prepared, redactor_for, served_of, who
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.schema import messages as schema
+from ayllu.server.schema.forms import json_form
 from ayllu.server.schema.messages import CountRequest, MessageRequest, MessageUsage
 from ayllu.server.served import Served
 from ayllu.server.sse import EVENTS, Json, Stream, event, guarded, or_gone
@@ -32,7 +33,7 @@ async def messages(body: MessageRequest, request: Request) -> Response:
         "temperature": body.temperature, "top_p": body.top_p, "max_tokens": body.max_tokens,
         "top_k": None if body.top_k is None else max(0, body.top_k), "stop": tuple(body.stop_sequences or ())})
     run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor,
-                                  at_most=True), request.scope)
+                                  form=_form(body), at_most=True), request.scope)
     id = new_id("msg_")
     if body.stream:
         return Stream(guarded(_events(run, id, name), lambda fault: event(body_of(PATH, fault), "error")), run.close,
@@ -53,6 +54,11 @@ async def count_tokens(body: CountRequest, request: Request) -> Response:
     served.check_model(body.model)
     prompt = await prepared(lambda: _prompt(served, body, redactor_for(served)))
     return Json(schema.TokenCount(input_tokens=len(prompt.ids)).model_dump())
+
+
+def _form(body: MessageRequest) -> Form | None:
+    config = body.output_config
+    return form_of(json_form(config.format.schema_), "output_config.format") if config and config.format else None
 
 
 def _prompt(served: Served, body: CountRequest, redactor: Redactor) -> Prompt:

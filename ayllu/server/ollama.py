@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from ayllu.errors import ContextTooLong
 from ayllu.model.params import SamplingParams
-from ayllu.server.asking import Ask, Run, begin
+from ayllu.server.asking import Ask, Form, Run, begin, form_of
 from ayllu.server.faults import body_of
 from ayllu.server.openai import content_logprobs, prepared, redactor_for, seed_of, served_of, who
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt, text_prompt
+from ayllu.server.schema.forms import ANY_OBJECT, json_form
 from ayllu.server.schema.ollama import GenerateRequest, OllamaChatRequest, OllamaRequest, Options, Part
 from ayllu.server.served import Served
 from ayllu.server.sse import LINES, Json, Stream, guarded, line, or_gone
@@ -83,7 +84,7 @@ async def _answer(served: Served, body: OllamaRequest, name: str, prompt: Prompt
         room = options.num_ctx - len(prompt.ids)
         params = params.model_copy(update={"max_tokens": min(room, params.max_tokens or room)})
     run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor,
-                                  at_most=True), request.scope)
+                                  form=_form(body), at_most=True), request.scope)
     reply = _Reply(run, body, name)
     if body.stream is not False:
         tell = lambda fault: line(body_of("/api/", fault))  # noqa: E731 - one line, used once
@@ -92,6 +93,12 @@ async def _answer(served: Served, body: OllamaRequest, name: str, prompt: Prompt
     if answers is None:
         return Response(status_code=499)
     return Json({**reply.part(answers[0]), **reply.end(answers[0].finish)}, headers=run.headers)
+
+
+def _form(body: OllamaRequest) -> Form | None:
+    if not body.format:
+        return None
+    return form_of(json_form(ANY_OBJECT if body.format == "json" else body.format), "format")
 
 
 def _params(served: Served, options: Options, body: OllamaRequest) -> SamplingParams:

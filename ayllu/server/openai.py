@@ -10,8 +10,8 @@ from starlette.requests import Request
 
 from ayllu.model.params import SamplingParams
 from ayllu.principal import Principal
-from ayllu.server.asking import Run
-from ayllu.server.faults import body_of
+from ayllu.server.asking import Form, Run, form_of
+from ayllu.server.faults import FieldError, body_of
 from ayllu.server.prompts import Redactor
 from ayllu.server.schema.chat import CachedTokens, Usage
 from ayllu.server.schema.sampling import Sampling
@@ -53,6 +53,16 @@ def params_of(served: Served, body: Sampling, *, max_tokens: int | None, logprob
         "logit_bias": logit_bias_of(body.logit_bias), "seed": seed_of(body.seed), "stop": tuple(body.stop or ()),
         "stop_ids": tuple(body.stop_token_ids or ()), "ignore_eos": body.ignore_eos, "max_tokens": max_tokens,
         "logprobs": logprobs})
+
+
+def form_in(body: Sampling) -> Form | None:
+    """The form that a call asks for, in OpenAI's way or in vLLM's."""
+    if body.structured_outputs is not None:
+        if body.response_format is not None and body.response_format.grammar is not None:
+            raise FieldError("structured_outputs", "structured_outputs and response_format both ask for a form: give "
+                             "one")
+        return form_of(body.structured_outputs.form, "structured_outputs")
+    return form_of(body.response_format.grammar, "response_format") if body.response_format else None
 
 
 def seed_of(seed: int | None) -> int | None:

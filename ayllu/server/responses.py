@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ayllu.server.asking import Ask, Run, begin
+from ayllu.server.asking import Ask, Form, Run, begin, form_of
 from ayllu.server.openai import (
     DEFAULTS,
     content_logprobs,
@@ -45,13 +45,17 @@ async def responses(body: ResponseRequest, request: Request) -> Response:
         "presence_penalty": body.presence_penalty, "frequency_penalty": body.frequency_penalty,
         "stop": tuple(body.stop or ()), "max_tokens": body.max_output_tokens,
         "logprobs": (body.top_logprobs or 0) if wants_logprobs else None})
-    run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor),
-                      request.scope)
+    run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor,
+                                  form=_form(body)), request.scope)
     reply = _Reply(run, body, name)
     if body.stream:
         return Stream(guarded(_events(reply), reply.failed), run.close, headers=run.headers)
     answers = await or_gone(request, run.whole())
     return Response(status_code=499) if answers is None else Json(reply.whole(answers[0]), headers=run.headers)
+
+
+def _form(body: ResponseRequest) -> Form | None:
+    return form_of(body.text.format.grammar, "text.format") if body.text and body.text.format else None
 
 
 def _prompt(served: Served, body: ResponseRequest, redactor: Redactor) -> Prompt:
@@ -112,8 +116,12 @@ class _Reply:
             instructions=self.body.instructions, max_output_tokens=self.body.max_output_tokens,
             metadata=self.body.metadata or {}, model=self.name,
             output=[] if is_open else [schema.OutputMessage.model_validate(self.item())],
-            temperature=params.temperature, top_p=params.top_p, top_logprobs=self.body.top_logprobs or 0,
-            usage=None if is_open else usage).model_dump()
+            text=self._text(), temperature=params.temperature, top_p=params.top_p,
+            top_logprobs=self.body.top_logprobs or 0, usage=None if is_open else usage).model_dump()
+
+    def _text(self) -> dict[str, Any]:
+        form = self.body.text.format if self.body.text else None
+        return {"format": form.model_dump(by_alias=True, exclude_none=True) if form else {"type": "text"}}
 
     def tell(self, type: str, **more: Any) -> bytes:
         """One event."""

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ayllu.engine.constrain import Grammars
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
 from ayllu.engine.service import Service
-from ayllu.errors import ConfigError, RequestError
+from ayllu.errors import ConfigError, MissingExtra, RequestError
 from ayllu.server.app import build_app
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of, read_keys
@@ -51,11 +52,22 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
     if llm.tokenizer is None:
         raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
                            "tokenizer.json beside it")
-    return Served(name=name or public_name(model), service=Service(Engine(llm.runner, engine)),
+    service = Service(Engine(llm.runner, engine, grammars=_grammars(llm)))
+    return Served(name=name or public_name(model), service=service,
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
                   licence=llm.checkpoint.licence, aliases=frozenset(aliases), limits=limits or Limits(),
                   redact=redact)
+
+
+def _grammars(llm: LLM) -> Grammars | None:
+    """Where llguidance is installed and the model has an end id; without them, a call that asks for a form says so."""
+    if llm.tokenizer is None:
+        return None
+    try:
+        return Grammars(llm.tokenizer, llm.eos_ids, llm.config.vocab_size)
+    except (MissingExtra, RequestError):
+        return None
 
 
 @dataclass(frozen=True)

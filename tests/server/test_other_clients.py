@@ -109,7 +109,7 @@ def test_ollama_errors_have_their_form(llama):
         llama.chat("mistral", CHAT)
     assert error.value.status_code == 404
     with pytest.raises(ollama.ResponseError, match="format"):
-        llama.chat("tiny", CHAT, format="json")
+        llama.chat("tiny", CHAT, format={"type": "nonsense"})
     with pytest.raises(ollama.ResponseError, match="num_ctx=4"):
         llama.chat("tiny", CHAT, options={"num_ctx": 4})
     with pytest.raises(ollama.ResponseError, match="mirostat"):

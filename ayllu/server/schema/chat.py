@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from ayllu.server.schema.base import Answer, Body, Refuse, TextParts
-from ayllu.server.schema.sampling import NO_GRAMMAR, Sampling
+from ayllu.server.schema.sampling import Sampling
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -42,9 +42,8 @@ class ChatRequest(Sampling):
     parallel_tool_calls: bool | None = None
     service_tier: Annotated[Any, Refuse("there is one tier", ("auto", "default"))] = None
     store: Annotated[Any, Refuse("nothing is stored", (False,))] = None
-    tools: Annotated[Any, Refuse("tool calling " + NO_GRAMMAR.replace("structured output ", ""), ([],))] = None
+    tools: Annotated[Any, Refuse("tool calling is not built yet", ([],))] = None
     tool_choice: Annotated[Any, Refuse("there are no tools", ("none", "auto"))] = None
-    response_format: Annotated[Any, Refuse(NO_GRAMMAR, ({"type": "text"},))] = None
     modalities: Annotated[Any, Refuse("this model writes text only", (["text"],))] = None
     audio: Annotated[Any, Refuse("this model writes text only")] = None
     functions: Annotated[Any, Refuse("use tools", ([],))] = None

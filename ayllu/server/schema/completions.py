@@ -6,7 +6,7 @@ from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body, Prompts, Refuse
 from ayllu.server.schema.chat import Usage
-from ayllu.server.schema.sampling import NO_GRAMMAR, Sampling
+from ayllu.server.schema.sampling import Sampling
 
 
 class CompletionRequest(Sampling):
@@ -19,7 +19,6 @@ class CompletionRequest(Sampling):
     max_tokens: int | None = Field(default=None, ge=0)   # 16 where nobody says, as in the published document
     add_special_tokens: bool = True
     suffix: Annotated[Any, Refuse("filling in is not served", ("",))] = None
-    response_format: Annotated[Any, Refuse(NO_GRAMMAR, ({"type": "text"},))] = None
 
 
 class CompletionLogprobs(Answer):

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body, Refuse, TextParts
+from ayllu.server.schema.forms import OutputConfig
 
 
 class Turn(Body):
@@ -24,7 +25,7 @@ class CountRequest(Body):
     thinking: Annotated[Any, Refuse("this model does not think apart", ({"type": "disabled"},))] = None
     tools: Annotated[Any, Refuse("tool calling is not built yet", ([],))] = None
     tool_choice: Annotated[Any, Refuse("there are no tools", ({"type": "none"}, {"type": "auto"}))] = None
-    output_config: Annotated[Any, Refuse("structured output is not built yet", ({},))] = None
+    output_config: OutputConfig | None = None
     speed: Annotated[Any, Refuse("there is one speed", ("standard",))] = None
     user_profile_id: Annotated[Any, Refuse("who asks is known from the key")] = None
     workspace_id: Annotated[Any, Refuse("who asks is known from the key")] = None

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body, Refuse, Texts
-from ayllu.server.schema.sampling import NO_GRAMMAR
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -55,7 +54,7 @@ class OllamaRequest(Body):
     keep_alive: float | str | None = None                # the model stays as long as the server
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    format: Annotated[Any, Refuse(NO_GRAMMAR, ("",))] = None
+    format: Literal["", "json"] | dict[str, Any] | None = None
     think: Annotated[Any, Refuse("this model does not think apart", (False,))] = None
     truncate: Annotated[Any, Refuse("a prompt is never cut in silence", (False,))] = None
     shift: Annotated[Any, Refuse("a context is never shifted in silence", (False,))] = None

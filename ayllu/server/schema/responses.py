@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body, InputTextParts, Refuse, Texts
-from ayllu.server.schema.sampling import NO_GRAMMAR
+from ayllu.server.schema.forms import TextFormat
 
 STATELESS = "this server keeps no conversations: send the whole input"
 
@@ -24,7 +24,7 @@ class InputItem(Body):
 class TextConfig(Body):
     """The form of the text."""
 
-    format: Annotated[Any, Refuse(NO_GRAMMAR, ({"type": "text"},))] = None
+    format: TextFormat | None = None
     verbosity: Annotated[Any, Refuse("say it in the prompt", ("medium",))] = None
 
 
@@ -150,7 +150,7 @@ class Response(Answer):
     temperature: float
     top_p: float
     top_logprobs: int
-    text: dict[str, Any] = Field(default_factory=lambda: {"format": {"type": "text"}})
+    text: dict[str, Any]
     tool_choice: Literal["auto"] = "auto"
     tools: tuple[Any, ...] = ()
     truncation: Literal["disabled"] = "disabled"

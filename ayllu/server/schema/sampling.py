@@ -5,8 +5,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ayllu.server.schema.base import Body, Id, Refuse, Texts
+from ayllu.server.schema.forms import ResponseFormat, StructuredOutputs
 
-NO_GRAMMAR = "structured output is not built yet: leave it out, or ask for the form in the prompt"
+OTHER_GRAMMAR = "use structured_outputs, whose grammar is Lark"
 
 
 class StreamOptions(Body):
@@ -41,11 +42,12 @@ class Sampling(Body):
     prompt_logprobs: int | None = Field(default=None, ge=0, le=20)
     return_token_ids: bool | None = None
     user: str | None = None                              # who asks is known from the key; taken and not kept
-    structured_outputs: Annotated[Any, Refuse(NO_GRAMMAR)] = None
-    grammar: Annotated[Any, Refuse(NO_GRAMMAR)] = None
-    guided_json: Annotated[Any, Refuse(NO_GRAMMAR)] = None
-    guided_regex: Annotated[Any, Refuse(NO_GRAMMAR)] = None
-    guided_choice: Annotated[Any, Refuse(NO_GRAMMAR)] = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    grammar: Annotated[Any, Refuse(OTHER_GRAMMAR)] = None
+    guided_json: Annotated[Any, Refuse(OTHER_GRAMMAR)] = None
+    guided_regex: Annotated[Any, Refuse(OTHER_GRAMMAR)] = None
+    guided_choice: Annotated[Any, Refuse(OTHER_GRAMMAR)] = None
     bad_words: Annotated[Any, Refuse("use logit_bias to forbid ids", ([],))] = None
     allowed_token_ids: Annotated[Any, Refuse("use logit_bias to forbid the others")] = None
     use_beam_search: Annotated[Any, Refuse("beams are not served: `ayllu generate --beams`", (False,))] = None
