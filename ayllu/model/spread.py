@@ -17,8 +17,6 @@ from ayllu.config import Settings
 from ayllu.model.account import layer_bytes, matmul_parameters, n_parameters, parts, training_flops
 from ayllu.model.config import LlamaConfig
 
-LOGITS = 1 << 28                                         # of a chunk of the loss on a GPU (train/head_loss.py)
-
 
 class Machine(Settings):
     """Machines of one kind. The defaults are data sheets of an eight-GPU H100 server; `share` and `hop_s` are assumed.
@@ -51,6 +49,7 @@ class Ranks:
     recomputes: bool = True
     low: bool = True                                     # products in bfloat16
     moments: float = 2                                   # float32 numbers kept for each parameter beside its gradient
+    logits: int = 1 << 28                                # of a chunk of the loss; the default is a GPU's (head_loss.py)
 
     @property
     def count(self) -> int:
@@ -186,7 +185,7 @@ def _loss_bytes(config: LlamaConfig, ranks: Ranks) -> float:
     logits. The head's gradient is summed in float32, and multiplied on the way back by what comes from above.
     """
     size, head = 2 if ranks.low else 4, config.vocab_size * config.dim
-    chunk = min(ranks.tokens, max(LOGITS // config.vocab_size // 64 * 64, 64))
+    chunk = min(ranks.tokens, max(ranks.logits // config.vocab_size // 64 * 64, 64))
     logits, by_hidden = chunk * config.vocab_size, 4 * config.dim * ranks.tokens
     own = (ranks.cast_bytes if ranks.tensor > 1 else 0) + (2 if ranks.low and not ranks.is_sharded else 0) + size
     product = size * logits + (4 + size) * head + by_hidden

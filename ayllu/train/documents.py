@@ -9,14 +9,16 @@ from torch import Tensor
 from ayllu.data.loader import Batch
 from ayllu.data.shards import Shards
 from ayllu.model.build import CausalModel
+from ayllu.model.parallel import Layout
 from ayllu.text.tokenizer import Tokenizer
-from ayllu.train.losses import IGNORED, next_token_loss
+from ayllu.train.losses import IGNORED, bits_of
 
 ROWS = 8
 
 
 def held_out_documents(model: CausalModel, shards: Shards, tokenizer: Tokenizer, context: int, limit: int | None,
-                       device: torch.device, autocast: torch.dtype | None) -> dict[str, float]:
+                       device: torch.device, autocast: torch.dtype | None,
+                       layout: Layout | None = None) -> dict[str, float]:
     """Bits per byte for each language, over its documents up to the first that begins past `limit` ids, or over all."""
     out = {}
     for language, (ids, n_bytes) in shards.held_out().items():
@@ -26,7 +28,7 @@ def held_out_documents(model: CausalModel, shards: Shards, tokenizer: Tokenizer,
                 documents.append(torch.from_numpy(document.astype(np.int64)))
                 n += len(document)
         spelled = n_bytes if n == len(ids) else spelled_bytes(tokenizer, np.concatenate(documents))
-        bits = document_bits(model, documents, context, device, autocast)
+        bits = document_bits(model, documents, context, device, autocast, layout)
         out[f"bits_per_byte_{language}"] = bits / spelled
     return out
 
@@ -36,20 +38,13 @@ def spelled_bytes(tokenizer: Tokenizer, ids: np.ndarray) -> int:
     return len(tokenizer.decode(ids.tolist(), skip_special=True).encode())
 
 
-@torch.no_grad()
 def document_bits(model: CausalModel, documents: list[Tensor], context: int, device: torch.device,
-                  autocast: torch.dtype | None = None) -> float:
+                  autocast: torch.dtype | None = None, layout: Layout | None = None) -> float:
     """-log2 p of every id but each document's first, given what came before it in its document.
 
     Documents longer than `context` are read in windows that overlap by half, as in `bits_per_byte`.
     """
-    model.eval()
-    bits = 0.0
-    for batch in rows(documents, context):
-        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-            bits += next_token_loss(model, batch.to(device)).total.item() / float(np.log(2.0))
-    model.train()
-    return bits
+    return bits_of(model, list(rows(documents, context)), device, autocast, layout)
 
 
 def rows(documents: list[Tensor], context: int) -> Iterator[Batch]:

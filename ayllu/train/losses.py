@@ -1,5 +1,7 @@
 """Losses. Each returns sums, never means: `fit` alone divides, once, over all micro-batches and ranks."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from ayllu.config import Settings
 from ayllu.data.loader import Batch
 from ayllu.model.build import CausalModel
+from ayllu.model.parallel import Layout
 from ayllu.train.head_loss import EAGER, HeadLoss, Kernels
 
 IGNORED = -100
@@ -66,24 +69,36 @@ def plain_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0, label_smooth
 
 
 @torch.no_grad()
+def bits_of(model: CausalModel, batches: Sequence[Batch], device: torch.device, autocast: torch.dtype | None,
+            layout: Layout | None = None) -> float:
+    """-log2 p of all labels. With a layout, data ranks take the batches in turns and all get the same sum, bit for bit.
+
+    FSDP2 gathers weights on all ranks together, so one with no batch left repeats the last one, which isn't counted.
+    """
+    model.eval()
+    ranks, rank = (layout.data, layout.data_rank) if layout else (1, 0)
+    totals = torch.zeros(len(batches), device=device)
+    for mine in range(rank, -(-len(batches) // ranks) * ranks, ranks):
+        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            loss = next_token_loss(model, batches[min(mine, len(batches) - 1)].to(device))
+        if mine < len(batches):
+            totals[mine] = loss.total
+    model.train()
+    totals = layout.sum(totals) if layout else totals
+    return sum(totals.tolist()) / math.log(2)            # in one order, whatever the number of ranks
+
+
 def bits_per_byte(model: CausalModel, ids: Tensor, n_bytes: int, context: int, device: torch.device,
-                  autocast: torch.dtype | None = None, rows: int = 8) -> float:
+                  autocast: torch.dtype | None = None, rows: int = 8, layout: Layout | None = None) -> float:
     """-log2 p(ids) divided by the bytes of the text they spell; each id is predicted once.
 
     Windows of `context` ids overlap by half, so that (past the first window) every prediction sees at least
     half a context. The number compares models with different tokenizers.
     """
-    model.eval()
-    bits = 0.0
-    for inputs, labels in _sliding_windows(ids, context, rows):
-        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-            loss = next_token_loss(model, Batch(inputs.to(device), labels.to(device)))
-        bits += loss.total.item() / torch.log(torch.tensor(2.0)).item()
-    model.train()
-    return bits / n_bytes
+    return bits_of(model, _sliding_windows(ids, context, rows), device, autocast, layout) / n_bytes
 
 
-def _sliding_windows(ids: Tensor, context: int, rows: int) -> list[tuple[Tensor, Tensor]]:
+def _sliding_windows(ids: Tensor, context: int, rows: int) -> list[Batch]:
     """Batches of (inputs, labels) in which each id but the first is a label exactly once."""
     half = max(context // 2, 1)
     inputs, labels = [], []
@@ -97,4 +112,5 @@ def _sliding_windows(ids: Tensor, context: int, rows: int) -> list[tuple[Tensor,
         target[:seen] = IGNORED
         inputs.append(F.pad(window[:-1], (0, padding)))
         labels.append(target)
-    return [(torch.stack(inputs[i:i + rows]), torch.stack(labels[i:i + rows])) for i in range(0, len(inputs), rows)]
+    return [Batch(torch.stack(inputs[i:i + rows]), torch.stack(labels[i:i + rows]))
+            for i in range(0, len(inputs), rows)]

@@ -15,6 +15,7 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.parallel import check_tensor
 from ayllu.model.spread import Ranks, Spread, spread
 from ayllu.train.costs import costs
+from ayllu.train.head_loss import CHUNK_NUMBERS, GPU_NUMBERS
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import COPIES
 
@@ -39,7 +40,15 @@ def ranks_of_plan(config: PretrainConfig) -> Ranks:
     rows = loop.batch_size // data
     return Ranks(data, parallel.tensor, loop.batch_size, rows if loop.micro_batch == "auto" else
                   min(loop.micro_batch, rows), config.context, parallel.mode, loop.activation_checkpointing,
-                  loop.precision != "float32", _moments(config))
+                  loop.precision != "float32", _moments(config), _chunk(config))
+
+
+def _chunk(config: PretrainConfig) -> int:
+    """Logits that exist at once."""
+    if config.loss.chunk is not None:                    # 0: all
+        return (config.loss.chunk or 1 << 40) * config.model.vocab_size
+    is_desk = dist.world_size() == 1                     # a plan for GPUs elsewhere
+    return GPU_NUMBERS if is_desk else CHUNK_NUMBERS.get(pick_device(config.device).type, GPU_NUMBERS)
 
 
 def _moments(config: PretrainConfig) -> float:

@@ -327,12 +327,13 @@ def held_out(state: TrainState, shards: Shards, tokenizer: Tokenizer, config: Pr
     autocast = None if config.loop.precision == "float32" else torch.bfloat16
     over = config.eval_over if config.eval_over != "auto" else "text" if config.packing.kind == "none" else "documents"
     if over == "documents":
-        return held_out_documents(state.model, shards, tokenizer, config.context, limit, device, autocast)
+        return held_out_documents(state.model, shards, tokenizer, config.context, limit, device, autocast, state.layout)
     for language, (ids, n_bytes) in shards.held_out().items():
         n = min(len(ids), limit or len(ids))
         part = torch.from_numpy(ids[:n].astype(np.int64))
         spelled = n_bytes if n == len(ids) else spelled_bytes(tokenizer, ids[:n])
-        out[f"bits_per_byte_{language}"] = bits_per_byte(state.model, part, spelled, config.context, device, autocast)
+        out[f"bits_per_byte_{language}"] = bits_per_byte(state.model, part, spelled, config.context, device, autocast,
+                                                        layout=state.layout)
     return out
 
 

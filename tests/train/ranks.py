@@ -88,7 +88,8 @@ def train(case, folder: Path, layout=ALONE):
 
     def evaluate(state):
         ids = torch.from_numpy(TOKENS[:100].astype("int64"))
-        return {"held_out": bits_per_byte(state.model, ids, 100, 16, CPU, torch.bfloat16 if loop.autocast else None)}
+        return {"held_out": bits_per_byte(state.model, ids, 100, 16, CPU, torch.bfloat16 if loop.autocast else None,
+                                          rows=2, layout=state.layout)}
 
     fit(state, batches, partial(loss, chunk=case.get("chunk", 5)), loop=loop, optim=optim, run=folder,
         observer=observer, evaluate=evaluate, device=CPU)

@@ -1,6 +1,7 @@
 """Losses are sums; bits per byte predicts each id once and knows the answer for a model that knows nothing."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from ayllu.data.loader import Batch
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
-from ayllu.train.losses import IGNORED, _sliding_windows, bits_per_byte, next_token_loss
+from ayllu.train.losses import IGNORED, _sliding_windows, bits_of, bits_per_byte, next_token_loss
 
 CONFIG = LlamaConfig(dim=16, n_layers=1, n_heads=2, n_kv_heads=1, head_dim=8, hidden_dim=24, vocab_size=50,
                      max_context=64)
@@ -42,7 +43,8 @@ def test_next_token_loss_is_the_sum_of_minus_log_p(model):
 def test_each_id_but_the_first_is_predicted_once_from_what_precedes_it(length, context):
     ids = torch.arange(1, length + 1)
     seen = []
-    for inputs, labels in _sliding_windows(ids, context, rows=3):
+    for batch in _sliding_windows(ids, context, rows=3):
+        inputs, labels = batch.ids, batch.labels
         for row_in, row_label in zip(inputs, labels, strict=True):
             for place, label in zip(row_in.tolist(), row_label.tolist(), strict=True):
                 if label != IGNORED:
@@ -80,3 +82,21 @@ def test_z_loss_and_label_smoothing_are_what_their_papers_write(model, z_loss, s
                 slow += (1 - smoothing) * surprise[label] + smoothing * sum(surprise) / 50 + z_loss * log_z**2
     assert found.total.item() == pytest.approx(slow, rel=1e-5)
     assert found.weight == 2 + 6
+
+
+@pytest.mark.parametrize(("ranks", "batches"), [(2, 7), (3, 7), (4, 3), (7, 7)])
+def test_held_out_text_is_dealt_out_to_ranks_and_the_sum_is_the_same_bit_for_bit(model, ranks, batches):
+    """Each rank runs equally often, as FSDP2 needs, and every batch counts once."""
+    some = [Batch(ids, ids.roll(-1, 1)) for ids in torch.randint(0, 50, (batches, 2, 16))]
+    alone = bits_of(model, some, torch.device("cpu"), None)
+    found, runs = [], []
+    for rank in range(ranks):
+        calls = []
+        hook = model.layers[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        layout = SimpleNamespace(data=ranks, data_rank=rank, sum=lambda part: found.append(part) or part)
+        bits_of(model, some, torch.device("cpu"), None, layout)
+        hook.remove()
+        runs.append(len(calls))
+    assert runs == [-(-batches // ranks)] * ranks
+    everyone = SimpleNamespace(data=1, data_rank=0, sum=lambda part: sum(found))
+    assert bits_of(model, some, torch.device("cpu"), None, everyone) == alone > 0

@@ -15,6 +15,7 @@ from ayllu.model.account import n_parameters
 from ayllu.model.presets import preset
 from ayllu.model.spread import Ranks, spread
 from ayllu.train import plan
+from ayllu.train.head_loss import GPU_NUMBERS
 from ayllu.train.memory import predict
 from ayllu.train.planned import check_planned, foresee, plan_of, ranks_of_plan, settled_rows
 from ayllu.train.pretrain import PretrainConfig
@@ -93,3 +94,10 @@ def test_what_cannot_be_dealt_out_is_refused():
     with pytest.raises(ConfigError, match="a multiple"):
         plan.dry_run(recipe("llama2-70b", "parallel.data=96"))
     assert ranks_of_plan(recipe("llama2-70b", "parallel.tensor=8", "parallel.data=64")).count == 512
+
+
+def test_logits_that_exist_at_once_are_those_of_the_loss():
+    whole, some = (foresee(recipe("llama2-7b", f"loss.chunk={chunk}", "loop.micro_batch=2")).memory
+                   for chunk in (0, 512))
+    assert whole > some + 4 * (8192 - 512) * 32_000      # one float32 number of each logit at the least
+    assert ranks_of_plan(recipe("llama2-7b")).logits == GPU_NUMBERS == Ranks(1, 1, 1, 1, 1).logits
