@@ -27,7 +27,7 @@ from datatrove.pipeline.writers import JsonlWriter
 from datatrove.utils.word_tokenizers import load_word_tokenizer
 from lines import serve
 
-LANGUAGES = {"english": "eng", "chinese": "zho"}
+LANGUAGES = {"english": "eng", "chinese": "cmn_Hani"}
 CHINESE = {"min_avg_word_length": None, "max_avg_word_length": None, "min_stop_words": None,      # of English words
            "max_non_alpha_words_ratio": 0.6}             # with jieba, every punctuation mark is a word
 
