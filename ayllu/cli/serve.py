@@ -14,6 +14,8 @@ from ayllu.log import say
 if TYPE_CHECKING:
     from ayllu.server.start import Listener
 
+DRAFTED = 4                                              # tokens that --draft guesses where --guesses says nothing
+
 
 def serve(
     model: Annotated[str, typer.Argument(help="A folder, a file of any format, a hub name, or ayllu-mini.")]
@@ -39,6 +41,13 @@ def serve(
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get 503.")] = 256,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; by default the context.")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until an answer must be finished.")] = 600,
+    int8_cache: Annotated[bool, typer.Option("--int8-cache", help="Keep keys and values in 8 bits: less memory.")]
+    = False,
+    guesses: Annotated[int, typer.Option(min=0, max=32, help="Tokens guessed ahead from repetition, or by --draft; the "
+                                         "answers stay the same.")] = 0,
+    draft: Annotated[str | None, typer.Option(help="A small model of the same vocabulary that guesses ahead.")] = None,
+    deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits whatever else is asked at the "
+                                                "same time; slower.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -55,9 +64,12 @@ def serve(
     door = Door(host, start.load_keys(keys), frozenset(allow_host or ()), frozenset(allow_origin or ()))
     tls = _tls(tls_cert, tls_key)
     engine = validate(EngineSettings, {"cache_mib": cache_mib, "max_rows": max_rows, "max_waiting": max_waiting,
-                                       "token_budget": max(512, 2 * max_rows)}, where="ayllu serve")
+                                       "token_budget": max(512, 2 * max_rows), "deterministic": deterministic,
+                                       "kv_dtype": "int8" if int8_cache else "auto",
+                                       "n_guesses": guesses or (DRAFTED if draft else 0)}, where="ayllu serve")
     served = start.load_served(model, dtype=dtype, device=device, name=name, aliases=tuple(alias or ()),
-                               engine=engine, limits=Limits(tokens=max_tokens, request_s=timeout), redact=redact)
+                               engine=engine, draft=draft, limits=Limits(tokens=max_tokens, request_s=timeout),
+                               redact=redact)
     listener = start.Listener(served, door, port, tls).bind()
     _quieten(quiet)
     _announce(listener, as_json)

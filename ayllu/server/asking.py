@@ -133,9 +133,11 @@ class Run:
         return answers
 
     def _fail(self, says: str) -> NoReturn:
-        """No id could be chosen: by the caller's own biases, or by damaged weights."""
+        """No id could be chosen: by the caller's own biases or form, or by damaged weights."""
         if self.ask.params.logit_bias:
             raise FieldError("logit_bias", f"logit_bias leaves no id to choose, or {says}")
+        if self.ask.form is not None:
+            raise FieldError(self.ask.form.param, f"{self.ask.form.param}: {says}")
         raise EngineFailed(says)
 
     def _places(self, request: int, sample: int) -> tuple[int, int]:

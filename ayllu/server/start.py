@@ -9,6 +9,7 @@ from typing import Any
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
+from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
 from ayllu.errors import ConfigError, MissingExtra, RequestError
 from ayllu.server.app import build_app
@@ -46,18 +47,29 @@ def load_keys(path: Path | None) -> Keys:
 
 def load_served(model: str, *, dtype: str | None = None, device: str = "auto", name: str | None = None,
                 aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
-                redact: bool = False) -> Served:
+                redact: bool = False, draft: str | None = None) -> Served:
     """Load a model and put an engine and its service around it; nothing runs yet."""
     llm = LLM.load(model, dtype=dtype, device=device)
     if llm.tokenizer is None:
         raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
                            "tokenizer.json beside it")
-    service = Service(Engine(llm.runner, engine, grammars=_grammars(llm)))
+    service = Service(Engine(llm.runner, engine, draft=_draft(draft, llm, device), grammars=_grammars(llm)))
     return Served(name=name or public_name(model), service=service,
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
                   licence=llm.checkpoint.licence, aliases=frozenset(aliases), limits=limits or Limits(),
                   redact=redact)
+
+
+def _draft(model: str | None, llm: LLM, device: str) -> Runner | None:
+    """The model that guesses ahead; its ids must mean the same."""
+    if model is None:
+        return None
+    draft = LLM.load(model, device=device)
+    if draft.tokenizer is None or llm.tokenizer is None or draft.tokenizer.fingerprint != llm.tokenizer.fingerprint:
+        raise ConfigError(f"--draft {model} has another vocabulary than the model that is served: choose one that was "
+                          "trained with the same tokenizer")
+    return draft.runner
 
 
 def _grammars(llm: LLM) -> Grammars | None:

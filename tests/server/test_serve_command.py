@@ -87,3 +87,8 @@ def test_a_port_that_is_taken(tiny_checkpoint, capsys):
         port = str(held.getsockname()[1])
         assert run(["serve", str(tiny_checkpoint), "--port", port, "--cache-mib", "1"]) == 2
     assert "--port" in capsys.readouterr().err
+
+
+def test_a_draft_model_must_have_the_same_vocabulary(tiny_checkpoint, capsys):
+    assert run(["serve", str(tiny_checkpoint), "--port", "0", "--cache-mib", "1", "--draft", "ayllu-mini"]) == 2
+    assert "another vocabulary" in capsys.readouterr().err
