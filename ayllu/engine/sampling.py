@@ -19,7 +19,7 @@ from ayllu.model import sample
 
 NAMES = ("temperature", "top_k", "top_p", "min_p", "typical_p",
          "repetition_penalty", "presence_penalty", "frequency_penalty")
-NEUTRAL = (1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0)
+NEUTRAL = np.array((1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0), np.float32)
 U64 = np.uint64
 
 
@@ -159,9 +159,11 @@ class SamplingTables:
     def _penalise(self, logits: Tensor, rows: np.ndarray, part: str) -> Tensor:
         """Repetition penalty over `seen`, or presence and frequency over `counts`, for the rows that use it."""
         table = self.seen if part == "seen" else self.counts
+        if table is None:
+            return logits
         first, last = (5, 6) if part == "seen" else (6, 8)
         uses = (self.settings[rows, first:last] != NEUTRAL[first:last]).any(-1)
-        if table is None or not uses.any():
+        if not uses.any():
             return logits
         index, columns = self._index(np.flatnonzero(uses)), self.settings[rows[uses], first:last, None]
         settings = torch.from_numpy(columns).to(self.device).unbind(1)        # each (R, 1)
