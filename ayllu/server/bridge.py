@@ -19,21 +19,18 @@ class Tokens(AsyncIterator[tuple[int, Token]]):
     """(which request of the call, token), as they are chosen."""
 
     def __init__(self, streams: Sequence[TokenStream], limit_s: float) -> None:
-        self.streams, self.limit_s = streams, limit_s
-        self._deadline = asyncio.get_running_loop().time() + limit_s
+        self.streams = streams
         self._queue: asyncio.Queue[tuple[int, Token] | Exception | None] = asyncio.Queue()
+        late = TimeLimitError(f"the answer was not finished after {limit_s:g} s, the server's limit: ask for fewer "
+                              "tokens, or stream")
+        self._timer = asyncio.get_running_loop().call_later(limit_s, self._queue.put_nowait, late)
         self._pumps = [asyncio.ensure_future(self._pump(i, stream)) for i, stream in enumerate(streams)]
         self._n_open = len(streams)
 
     async def __anext__(self) -> tuple[int, Token]:
         """The next token; an error of the engine, or of time, ends all."""
         while self._n_open:
-            try:
-                async with asyncio.timeout_at(self._deadline):
-                    item = await self._queue.get()
-            except TimeoutError:
-                raise TimeLimitError(f"the answer was not finished after {self.limit_s:g} s, the server's limit: ask "
-                                     "for fewer tokens, or stream") from None
+            item = await self._queue.get()
             if isinstance(item, Exception):
                 raise item
             if item is not None:
@@ -47,6 +44,7 @@ class Tokens(AsyncIterator[tuple[int, Token]]):
 
     def close(self) -> None:
         """Nobody reads on."""
+        self._timer.cancel()
         for pump in self._pumps:
             pump.cancel()
         for stream in self.streams:

@@ -12,7 +12,7 @@ from ayllu.engine.llm import LLM
 from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
 from ayllu.errors import ConfigError, MissingExtra, RequestError
-from ayllu.server.app import build_app
+from ayllu.server.app import DRAIN_S, build_app
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of, read_keys
 from ayllu.server.limits import Limits
@@ -122,7 +122,8 @@ class Listener:
         return uvicorn.Config(
             build_app(self.served, self.door), host=self.door.host, port=self.port, http=protocol_with(limits),
             ws="none", lifespan="on", access_log=False, log_level="warning", server_header=False, proxy_headers=False,
-            timeout_keep_alive=limits.idle_s, limit_concurrency=limits.connections, timeout_graceful_shutdown=15,
+            timeout_keep_alive=limits.idle_s, limit_concurrency=limits.connections,
+            timeout_graceful_shutdown=int(DRAIN_S),
             ssl_certfile=str(self.tls.cert) if self.tls else None, ssl_keyfile=str(self.tls.key) if self.tls else None)
 
 
