@@ -30,7 +30,7 @@ from ayllu.engine.sampling import Choice, SamplingTables
 from ayllu.engine.scheduler import Chosen, Row, Scheduler, SchedulerSettings, Work
 from ayllu.engine.speculate import Draft, Ngrams
 from ayllu.engine.tiles import TiledSteps
-from ayllu.errors import ConfigError, RequestError
+from ayllu.errors import ConfigError, ContextTooLong, RequestError
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.request import check_prompt
 from ayllu.model.sample import new_seed, top_logprobs
@@ -117,8 +117,7 @@ class Engine:
         """Queue a request; gives its number, which its tokens carry."""
         if request.params.num_beams > 1:
             raise RequestError("the engine doesn't search with beams: set num_beams=1, or use LLM.generate")
-        room = check_prompt(request.ids, request.params, self.config)
-        room = min(room, self.context - len(request.ids))
+        room = self._room(request)
         self._check_ids(request.params.logit_bias, "logit_bias")
         self._check_ids(request.stop_ids, "stop_ids")
         self.check_grammar(request)
@@ -126,6 +125,16 @@ class Engine:
         seed = new_seed() if request.params.seed is None else request.params.seed
         self._requests[number] = _Running(seed, request.params.n)
         return number
+
+    def _room(self, request: Request) -> int:
+        """How many tokens each answer may have."""
+        room, left = check_prompt(request.ids, request.params, self.config), self.context - len(request.ids)
+        if left < (request.params.max_tokens or 1):
+            raise ContextTooLong(
+                f"the prompt has {len(request.ids)} tokens, and of the {self.context} that this engine serves (a model "
+                "with dynamic NTK scaling within its original context only) too few are left: shorten the prompt, "
+                "lower max_tokens, or use LLM.generate")
+        return min(room, left)
 
     def check_grammar(self, request: Request) -> None:
         """Refuse a grammar that can't be followed. What is compiled here is kept, so that `submit` needn't."""

@@ -8,6 +8,8 @@ from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.request import Request
 from ayllu.engine.runner import make_runner
 from ayllu.errors import ContextTooLong, Overloaded, RequestError
+from ayllu.model.build import build_model
+from ayllu.model.config import RopeScaling
 from ayllu.model.generate import generate
 from ayllu.model.params import SamplingParams
 
@@ -115,6 +117,16 @@ def test_what_cannot_be_done_is_refused():
         engine.submit(Request((1, 2), SamplingParams(max_tokens=4)))
     with pytest.raises(Overloaded, match="2 requests are waiting"):
         engine.submit(Request((1, 2), SamplingParams(max_tokens=4)))
+
+
+def test_dynamic_ntk_is_served_within_its_original_context():
+    scaling = RopeScaling(kind="dynamic", factor=2, original_context=30)
+    engine = Engine(build_model(MODELS["gqa"].model_copy(update={"rope_scaling": scaling})))
+    for request in (Request((5,) * 30), Request((5,) * 20, SamplingParams(max_tokens=11))):
+        with pytest.raises(ContextTooLong, match="of the 30"):
+            engine.submit(request)
+    tokens = run(engine, [Request((5,) * 20), Request((5,) * 20, SamplingParams(max_tokens=10))])
+    assert [len(row) for row in tokens.values()] == [10, 10]
 
 
 def test_a_row_with_broken_logits_fails_alone():
