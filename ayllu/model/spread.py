@@ -181,8 +181,9 @@ def _backward_bytes(config: LlamaConfig, ranks: Ranks) -> float:
 def _loss_bytes(config: LlamaConfig, ranks: Ranks) -> float:
     """The loss's largest moment: a chunk's softmax, the head's gradient turned round, or the way back.
 
-    Beside the head's matrix lies a transposed copy. The softmax is eager: three float32 numbers a logit beside the
-    logits. The head's gradient is summed in float32, and multiplied on the way back by what comes from above.
+    Beside the head's matrix lies a transposed copy, as on a CPU; on a GPU there is none, and this is an upper bound.
+    The softmax is eager: three float32 numbers a logit beside the logits. The head's gradient is summed in
+    float32, and multiplied on the way back by what comes from above.
     """
     size, head = 2 if ranks.low else 4, config.vocab_size * config.dim
     chunk = min(ranks.tokens, max(ranks.logits // config.vocab_size // 64 * 64, 64))

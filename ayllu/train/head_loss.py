@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 CHUNK_NUMBERS = {"cpu": 512 * 32_000}                    # logits of a chunk: what caches and malloc keep at hand
+BY_ROWS = ("cpu",)                                       # devices whose products want factors that lie row by row
 GPU_NUMBERS = 1 << 28                                    # on a GPU large products matter more
 
 # (logits (C, V), labels (C,), weights (C,), z_loss, label_smoothing) -> losses (C,) and their gradient in two factors
@@ -119,10 +120,11 @@ def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
            by_weight: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Losses (N,) and the gradients of their sum that are wanted; the weight's is summed in float32.
 
-    Products whose factors both lie row by row are up to twice as fast on a CPU, so the matrix is transposed once and
-    its gradient is formed transposed.
+    Products whose factors both lie row by row are up to twice as fast on a CPU, so there the matrix is transposed once
+    and its gradient is formed transposed; a GPU's products don't mind.
     """
-    size, transposed = loss.tokens(weight), weight.t().contiguous()           # (D, V)
+    size, by_rows = loss.tokens(weight), weight.device.type in BY_ROWS
+    transposed = weight.t().contiguous() if by_rows else weight.t()           # (D, V)
     each, hidden_parts, total = [], [], None
     for x, labels, weights in zip(hidden.split(size), loss.labels.split(size), loss.weights.split(size), strict=True):
         losses, first, second = loss.kernels.softmax(x @ transposed, labels, weights, loss.z_loss, loss.label_smoothing)
@@ -130,7 +132,9 @@ def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
         if by_hidden:
             hidden_parts.append((first @ weight) * second)                    # (C, D)
         if by_weight:
-            part = (x * second).to(x.dtype).t().contiguous() @ first          # (D, V)
+            scaled = (x * second).to(x.dtype)                                 # (C, D)
+            part = scaled.t().contiguous() @ first if by_rows else first.t() @ scaled      # (D, V) or (V, D)
             total = part.float() if total is None else loss.kernels.add(total, part)
-    return (torch.cat(each), torch.cat(hidden_parts) if by_hidden else None,
-            total.t().contiguous() if total is not None else None)
+    if total is not None and by_rows:
+        total = total.t().contiguous()
+    return torch.cat(each), torch.cat(hidden_parts) if by_hidden else None, total

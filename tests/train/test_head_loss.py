@@ -14,6 +14,7 @@ from ayllu.data.loader import Batch
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
+from ayllu.train import head_loss
 from ayllu.train.head_loss import HeadLoss, Kernels, softmax_loss
 from ayllu.train.losses import IGNORED, next_token_loss, plain_loss
 
@@ -81,6 +82,15 @@ def test_any_weights_chunks_and_upstream_gradient(n, chunk, scale, z_loss, smoot
     found = torch.autograd.grad(total * scale, (hidden, matrix))
     expected = torch.autograd.grad(slow.sum() * scale, (hidden, matrix))
     assert max(map(relative, found, expected)) < 1e-5
+
+
+def test_the_form_of_the_products_that_a_gpu_gets_gives_the_same(monkeypatch):
+    model = new_model("tied")
+    loss = partial(next_token_loss, chunk=7)
+    _, here = gradients(model, loss)
+    monkeypatch.setattr(head_loss, "BY_ROWS", ())
+    _, there = gradients(model, loss)
+    assert max(map(relative, there, here)) < 1e-6
 
 
 @pytest.mark.parametrize("name", MODELS)
