@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+KEY = "a-key-of-the-tests-1234"
 SSE = {"content-type": "text/event-stream"}
 
 
@@ -28,6 +29,13 @@ def set_value(page: Any, label: str, value: str) -> None:
     if page.locator("#drawer.open").count() == 0:
         page.get_by_role("button", name="Settings", exact=True).click()
     page.locator("#drawer").get_by_label(label, exact=True).fill(value)
+
+
+def short(page: Any, n: str = "12") -> None:
+    """Answers of n tokens that don't end before."""
+    set_value(page, "Most tokens", n)
+    page.locator("#drawer").get_by_label("Write on past the end token").check()
+    page.get_by_role("button", name="Close the settings").click()
 
 
 def events(*pieces: str, finish: str | None = "stop", chat: bool = True) -> str:

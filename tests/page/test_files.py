@@ -5,6 +5,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from page.acting import KEY
+from page.contrast import contrast
 from server.live import serving
 
 from ayllu.server.gate import Door
@@ -12,7 +14,6 @@ from ayllu.server.keys import Keys, key_of
 from ayllu.server.page import FILES, UI
 
 SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in (UI / "js").glob("*.js")}
-KEY = "a-key-of-the-tests-1234"
 
 
 def test_every_file_is_served_with_a_strict_policy(server):
@@ -57,6 +58,11 @@ def test_no_file_breaks_the_policy_or_reaches_outside():
         assert not re.search(r"@import|url\(", path.read_text(encoding="utf-8")), path
 
 
+def test_all_scripts_are_fetched_at_once_instead_of_one_after_the_other():
+    html = (UI / "index.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'<link rel="modulepreload" href="ui/js/([\w.]+)">', html)) == set(SCRIPTS) - {"main.js"}
+
+
 def test_files_are_small():
     assert {name: n for name, text in SCRIPTS.items() if (n := text.count("\n")) > 200} == {}
 
@@ -77,18 +83,6 @@ def test_every_word_that_the_scripts_ask_for_exists():
     asked = {key for text in SCRIPTS.values() for key in re.findall(r'\bt\("([\w.]+)"', text)}
     assert len(asked) > 80
     assert asked <= set(words("en"))
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance (WCAG 2.2)."""
-    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def contrast(a: str, b: str) -> float:
-    high, low = sorted((luminance(a), luminance(b)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
 
 
 PAIRS = [*((ink, ground) for ink in ("ink", "soft") for ground in ("paper", "panel", "raised", "code")),

@@ -52,7 +52,7 @@ function begin(conversation, parent, side, seed) {
     return null;
   }
   const nodes = Array.from({ length: plan.body.n ?? 1 }, () =>
-    add(conversation, parent.id, "assistant", "", { ids: [] }),
+    add(conversation, parent.id, "assistant", "", { ids: [], model: side.model }),
   );
   choose(conversation, nodes[0].id);
   return { nodes, run: () => run(conversation, nodes, side, plan) };
