@@ -23,7 +23,7 @@ def show(page: Page) -> None:
     page.get_by_role("button", name="The king said to his wife,").click()
     page.locator(".stats").filter(has_text="seed").wait_for(timeout=120_000)
     page.get_by_role("button", name="Tokens", exact=True).click()
-    page.locator(".token").nth(7).click(timeout=60_000)
+    page.locator(".token").nth(14).click(timeout=60_000)
     page.wait_for_timeout(500)
 
 

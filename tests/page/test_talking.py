@@ -156,7 +156,7 @@ def hostile(**changes: Any) -> str:
 def test_an_imported_file_is_hostile_text(page, tmp_path):
     bad = ["{", "[]", '{"format": "ayllu-conversations", "conversations": [null]}', hostile(children=["a"], active="a"),
            hostile(children=["gone"], active="gone"), hostile(role="system"), hostile(parent="__proto__"),
-           hostile(children=["root"], active="root")]
+           hostile(children=["root"], active="root"), hostile(parent="a", children=["a"], active="a")]
     taken = page.evaluate("""async (texts) => {
       const { fromFile } = await import('/ui/js/exchange.js');
       const found = texts.map(text => fromFile(new File([text], 'x.json'), new Set()).then(() => true, () => false));

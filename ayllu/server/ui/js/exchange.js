@@ -61,9 +61,10 @@ function clean(one, where) {
 
 function cleanNode(node, id, all, where) {
   need(/^[\w-]{1,64}$/.test(id) && node && ROLES.has(node.role) && (node.role === "root") === (id === "root"), where);
+  const { children } = node;
+  const isChild = (child) => typeof child === "string" && Object.hasOwn(all, child) && all[child]?.parent === id;
   need(
-    Array.isArray(node.children) &&
-      node.children.every((child) => typeof child === "string" && Object.hasOwn(all, child)),
+    Array.isArray(children) && children.every(isChild) && new Set(children).size === children.length,
     `${where}.children`,
   );
   need(

@@ -66,13 +66,13 @@ function controlOf({ kind, min, max, step }, id) {
   }
 }
 
-function slider({ name, min, max, step }) {
+/** For the pointer; keys and screen readers have the number beside it. */
+function slider({ min, max, step }) {
   return h("input", {
     type: "range",
     min,
     max,
     step,
-    "aria-label": t(`p.${name}`),
     tabindex: -1,
     "aria-hidden": "true",
   });

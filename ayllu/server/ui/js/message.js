@@ -93,7 +93,7 @@ function facts({ stats, finish, seed, id }) {
 function actions(conversation, node, view, tokens) {
   const found = versionButtons(conversation, node);
   if (jobs.has(node.id)) return found;
-  if (!node.text && node.error) return found;            // its fault says what can be done
+  if (!node.text && node.error) return found; // its fault says what can be done
   const can = { disabled: isBusy() };
   const isAnswer = node.role === "assistant";
   if (isAnswer && node.text) found.push(copyButton(node));
