@@ -113,9 +113,10 @@ def test_keys(headers, status):
 
 def test_deny_by_default():
     gate = Gate(App(), Door(keys=KEYS), Limits())
-    for path in ("/", "/v1/models", "/metrics", "/openapi.json", "/health/", "/health/../v1/models", "//health", "/x"):
+    for path in ("/v1/models", "/metrics", "/openapi.json", "/health/", "/health/../v1/models", "//health", "/x",
+                 "/ui/../v1/models", "/ui/", "/ui/x.js", "//"):
         assert call(gate, path)[0] == 401, path
-    assert call(gate, "/health")[0] == 200
+    assert call(gate, "/health")[0] == call(gate, "/")[0] == 200     # the page's files hold no secret
     app = App()
     call(Gate(app, Door(), Limits()))
     assert app.principals == [LOCAL]
