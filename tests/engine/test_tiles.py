@@ -71,7 +71,7 @@ def five_ways(make_model, n_prompt=45, n_new=20, crowd=63):
     run(engine, [others[0], target])
     ways["chunks"] = engine.logits[1, 0]
 
-    engine = engine_of(make_model(), n_pages=n_prompt + n_new + 11, page_size=1, max_rows=4, prefix_cache=False)
+    engine = engine_of(make_model(), n_pages=n_prompt + max(11, n_new), page_size=1, max_rows=4, prefix_cache=False)
     run(engine, [Request(prompt_of(9, 7, vocabulary), SamplingParams(max_tokens=n_new, seed=1)), target])
     assert engine.scheduler.counts.preempted > 0
     ways["preempted"] = engine.logits[1, 0]
