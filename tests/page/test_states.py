@@ -121,6 +121,16 @@ def test_what_the_server_can_not_do_and_what_nobody_can_read_is_said(page):
     assert page.get_by_label("Top k").get_attribute("aria-invalid") == "true"
 
 
+def test_the_schema_box_holds_the_answer_to_its_form(page):
+    schema = {"type": "object", "properties": {"is_red": {"type": "boolean"}}, "required": ["is_red"],
+              "additionalProperties": False}
+    set_value(page, "JSON schema", json.dumps(schema))
+    set_value(page, "Most tokens", "60")
+    say(page, "the fox")
+    finished(page)
+    assert set(json.loads(answers(page)[0])) == {"is_red"}
+
+
 def test_presets(page):
     set_value(page, "Temperature", "0.33")
     page.get_by_role("button", name="Save as a preset").click()
