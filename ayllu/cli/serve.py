@@ -103,6 +103,7 @@ def _announce(listener: "Listener", as_json: bool) -> None:
     memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache_bytes(served))} for "
               f"keys and values of {cache_tokens(served):,} tokens")
     say(f"{served.name} at {listener.url}  (Ctrl-C ends it)\n"
+        f"  page     open {listener.url} in a browser\n"
         f"  context  {served.context:,} tokens\n"
         f"  memory   {memory}\n"
         f"  key      {'needed' if door.keys else 'none: only this machine can connect'}"
