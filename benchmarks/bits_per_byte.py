@@ -1,6 +1,6 @@
 """Held-out bits per byte of a model beside `xz -9e` and an n-gram model, on the same text.
 
-    python benchmarks/bits_per_byte.py recipes/mini-more.toml --model ayllu-mini [--quick] [--json FILE]
+    python benchmarks/bits_per_byte.py recipes/mini.toml --model ayllu-mini [--quick] [--json FILE]
 
 The text is what the recipe holds out. xz sees nothing but that text; the n-gram model is trained on the very tokens
 that the model was trained on. The last line is xz's figure over ours in the worst language (above 1: we are ahead).

@@ -28,6 +28,14 @@ ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models
 DRAIN_S = 10.0                                           # that running answers get when the server is stopped
 
 
+class Routes(FastAPI):
+    """FastAPI, with the document that tells the errors as they are."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        return _document(self)
+
+
 def build_app(served: Served, door: Door) -> Access:
     """The whole ASGI application around one model."""
     return Access(Gate(routes(served), door, served.limits), served.metrics)
@@ -35,8 +43,8 @@ def build_app(served: Served, door: Door) -> Access:
 
 def routes(served: Served) -> FastAPI:
     """The routes alone."""
-    app = FastAPI(title="Ayllu", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan,
-                  swagger_ui_oauth2_redirect_url=None)
+    app = Routes(title="Ayllu", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan,
+                 swagger_ui_oauth2_redirect_url=None)
     app.state.served = served
     for module in ROUTERS:
         app.include_router(module.router)
@@ -44,7 +52,6 @@ def routes(served: Served) -> FastAPI:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(AylluError, _failed)       # what nobody foresaw is for Access, which logs it
     app.add_exception_handler(Fault, _failed)
-    app.openapi = lambda: _document(app)                 # type: ignore[method-assign]
     return app
 
 

@@ -50,7 +50,7 @@ class Stream(Response):
                  headers: dict[str, str] | None = None, keep_alive_s: float = KEEP_ALIVE_S) -> None:
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})},
                          media_type="text/event-stream" if is_sse else "application/x-ndjson")
-        self.raw_headers = [(k, v) for k, v in self.raw_headers if k != b"content-length"]
+        del self.headers["content-length"]
         self.parts, self.close = parts, close
         self.is_waiting = False                          # for the next part
         self.comment, self.keep_alive_s = COMMENT if is_sse else b"", keep_alive_s

@@ -246,7 +246,7 @@ def test_a_longer_context_starts_from_given_weights(recipe, tmp_path):
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
 
 
-def test_a_new_model_takes_the_bundled_models_tokenizer(recipe, tmp_path):
+def test_the_bundled_models_tokenizer_and_weights_by_its_name(recipe, tmp_path):
     text = recipe("run").read_text(encoding="utf-8").replace("[tokenizer]\nvocab_size = 480\ncoverage = 1.0\n", "")
     (tmp_path / "run.toml").write_text(text.replace("context = 16", 'context = 16\ntokenizer = "ayllu-mini"'),
                                        encoding="utf-8")
@@ -254,6 +254,15 @@ def test_a_new_model_takes_the_bundled_models_tokenizer(recipe, tmp_path):
     assert done.returncode == 0, done.stderr
     trained = Tokenizer.load(tmp_path / "run" / "model")
     assert trained.fingerprint == load_checkpoint("ayllu-mini").tokenizer.fingerprint
+    shape = [f"model.{key}={value}" for key, value in {"dim": 256, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2,
+                                                       "head_dim": 64, "hidden_dim": 768, "tie_embeddings": "true",
+                                                       "vocab_size": 16000, "max_context": 2048}.items()]
+    more = ayllu("pretrain", tmp_path / "run.toml", "init_from=ayllu-mini", "loop.steps=1", "optim.lr=1e-12", *shape,
+                 f"out={tmp_path / 'more'}")
+    assert more.returncode == 0, more.stderr
+    weights = load_file(tmp_path / "more" / "model" / "model.safetensors")
+    bundled = dict(load_checkpoint("ayllu-mini", dtype="float32").model.named_parameters())
+    torch.testing.assert_close(weights["model.norm.weight"], bundled["norm.weight"].detach(), rtol=0, atol=1e-6)
     absent = ayllu("pretrain", tmp_path / "run.toml", "tokenizer=ayllu-maxi", "loop.steps=2",
                    f"out={tmp_path / 'other'}")
     assert absent.returncode == 2
