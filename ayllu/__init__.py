@@ -14,7 +14,7 @@ _HOMES = {
     "Llama": "model.llama", "LlamaConfig": "model.config",
     **dict.fromkeys(("AylluError", "ConfigError", "DataError", "CheckpointError", "DamagedCheckpoint", "MissingExtra",
                      "TrainingDiverged", "RequestError", "ContextTooLong", "BadMedia", "Refused", "NotAllowed",
-                     "Overloaded", "ClaimLost", "JobCancelled"), "errors"),
+                     "Overloaded", "EngineFailed", "ClaimLost", "JobCancelled"), "errors"),
 }
 __all__ = ["__version__", *_HOMES]
 
