@@ -59,14 +59,14 @@ class Draft:
         self.cache.copy(plan.copies)
         drafts: dict[Work, list[int]] = {work: [] for work in plan.work if work.draft}
         while going := [work for work, ids in drafts.items() if len(ids) < len(work.draft)]:
-            steps = []
+            steps = dict[Work, Work]()                   # what is computed -> the work that it guesses for
             for work in going:
                 known = [*work.row.ids[:work.end], *drafts[work]]
-                steps.append(Work(replace(work.row, ids=known), len(known) - 1, len(known)))
+                steps[Work(replace(work.row, ids=known), len(known) - 1, len(known))] = work
             batch = flat_batch(Plan(tuple(steps), ()), self.cache.page_size, self.runner.device)
             best = self.runner.logits(self._flat(batch)).argmax(-1).tolist()
-            for work, token in zip(going, best, strict=True):
-                drafts[work].append(token)
+            for step, token in zip(batch.works, best, strict=True):             # in the order of the batch
+                drafts[steps[step]].append(token)
         return replace(plan, work=tuple(replace(work, draft=tuple(drafts.get(work, ()))) for work in plan.work))
 
     def follow(self, batch: FlatBatch) -> None:

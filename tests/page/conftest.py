@@ -12,9 +12,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One browser for all tests."""
+    """One browser for a file's tests. While Playwright runs, asyncio.run works nowhere else in this process."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ayllu[test]'")
     if EXECUTABLE is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
