@@ -57,7 +57,7 @@ def test_a_broken_stream_is_taken_up_where_it_ended(page):
     set_value(page, "Most tokens", "10")
     say(page, "hello")
     page.get_by_role("button", name="Now").click()
-    page.get_by_text("Half of it.").wait_for()           # the broken half has its figures already
+    page.locator(".body.answer").filter(has_text="of it.").wait_for()        # the broken half has its figures already
     finished(page)
     assert answers(page) == ["Half of it."]
     assert bodies[1]["continue_final_message"] is True
