@@ -37,7 +37,7 @@ class Access:
             await self.app(scope, receive, seen)
         except asyncio.CancelledError:
             raise
-        except Exception as error:
+        except Exception as error:                       # logged, and answered as 500 where that can be
             fault = fault_of(error)                      # logs it
             if not seen.status:
                 await send_fault(scope["path"], seen, fault)

@@ -90,7 +90,7 @@ async def guarded(parts: AsyncGenerator[bytes, None],
         async with aclosing(parts):
             async for part in parts:
                 yield part
-    except Exception as error:
+    except Exception as error:                           # the stream has begun: told as its last event
         yield tell(fault_of(error))
 
 
