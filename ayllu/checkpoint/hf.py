@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from ayllu.checkpoint.folder import inside, read_json, read_json_if_there
 from ayllu.checkpoint.generation import generation_from_hf, generation_to_hf
 from ayllu.checkpoint.hf_config import config_from_hf, config_to_hf
 from ayllu.checkpoint.licence import licence_of, write_licence
@@ -17,6 +16,7 @@ from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
 from ayllu.checkpoint.sidecar import open_tokenizer, template_beside, tokenizer_files
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, fit_entries, natural_dtype
 from ayllu.errors import CheckpointError
+from ayllu.folder import inside, read_json, read_json_if_there
 
 SHARD_BYTES = 5 * 10**9
 _IGNORED = ("rotary_emb.inv_freq", "masked_bias")        # buffers that old files carry; both follow from the config

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ayllu.checkpoint.folder import inside, read_json
 from ayllu.checkpoint.licence_terms import TERMS, TITLES
 from ayllu.config import Settings
 from ayllu.errors import CheckpointError
 from ayllu.files import write_json
+from ayllu.folder import inside, read_json
 
 FILE = "ayllu_licence.json"
 GGUF_KEY = "ayllu.licence"

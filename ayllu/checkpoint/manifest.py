@@ -6,10 +6,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from ayllu import __version__
-from ayllu.checkpoint.folder import inside, read_json
 from ayllu.config import Settings
 from ayllu.errors import CheckpointError
 from ayllu.files import sha256, write_json
+from ayllu.folder import inside, read_json
 
 FILE = "ayllu_manifest.json"
 

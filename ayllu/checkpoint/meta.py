@@ -12,7 +12,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ayllu.checkpoint.folder import inside, read_json
 from ayllu.checkpoint.licence import licence_of
 from ayllu.checkpoint.own_config import FILE, read_own, refined
 from ayllu.checkpoint.picklefile import read_pickle
@@ -20,6 +19,7 @@ from ayllu.checkpoint.rope_layout import to_half_split, to_interleaved, turned_h
 from ayllu.checkpoint.sidecar import generation_beside, open_tokenizer, template_beside, tokenizer_files
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, fit_entries, natural_dtype
 from ayllu.errors import CheckpointError
+from ayllu.folder import inside, read_json
 from ayllu.model.config import LlamaConfig, RopeScaling
 
 _KNOWN = {"dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ayllu.checkpoint.folder import read_json_if_there
+from ayllu.folder import read_json_if_there
 from ayllu.log import warn
 from ayllu.model.config import LlamaConfig
 

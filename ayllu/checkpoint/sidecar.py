@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ayllu.checkpoint.folder import inside, read_json_if_there
 from ayllu.checkpoint.generation import GenerationDefaults, generation_from_hf
+from ayllu.folder import inside, read_json_if_there
 from ayllu.log import warn
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ayllu.checkpoint.folder import read_json
 from ayllu.checkpoint.own_config import FILE
 from ayllu.checkpoint.safefile import read_safetensors
 from ayllu.checkpoint.sidecar import open_tokenizer
@@ -18,6 +17,7 @@ from ayllu.checkpoint.source import Entry, check_finite
 from ayllu.config import validate
 from ayllu.device import pick_dtype
 from ayllu.errors import CheckpointError
+from ayllu.folder import read_json
 from ayllu.model.config import TransformerConfig
 from ayllu.model.init import Uninitialised
 from ayllu.model.transformer import Transformer

@@ -1,4 +1,4 @@
-"""Reading small files of a checkpoint's folder safely: sizes are bounded, links and names may not lead outside."""
+"""Reading small files of a folder that others made: sizes are bounded, links and names may not lead outside."""
 
 import json
 from pathlib import Path
