@@ -32,7 +32,7 @@ class Grammars:
     """Compiles grammars for one vocabulary. May be called from any thread."""
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: Sequence[int], vocab_size: int) -> None:
-        """`vocab_size` is the model's, which may be padded; an answer ends by the first of `eos_ids`."""
+        """`vocab_size` is the model's, which may be padded; an answer ends by any of `eos_ids`."""
         try:
             import llguidance
         except ImportError as error:
@@ -40,9 +40,9 @@ class Grammars:
                                ) from error
         if not eos_ids:
             raise RequestError("answers of a given form need an end id, and this model has none")
-        self.eos_id, self.vocab_size = eos_ids[0], vocab_size
+        self.eos_id, self.eos_ids, self.vocab_size = eos_ids[0], list(eos_ids), vocab_size
         self._tokenizer = llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(_Vocabulary(tokenizer, self.eos_id, vocab_size)), n_vocab=vocab_size)
+            llguidance.TokenizerWrapper(_Vocabulary(tokenizer, self.eos_ids, vocab_size)), n_vocab=vocab_size)
         self._limits = llguidance.LLParserLimits(max_grammar_size=50_000, max_lexer_states=50_000,
                                                  verbose_errors=False)
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
@@ -68,14 +68,15 @@ class Grammars:
         for mask, matcher in zip(masks, matchers, strict=True):
             matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
         bits = np.unpackbits(masks.view(np.uint8), axis=-1, bitorder="little")
+        bits[:, self.eos_ids] = bits[:, self.eos_id, None]   # llguidance knows the first; a chat may end by another
         return torch.from_numpy(bits[:, :self.vocab_size].astype(np.bool_))
 
     def takes_end(self, matcher: "LLMatcher", token: int) -> bool:
         """Walk on by an id; whether it was the end. Raises where the walk became too costly to go on."""
-        if matcher.is_error() or not (token == self.eos_id or matcher.consume_token(token)):
+        if matcher.is_error() or not (token in self.eos_ids or matcher.consume_token(token)):
             raise RequestError(f"the answer's form can't be followed any further: {matcher.get_error()}; "
                                "simplify the schema or grammar")
-        return token == self.eos_id
+        return token in self.eos_ids
 
     def _compile(self, grammar: Grammar) -> "LLMatcher":
         from llguidance import LLMatcher
@@ -95,10 +96,10 @@ class Grammars:
 class _Vocabulary:
     """What llguidance wants to know of a tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, eos_id: int, vocab_size: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, eos_ids: Sequence[int], vocab_size: int) -> None:
         self._encode = tokenizer.codec.encode_rest       # as the middle of a text: no space is put before it
-        self.eos_token_id, self.bos_token_id = eos_id, tokenizer.bos_id
-        self.special_token_ids = sorted(tokenizer.special_ids | {eos_id})
+        self.eos_token_id, self.bos_token_id = eos_ids[0], tokenizer.bos_id
+        self.special_token_ids = sorted(tokenizer.special_ids | set(eos_ids))
         special = set(self.special_token_ids)
         self.tokens = [b"" if i in special else tokenizer.bytes_of(i) for i in range(vocab_size)]
         for i in special:                                # marks must have a name to be told apart from text

@@ -6,11 +6,21 @@ token's text has been given out, and the entries of what a stop string cut off a
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ayllu.engine.request import Finish, Token
+from ayllu.text.call_form import CallForm
+from ayllu.text.call_reader import CallPiece, CallReader
 from ayllu.text.stream import StopFilter, StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Calls:
+    """How tool calls are read from an answer; `is_forced`: it begins with one."""
+
+    form: CallForm
+    is_forced: bool
 
 
 @dataclass(frozen=True)
@@ -33,20 +43,23 @@ class Piece:
     entries: tuple[Entry, ...] = ()
     finish: Finish | None = None
     stop: str | None = None                              # the stop string that ended it
+    calls: tuple[CallPiece, ...] = ()                    # of tools, after the text
 
 
 class Writer:
     """Text and entries of one sample. After a piece with `finish` nothing more is taken."""
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str], strip: bool = False) -> None:
+    def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int], stop: Sequence[str], strip: bool = False,
+                 calls: Calls | None = None) -> None:
         """`strip` drops white space before the first character."""
         self.decoder = StreamDecoder(tokenizer, prompt, skip_special=True)
-        self.filter = StopFilter(stop)
+        self.calls = CallReader(calls.form, stop, is_forced=calls.is_forced) if calls else None
+        self.filter: StopFilter | CallReader = self.calls or StopFilter(stop)
+        self.marks = {id: mark for mark, id in calls.form.marks.items()} if calls else {}
         self.strip = strip
         self.finish: Finish | None = None
         self.n_tokens = 0
         self._decoded = 0                                # characters that the tokens so far made certain
-        self._given = 0                                  # of them, those that were given out (or stripped)
         self._waiting: deque[tuple[int, Entry]] = deque()    # (where its text ends, entry)
 
     def push(self, token: Token) -> Piece:
@@ -58,7 +71,7 @@ class Writer:
             return self._end(token)
         self.n_tokens += 1
         is_end = token.finish == "stop"
-        text = "" if is_end else self.decoder.push(token.id)
+        text = "" if is_end else self.decoder.push(token.id) + self.marks.get(token.id, "")
         entry = Entry(token.id, token.logprob, token.top, self._decoded, is_end)
         self._decoded += len(text)
         self._waiting.append((self._decoded, entry))
@@ -73,16 +86,25 @@ class Writer:
         return self._piece(self.filter.push(self.decoder.flush()) + self.filter.flush(), ())
 
     def _piece(self, shown: str, ids: tuple[int, ...]) -> Piece:
-        self._given += len(shown)
         entries = []
-        while self._waiting and self._waiting[0][0] <= self._given:
+        while self._waiting and self._waiting[0][0] <= self.filter.n_settled:
             entries.append(self._waiting.popleft()[1])
         if self.finish is not None and not self.filter.stopped:      # the end id, and bytes that became no character
             entries += [entry for _, entry in self._waiting]
         if self.strip:
             shown = shown.lstrip()
             self.strip = not shown
-        return Piece(shown, ids, tuple(entries), self.finish, self.filter.matched)
+        return Piece(shown, ids, tuple(entries), self.finish, self.filter.matched,
+                     self.calls.take() if self.calls else ())
+
+
+@dataclass
+class Call:
+    """A tool call that the model made; not whole where the answer was cut."""
+
+    name: str
+    arguments: str = ""                                  # JSON
+    is_whole: bool = False
 
 
 @dataclass
@@ -95,6 +117,7 @@ class Written:
     entries: tuple[Entry, ...] = ()
     finish: Finish | None = None
     stop: str | None = None
+    calls: list[Call] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         """Append what came."""
@@ -103,6 +126,11 @@ class Written:
         self.ids += piece.ids
         self.entries += piece.entries
         self.finish, self.stop = piece.finish or self.finish, piece.stop or self.stop
+        for part in piece.calls:
+            if part.name is not None:
+                self.calls.append(Call(part.name))
+            self.calls[-1].arguments += part.arguments
+            self.calls[-1].is_whole = part.is_whole
 
 
 def token_text(tokenizer: Tokenizer, id: int) -> tuple[str, list[int]]:

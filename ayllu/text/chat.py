@@ -43,7 +43,7 @@ class ChatTemplate:
 
     @classmethod
     def named(cls, name: str) -> "ChatTemplate":
-        """One of the formats built in: llama2, llama3, chatml."""
+        """One of the formats built in: llama2, llama3, chatml, ayllu."""
         if name not in FORMATS:
             raise RequestError(f"no chat format {name!r}; there are {', '.join(FORMATS)}")
         return cls(FORMATS[name], name)
@@ -69,7 +69,7 @@ class ChatTemplate:
         `with_spans`; they cost two renderings for each answer that calls tools.
         """
         self._check(messages, tokenizer, allow_markup)
-        given = {"add_generation_prompt": add_generation_prompt, "tools": tools or None, **_names(tokenizer),
+        given = {"add_generation_prompt": add_generation_prompt, "tools": tools or None, **names_of(tokenizer),
                  **variables}
         writing = _Writing(self.source, list(messages), given, now)
         found = writing.locate(tokenizer)
@@ -184,7 +184,8 @@ def _check_message(number: int, message: Message) -> None:
                            f"found {type(content).__name__}")
 
 
-def _names(tokenizer: Tokenizer) -> dict[str, str]:
+def names_of(tokenizer: Tokenizer) -> dict[str, str]:
+    """What templates call bos_token, eos_token and so on."""
     named = tokenizer.named
     ids = {"bos_token": named.bos_id, "eos_token": next(iter(named.eos_ids), None), "pad_token": named.pad_id,
            "unk_token": named.unk_id}

@@ -43,8 +43,39 @@ CHATML = """\
 {%- endif -%}
 """
 
-FORMATS = {"llama2": LLAMA2, "llama3": LLAMA3, "chatml": CHATML}
+# ChatML with tools, for vocabularies that hold the marks of special.py; without tools it writes what CHATML writes.
+AYLLU = """\
+{%- set has_system = messages and messages[0]['role'] == 'system' -%}
+{%- if tools -%}
+  {{- '<|im_start|>system\\n' + (messages[0]['content'] + '\\n\\n' if has_system else '') + 'Tools:\\n' -}}
+  {%- for tool in tools -%}
+    {{- tool['function'] | tojson + '\\n' -}}
+  {%- endfor -%}
+  {{- '<|im_end|>\\n' -}}
+{%- endif -%}
+{%- for turn in (messages[1:] if tools and has_system else messages) -%}
+  {{- '<|im_start|>' + turn['role'] + '\\n' -}}
+  {%- if turn['role'] == 'tool' -%}
+    {{- '<tool_response>\\n' + turn['content'] + '\\n</tool_response>' -}}
+  {%- else -%}
+    {{- turn['content'] or '' -}}
+  {%- endif -%}
+  {%- for call in turn['tool_calls'] or [] -%}
+    {{- '\\n' if turn['content'] or not loop.first -}}
+    {{- '<tool_call>\\n{"name": "' + call['function']['name'] + '", "arguments": ' -}}
+    {{- call['function']['arguments'] | tojson + '}\\n</tool_call>' -}}
+  {%- endfor -%}
+  {{- '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+  {{- '<|im_start|>assistant\\n' -}}
+{%- endif -%}
+"""
+
+FORMATS = {"llama2": LLAMA2, "llama3": LLAMA3, "chatml": CHATML, "ayllu": AYLLU}
+_TURNS = ("<|im_start|>", "<|im_end|>")
 NEEDS = {"llama2": (), "llama3": ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-         "chatml": ("<|im_start|>", "<|im_end|>")}        # control tokens without which the format is mere letters
+         "ayllu": (*_TURNS, "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"),
+         "chatml": _TURNS}                               # control tokens without which the format is mere letters
 
 LLAMA2_MARKUP = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")

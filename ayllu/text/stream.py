@@ -52,13 +52,16 @@ class TextFilter(Protocol):
 class StopFilter:
     """Ends the stream before the first stop string and never shows a part of it.
 
-    Text is held back only while it could be the beginning of a stop string. `matched` says which string ended it.
+    Text is held back only while it could be the beginning of a stop string. `matched` says which string ended it,
+    `rest` what came after that, `n_settled` how many characters were given out.
     """
 
     def __init__(self, stop_strings: Iterable[str]):
         self.stop_strings = tuple(dict.fromkeys(s for s in stop_strings if s))
         self.stopped = False
         self.matched: str | None = None
+        self.rest = ""
+        self.n_settled = 0
         self._held = ""
 
     def push(self, text: str) -> str:
@@ -68,15 +71,17 @@ class StopFilter:
         held = self._held + text
         at, self.matched = self._first_match(held)
         if self.matched is not None:
-            self.stopped, self._held = True, ""
-            return held[:at]
-        keep = self._longest_beginning(held)
-        self._held = held[len(held) - keep:]
-        return held[:len(held) - keep]
+            self.stopped, self._held, self.rest = True, "", held[at + len(self.matched):]
+        else:
+            at = len(held) - self._longest_beginning(held)
+            self._held = held[at:]
+        self.n_settled += at
+        return held[:at]
 
     def flush(self) -> str:
         """The held text, which turned out to be no stop string."""
         held, self._held = self._held, ""
+        self.n_settled += len(held)
         return held
 
     def _first_match(self, text: str) -> tuple[int, str | None]:

@@ -192,7 +192,7 @@ def test_formats_need_their_tokens():
 def test_which_format_a_tokenizer_has():
     assert ChatTemplate.of(kinds.llama3()).name == "llama3"
     assert ChatTemplate.of(kinds.qwen()).name == "chatml"
-    assert ChatTemplate.of(kinds.sentencepiece()).name == "chatml"       # Ayllu's reserved pieces
+    assert ChatTemplate.of(kinds.sentencepiece()).name == "ayllu"        # its reserved pieces
     kinds.needs_llama2()
     with pytest.raises(RequestError, match="base model"):
         ChatTemplate.of(kinds.llama2())
