@@ -9,6 +9,7 @@
     ├── TrainingDiverged   non-finite loss; names step and batch     exit 1
     ├── RequestError       the caller's fault                        HTTP 400, exit 2
     │   ├── ContextTooLong
+    │   ├── UnknownAdapter                                       HTTP 404
     │   ├── BadMedia
     │   └── Refused        a guard said no                           HTTP 403
     ├── NotAllowed         key or rate                               HTTP 401 / 429
@@ -67,6 +68,10 @@ class RequestError(AylluError):
 
 class ContextTooLong(RequestError):
     """More tokens than the model's context takes."""
+
+
+class UnknownAdapter(RequestError):
+    """No adapter of this name is loaded."""
 
 
 class BadMedia(RequestError):

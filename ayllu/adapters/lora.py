@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ayllu.adapters.config import LoraConfig
 from ayllu.adapters.names import modules
 from ayllu.errors import ConfigError
+from ayllu.model.config import LlamaConfig
 from ayllu.model.init import generator
 from ayllu.model.llama import Llama
 
@@ -143,13 +144,18 @@ def check_fits(adapter: Adapter, model: Llama) -> None:
     """Refuse an adapter whose matrices have other widths than the model, or that says it was made for another."""
     if not isinstance(model, Llama):
         raise ConfigError("only the Llama family takes adapters")
-    widths = modules(model.config)
+    check_widths(adapter, model.config)
+    check_base(adapter, fingerprint(model))
+
+
+def check_widths(adapter: Adapter, config: LlamaConfig) -> None:
+    """Refuse an adapter whose matrices have other widths than a model of this shape."""
+    widths = modules(config)
     for name, pair in adapter.pairs.items():
         found = (pair.a.shape[1], pair.b.shape[0])
         if widths.get(name) != found:
             raise ConfigError(f"the adapter's matrices for {name} have (inputs, outputs) {found}, the model has "
                               f"{widths.get(name, 'no such layer')}: it was made for another base")
-    check_base(adapter, fingerprint(model))
 
 
 def check_base(adapter: Adapter, found: str) -> None:

@@ -21,6 +21,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ayllu.adapters.lora import Adapter
 from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.constrain import Grammars
@@ -28,8 +29,9 @@ from ayllu.engine.paged import PagedCache
 from ayllu.engine.request import Finish, Request, Start, Token
 from ayllu.engine.sampling import Choice, SamplingTables
 from ayllu.engine.scheduler import Chosen, Row, Scheduler, SchedulerSettings, Work
+from ayllu.engine.shelf import Loaded, Shelf
 from ayllu.engine.speculate import Draft, Ngrams
-from ayllu.engine.tiles import TiledSteps
+from ayllu.engine.tiles import TILE, TiledSteps
 from ayllu.errors import ConfigError, ContextTooLong, RequestError
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.request import check_prompt
@@ -56,6 +58,8 @@ class EngineSettings(Settings):
     prefix_cache: bool = True
     kv_dtype: Literal["auto", "int8"] = "auto"           # auto: the weights'; int8 takes less memory (stores.py)
     n_guesses: int = Field(default=0, ge=0, le=32)       # ids guessed ahead per row and step (speculate.py); 0: off
+    max_adapters: int = Field(default=32, ge=0)          # loaded at a time (shelf.py)
+    adapter_mib: int = Field(default=1024, ge=1)         # of their matrices, each filled up to the largest rank
     deterministic: bool = False                          # equal bits whatever else is computed (tiles.py); slower
 
     @model_validator(mode="after")
@@ -75,6 +79,7 @@ class _Running:
 
     seed: int
     n_alive: int
+    adapter: Loaded | None = None
     is_started: bool = False                             # a token has told what reading the prompt gave
     logprobs: list[float | None] = field(default_factory=list)
     top: list[TopLogprobs] = field(default_factory=list)
@@ -99,6 +104,8 @@ class Engine:
         self._tiles = TiledSteps(self.runner, self.cache) if self.settings.deterministic else None
         if self._tiles is not None:
             self._tiles.check_places()
+        self.adapters = Shelf(self.runner, self.settings.max_adapters, self.settings.adapter_mib * 2**20,
+                              TILE if self._tiles else None)
         self.tables = SamplingTables(self.config.vocab_size, self.runner.device)
         self._draft = Draft(as_runner(draft), self.runner, n_pages, self.settings.page_size) if draft else None
         self.grammars = grammars
@@ -121,10 +128,23 @@ class Engine:
         self._check_ids(request.params.logit_bias, "logit_bias")
         self._check_ids(request.stop_ids, "stop_ids")
         self.check_grammar(request)
-        number = self.scheduler.submit(request, room)
+        adapter = None if request.adapter is None else self.adapters.find(request.adapter)
+        number = self.scheduler.submit(request, room, adapter.digest if adapter else "")
+        if adapter is not None:
+            self.adapters.take(adapter)
         seed = new_seed() if request.params.seed is None else request.params.seed
-        self._requests[number] = _Running(seed, request.params.n)
+        self._requests[number] = _Running(seed, request.params.n, adapter)
         return number
+
+    @torch.inference_mode()
+    def load_adapter(self, name: str, adapter: Adapter, replace: bool = False) -> None:
+        """Let requests name this adapter. `replace` puts it in the place of one that has the name already."""
+        self.adapters.load(name, adapter, replace)
+
+    @torch.inference_mode()
+    def unload_adapter(self, name: str) -> int:
+        """Later requests don't find it; gives how many that aren't over go on with it."""
+        return self.adapters.unload(name).n_users
 
     def _room(self, request: Request) -> int:
         """How many tokens each answer may have."""
@@ -178,9 +198,10 @@ class Engine:
         return events + tokens
 
     def _hidden(self, batch: FlatBatch) -> Tensor:                            # (N, D)
+        owners = [self._requests[work.row.number].adapter for work in batch.works for _ in range(work.n_tokens)]
         if self._tiles is not None:
-            return self._tiles.hidden(batch)
-        return self.runner.flat(batch.ids, batch.positions, self.cache.attends(batch))
+            return self._tiles.hidden(batch, lambda own, n: self.adapters.adapt([*owners[own], *[None] * n]))
+        return self.runner.flat(batch.ids, batch.positions, self.cache.attends(batch), self.adapters.adapt(owners))
 
     def _logits(self, hidden: Tensor) -> Tensor:                              # (C, D) -> (C, V)
         return self.runner.logits(hidden) if self._tiles is None else self._tiles.logits(hidden)
@@ -292,9 +313,12 @@ class Engine:
             self.tables.drop(place)
             del self._ngrams[row]
             self._matchers.pop(row, None)
-        self._requests[row.number].n_alive -= 1
-        if self._requests[row.number].n_alive == 0:
+        request = self._requests[row.number]
+        request.n_alive -= 1
+        if request.n_alive == 0:
             del self._requests[row.number]
+            if request.adapter is not None:
+                self.adapters.give_back(request.adapter)
 
     def _check_ids(self, ids: Sequence[int] | frozenset[int] | dict[int, float], where: str) -> None:
         for token in ids:

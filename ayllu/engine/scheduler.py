@@ -152,8 +152,9 @@ class Scheduler:
             yield row
             yield from row.followers
 
-    def submit(self, request: Request, room: int) -> int:
-        """Queue a request whose answers may have `room` tokens each; gives its number."""
+    def submit(self, request: Request, room: int, salt: str = "") -> int:
+        """Queue a request whose answers may have `room` tokens each; gives its number. Only requests with the same
+        tenant, adapter and `salt` (what the adapter holds, say) share pages."""
         s, n = self.settings, len(request.ids)
         if len(self.waiting) >= s.max_waiting:
             raise Overloaded(f"{len(self.waiting)} requests are waiting, which is the limit: try again later")
@@ -162,7 +163,7 @@ class Scheduler:
                                  f"{s.n_pages * s.page_size}: lower max_tokens, or start with more cache memory")
         number, self._n_requests = self._n_requests, self._n_requests + 1
         rank = self._rank(request, n + room * request.params.n)
-        root = root_digest(request.tenant, request.adapter or "")
+        root = root_digest(request.tenant, request.adapter or "", salt)
         rows = [Row(number, sample, request, list(request.ids), room, rank, root)
                 for sample in range(request.params.n)]
         rows[0].followers = rows[1:]

@@ -12,7 +12,7 @@ The price is speed: less for many rows than for one, which is computed as TILE.
 T tokens of a tile  S keys of a block  H query heads  K key/value heads  E head width  D width  V vocabulary
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from ayllu.engine.batch import FlatBatch, Span
 from ayllu.engine.paged import PagedCache
 from ayllu.engine.stores import Store
 from ayllu.errors import ConfigError
+from ayllu.model.adapt import Adapt
 from ayllu.model.step import Runner
 
 TILE = 16                                                # tokens; so many rows fill a tile of AMX, too
@@ -70,8 +71,9 @@ class TiledSteps:
         self.scratch = cache.n_pages - 1
         self.block_pages = max(1, BLOCK // cache.page_size)
 
-    def hidden(self, batch: FlatBatch) -> Tensor:                             # (N, D)
-        """What `logits` takes, for all tokens. A row's earlier tokens are written before its later ones are read."""
+    def hidden(self, batch: FlatBatch, adapt: Callable[[slice, int], Adapt | None]) -> Tensor:     # (N, D)
+        """What `logits` takes, for all tokens. A row's earlier tokens are written before its later ones are read.
+        `adapt(own, n_more)` is for those tokens of the batch and so many that fill the tile up."""
         size, parts = self.cache.page_size, list[Tensor]()
         owners = [(span, place) for span in batch.spans for place in range(span.start, span.length)]
         for begin in range(0, len(owners), TILE):
@@ -80,7 +82,8 @@ class TiledSteps:
             ids, positions = (F.pad(x[own], (0, n_more)) for x in (batch.ids, batch.positions))
             slots = F.pad(batch.slots[own], (0, n_more), value=self.scratch * size)
             filler = [(Span(0, 1, 0, [self.scratch]), 0)] * n_more
-            hidden = self.runner.flat(ids, positions, self._attends(slots, owners[own] + filler))
+            hidden = self.runner.flat(ids, positions, self._attends(slots, owners[own] + filler),
+                                      adapt(own, n_more))
             parts.append(hidden[:own.stop - begin])
         return torch.cat(parts)
 

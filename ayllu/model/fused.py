@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ayllu.errors import ConfigError
+from ayllu.model.adapt import Adapt
 from ayllu.model.attend import Attend
 from ayllu.model.cache import DenseCache
 from ayllu.model.llama import Attention, Block, FeedForward, Llama, RMSNorm
@@ -24,6 +25,7 @@ from ayllu.model.step import Batch, prompt_parts
 
 Modules = Sequence[nn.Linear | nn.Embedding]
 DTYPES = (torch.float32, torch.bfloat16)
+_QKV = ("attention.wq", "attention.wk", "attention.wv")
 PACKED_FOR = 128                                         # rows that oneDNN is told to expect when it picks a layout
 
 
@@ -87,16 +89,17 @@ class FusedRunner:
         """Logits (B, V) after the last new token of each row."""
         *before, last = prompt_parts(batch.ids, self.config)
         for ids in before:
-            self._trunk(ids, batch.cache, last_only=True)
-        return self._head(self._normed(self._trunk(last, batch.cache, last_only=True), self._norm))
+            self._trunk(ids, batch, last_only=True)
+        return self._head(self._normed(self._trunk(last, batch, last_only=True), self._norm))
 
     def hidden(self, batch: Batch) -> Tensor:
         """What `logits` takes, (B, T, D), for every new token."""
-        parts = [self._trunk(ids, batch.cache, last_only=False).view(*ids.shape, -1)
+        parts = [self._trunk(ids, batch, last_only=False).view(*ids.shape, -1)
                  for ids in prompt_parts(batch.ids, self.config)]
         return self._normed(torch.cat(parts, dim=1), self._norm)
 
-    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor:   # (N,), (N,) -> (N, D)
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
+             adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
         """What `logits` takes, for tokens of any rows side by side; `attends` know whose they are."""
         if self._is_dynamic:
             cos, sin = (turn[:, 0] for turn in _rotation(self._own(), positions[:, None], self.dtype))
@@ -104,7 +107,7 @@ class FusedRunner:
             self._turn_to(int(positions.max()) + 1)
             cos, sin = (table[positions] for table in self._rotations)        # (N, 1, E)
         mix = _PromptMix(attends, self.config.n_heads, self.config.n_kv_heads)
-        return self._normed(self._through(ids[None], cos, sin, mix, last_only=False), self._norm)
+        return self._normed(self._through(ids[None], cos, sin, mix, adapt, last_only=False), self._norm)
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's last product."""
@@ -115,20 +118,25 @@ class FusedRunner:
             raise ConfigError("this runner gave its weights back: make a new one")
         return self._model
 
-    def _trunk(self, ids: Tensor, cache: DenseCache, last_only: bool) -> Tensor:
+    def _trunk(self, ids: Tensor, batch: Batch, last_only: bool) -> Tensor:
         """(B, T) -> (N, D), or (B, D) for each row's last token: the last layer then computes little but its cache."""
-        H, K, T = self.config.n_heads, self.config.n_kv_heads, ids.shape[1]
+        H, K, T, cache = self.config.n_heads, self.config.n_kv_heads, ids.shape[1], batch.cache
         cos, sin = self._rotation(cache.extend(T), cache)
         mix = _DecodeMix(cache, H) if T == 1 else _PromptMix(cache.attends, H, K)
-        return self._through(ids, cos, sin, mix, last_only)
+        return self._through(ids, cos, sin, mix, batch.adapt, last_only)
 
     def _through(self, ids: Tensor, cos: Tensor, sin: Tensor, mix: "_DecodeMix | _PromptMix",
-                 last_only: bool) -> Tensor:
+                 adapt: Adapt | None, last_only: bool) -> Tensor:
         c, (B, T) = self.config, ids.shape
         H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
         x = self._embedding.index_select(0, ids.reshape(-1))                  # (N, D)
         for number, layer in enumerate(self._layers):
-            qkv = layer.qkv(self._normed(x, layer.attention_norm)).view(B, T, H + 2 * K, E)
+            h = self._normed(x, layer.attention_norm)
+            qkv = layer.qkv(h)
+            if adapt is not None:
+                for part, y in zip(_QKV, qkv.split([H * E, K * E, K * E], dim=-1), strict=True):
+                    adapt(number, part, h, y)
+            qkv = qkv.view(B, T, H + 2 * K, E)
             qk = qkv[:, :, :H + K]
             turned = qk.roll(E // 2, -1)                                      # (b, a) where qk is (a, b)
             qk.mul_(cos).addcmul_(turned, sin)
@@ -137,8 +145,17 @@ class FusedRunner:
             else:
                 y = mix(number, qkv, n_queries=T)
             x = layer.wo.add(y, x)
-            gate, up = layer.w13(self._normed(x, layer.ffn_norm)).chunk(2, dim=-1)
-            x = layer.w2.add(F.silu(gate).mul_(up), x)
+            if adapt is not None:
+                adapt(number, "attention.wo", y, x)
+            h = self._normed(x, layer.ffn_norm)
+            gate, up = layer.w13(h).chunk(2, dim=-1)
+            if adapt is not None:
+                adapt(number, "feed_forward.w1", h, gate)
+                adapt(number, "feed_forward.w3", h, up)
+            h = F.silu(gate).mul_(up)
+            x = layer.w2.add(h, x)
+            if adapt is not None:
+                adapt(number, "feed_forward.w2", h, x)
         return x
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:                   # (..., D)

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ayllu.model.adapt import Adapt, adapted
 from ayllu.model.attend import Attend
 from ayllu.model.cache import DenseCache
 from ayllu.model.config import LlamaConfig, TransformerConfig
@@ -27,13 +28,15 @@ class Batch:
 
     ids: Tensor
     cache: DenseCache
+    adapt: Adapt | None = None                           # the same for all rows
 
 
 class Runner(Protocol):
     """Runs a model over a cache. `step` writes the batch's keys and values and gives logits (B, V) for what follows.
 
     `hidden` writes them too and gives what `logits` takes, (B, T, D), for every new token. `flat` does that for tokens
-    of any rows side by side, whose `attends` know where their keys and values lie: (N,), positions (N,) -> (N, D).
+    of any rows side by side, whose `attends` know where their keys and values lie: (N,), positions (N,) -> (N, D); its
+    `adapt` may treat each token in its own way.
     """
 
     @property
@@ -51,7 +54,8 @@ class Runner(Protocol):
 
     def hidden(self, batch: Batch) -> Tensor: ...
 
-    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor: ...
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
+             adapt: Adapt | None = None) -> Tensor: ...
 
     def logits(self, h: Tensor) -> Tensor: ...
 
@@ -71,23 +75,26 @@ class EagerRunner:
     def step(self, batch: Batch) -> Tensor:
         """Logits (B, V) after the last new token of each row."""
         for ids in prompt_parts(batch.ids, self.config):
-            hidden = self._trunk(ids, batch.cache)
+            hidden = self._trunk(ids, batch)
         return self.model.logits(hidden[:, -1])
 
     def hidden(self, batch: Batch) -> Tensor:
         """The trunk's output (B, T, D) for all new tokens."""
-        return torch.cat([self._trunk(ids, batch.cache) for ids in prompt_parts(batch.ids, self.config)], dim=1)
+        return torch.cat([self._trunk(ids, batch) for ids in prompt_parts(batch.ids, self.config)], dim=1)
 
-    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend]) -> Tensor:   # (N,), (N,) -> (N, D)
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
+             adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
         """The trunk's output for tokens of any rows side by side."""
-        return self.model.trunk(self.model.embed(ids[None]), positions[None], attends)[0]
+        with adapted(self.model, adapt):
+            return self.model.trunk(self.model.embed(ids[None]), positions[None], attends)[0]
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's head, for what `hidden` gives."""
         return self.model.logits(h)
 
-    def _trunk(self, ids: Tensor, cache: DenseCache) -> Tensor:
-        return self.model.trunk(self.model.embed(ids), cache.extend(ids.shape[1]), cache.attends)
+    def _trunk(self, ids: Tensor, batch: Batch) -> Tensor:
+        with adapted(self.model, batch.adapt):
+            return self.model.trunk(self.model.embed(ids), batch.cache.extend(ids.shape[1]), batch.cache.attends)
 
 
 def prompt_parts(ids: Tensor, config: LlamaConfig | TransformerConfig) -> Sequence[Tensor]:
