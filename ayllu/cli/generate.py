@@ -31,6 +31,7 @@ def generate(
     n: Annotated[int, typer.Option("--n", min=1, help="So many different texts.")] = 1,
     beams: Annotated[int, typer.Option(min=1, help="Beam search with so many beams instead of sampling.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
+    adapter: flags.Adapter = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the texts to a file too (.json: with ids and all).")] = None,
@@ -42,7 +43,7 @@ def generate(
     options = flags.stated(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                            repetition_penalty=repetition_penalty, seed=seed, n=n, num_beams=beams,
                            stop=tuple(stop or ()))
-    llm = flags.load_llm(model, dtype, device)
+    llm = flags.load_llm(model, dtype, device, adapter)
     if n == beams == 1 and not as_json:
         results = [_stream(llm, text, options)]
     else:

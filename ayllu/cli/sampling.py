@@ -1,6 +1,7 @@
 """The flags that generating commands share: which model, and how it is sampled. No torch before a model is loaded."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from ayllu.engine.result import Result
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A folder, a file of any format, a hub name, or ayllu-mini.")]
+Adapter = Annotated[Path | None, typer.Option(help="An adapter for the model: a PEFT folder.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="At most so many new tokens; by default 256 or what fits.")]
@@ -28,11 +30,11 @@ def stated(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, (), [])}
 
 
-def load_llm(model: str, dtype: str | None, device: str) -> "LLM":
+def load_llm(model: str, dtype: str | None, device: str, adapter: Path | None = None) -> "LLM":
     """Load the model; importing torch is most of the wait."""
     from ayllu.engine.llm import LLM
 
-    return LLM.load(model, dtype=dtype, device=device)
+    return LLM.load(model, dtype=dtype, device=device, adapter=adapter)
 
 
 def read_prompt(prompt: str | None) -> str:

@@ -46,6 +46,11 @@ def serve(
     guesses: Annotated[int, typer.Option(min=0, max=32, help="Tokens guessed ahead from repetition, or by --draft; the "
                                          "answers stay the same.")] = 0,
     draft: Annotated[str | None, typer.Option(help="A small model of the same vocabulary that guesses ahead.")] = None,
+    lora: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="An adapter (a PEFT folder), asked for as "
+                                                   "a model of this name; may be given several times.")] = None,
+    lora_folder: Annotated[Path | None, typer.Option(help="Clients with an admin's key may load adapters that lie "
+                                                     "below this folder.")] = None,
+    lora_mib: Annotated[int, typer.Option(min=1, help="Memory for adapters.")] = 1024,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits whatever else is asked at the "
                                                 "same time; slower.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request.")] = False,
@@ -66,10 +71,11 @@ def serve(
     engine = validate(EngineSettings, {"cache_mib": cache_mib, "max_rows": max_rows, "max_waiting": max_waiting,
                                        "token_budget": max(512, 2 * max_rows), "deterministic": deterministic,
                                        "kv_dtype": "int8" if int8_cache else "auto",
-                                       "n_guesses": guesses or (DRAFTED if draft else 0)}, where="ayllu serve")
+                                       "n_guesses": guesses or (DRAFTED if draft else 0), "adapter_mib": lora_mib},
+                      where="ayllu serve")
     served = start.load_served(model, dtype=dtype, device=device, name=name, aliases=tuple(alias or ()),
                                engine=engine, draft=draft, limits=Limits(tokens=max_tokens, request_s=timeout),
-                               redact=redact)
+                               redact=redact, adapters=lora or (), adapter_folder=lora_folder)
     listener = start.Listener(served, door, port, tls).bind()
     _quieten(quiet)
     _announce(listener, as_json)
@@ -97,7 +103,8 @@ def _announce(listener: "Listener", as_json: bool) -> None:
     served, door = listener.served, listener.door
     facts = {"url": listener.url, "model": served.name, "context": served.context,
              "weight_bytes": served.weight_bytes, "cache_bytes": cache_bytes(served),
-             "cache_tokens": cache_tokens(served), "needs_key": bool(door.keys), "redacts": served.redact}
+             "cache_tokens": cache_tokens(served), "adapters": list(served.adapters),
+             "needs_key": bool(door.keys), "redacts": served.redact}
     body = json.dumps({"model": served.name, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50})
     key = " -H 'Authorization: Bearer YOUR_KEY'" if door.keys else ""
     memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache_bytes(served))} for "
@@ -105,6 +112,7 @@ def _announce(listener: "Listener", as_json: bool) -> None:
     say(f"{served.name} at {listener.url}  (Ctrl-C ends it)\n"
         f"  page     open {listener.url} in a browser\n"
         f"  context  {served.context:,} tokens\n"
+        + (f"  adapters {', '.join(served.adapters)}\n" if served.adapters else "") +
         f"  memory   {memory}\n"
         f"  key      {'needed' if door.keys else 'none: only this machine can connect'}"
         + ("\n  redact   personal data is taken out of prompts" if served.redact else "") +

@@ -137,9 +137,9 @@ class Engine:
         return number
 
     @torch.inference_mode()
-    def load_adapter(self, name: str, adapter: Adapter, replace: bool = False) -> None:
+    def load_adapter(self, name: str, adapter: Adapter, replace: bool = False, origin: str = "") -> None:
         """Let requests name this adapter. `replace` puts it in the place of one that has the name already."""
-        self.adapters.load(name, adapter, replace)
+        self.adapters.load(name, adapter, replace, origin)
 
     @torch.inference_mode()
     def unload_adapter(self, name: str) -> int:

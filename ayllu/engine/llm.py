@@ -15,12 +15,14 @@ from typing import Any
 
 import torch
 
+from ayllu.adapters.lora import Adapter, attach, check_fits, fingerprint
+from ayllu.adapters.store import read_adapter
 from ayllu.checkpoint.load import Checkpoint, load_checkpoint
 from ayllu.config import validate
 from ayllu.device import pick_device
 from ayllu.engine.dialogue import Message, as_prompt
 from ayllu.engine.result import Result, TextRow, Timing
-from ayllu.engine.runner import Batch, FusedRunner, RunnerKind, make_runner
+from ayllu.engine.runner import AdaptedRunner, Batch, FusedRunner, RunnerKind, make_runner
 from ayllu.errors import ConfigError, RequestError
 from ayllu.log import warn
 from ayllu.model.beam import beam_search
@@ -98,21 +100,26 @@ class LLM:
     """A checkpoint ready to write. `runner` is how its steps are computed (see engine/runner.py).
 
     The LLM takes the checkpoint's weights over; `model` gives the plain model, and from then on runs it as it is.
+    `adapter` (a PEFT folder, or one in memory) stays beside the weights; `fingerprint` tells bases apart (lora.py).
     """
 
-    def __init__(self, checkpoint: Checkpoint, runner: RunnerKind = "auto") -> None:
+    def __init__(self, checkpoint: Checkpoint, runner: RunnerKind = "auto",
+                 adapter: Adapter | str | Path | None = None) -> None:
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer
-        self.runner: Runner = make_runner(checkpoint.model, runner)
+        self.fingerprint = fingerprint(checkpoint.model)
+        self.adapter = adapter if adapter is None or isinstance(adapter, Adapter) else \
+            read_adapter(adapter, checkpoint.config)
+        self.runner: Runner = self._adapted(runner)
         own = checkpoint.generation.eos_ids
         self.eos_ids = tuple(own) or (self.tokenizer.eos_ids if self.tokenizer else ())
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, dtype: str | None = None, device: str = "auto",
-             runner: RunnerKind = "auto") -> "LLM":
+             runner: RunnerKind = "auto", adapter: Adapter | str | Path | None = None) -> "LLM":
         """Load a checkpoint by folder, file or name. `dtype` None keeps the file's own."""
-        return cls(load_checkpoint(name_or_path, dtype=dtype, device=pick_device(device)), runner)
+        return cls(load_checkpoint(name_or_path, dtype=dtype, device=pick_device(device)), runner, adapter)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt, with BOS where the model wants it; ids are taken as they are."""
@@ -165,10 +172,21 @@ class LLM:
     @property
     def model(self) -> Model:
         """The plain model with its own weights, to look into or to change; the runner becomes the eager one."""
-        if isinstance(self.runner, FusedRunner):
-            self.runner.give_back()
-            self.runner = make_runner(self.checkpoint.model, "eager")
+        fused = self.runner.runner if isinstance(self.runner, AdaptedRunner) else self.runner
+        if isinstance(fused, FusedRunner):
+            fused.give_back()
+            self.runner = self._adapted("eager")
         return self.checkpoint.model
+
+    def _adapted(self, kind: RunnerKind) -> Runner:
+        model, adapter = self.checkpoint.model, self.adapter
+        if adapter is None:
+            return make_runner(model, kind)
+        check_fits(adapter, model)
+        if adapter.config.use_dora:                      # its layers need the whole weight, so they take its place
+            attach(model, adapter)
+            return make_runner(model, kind)
+        return AdaptedRunner(make_runner(model, kind), adapter)
 
     @property
     def has_chat_template(self) -> bool:

@@ -3,14 +3,24 @@
 A runner may hold the weights in another form (fused, compiled, captured) as long as `step` gives the same logits.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
+from torch import Tensor
+
+from ayllu.adapters.lora import Adapter
+from ayllu.adapters.many import Bank
 from ayllu.errors import ConfigError
+from ayllu.model.adapt import Adapt
+from ayllu.model.attend import Attend
+from ayllu.model.cache import DenseCache
+from ayllu.model.config import LlamaConfig
 from ayllu.model.fused import FusedRunner, why_not_fused
 from ayllu.model.llama import Llama
 from ayllu.model.step import Batch, EagerRunner, Model, Runner
 
-__all__ = ["Batch", "EagerRunner", "FusedRunner", "Runner", "RunnerKind", "make_runner"]
+__all__ = ["AdaptedRunner", "Batch", "EagerRunner", "FusedRunner", "Runner", "RunnerKind", "make_runner"]
 
 RunnerKind = Literal["auto", "eager", "fused"]
 
@@ -32,3 +42,36 @@ def make_runner(model: Model, kind: RunnerKind = "auto", shares: bool = False) -
                 raise ConfigError(f"this model can't run fused: {reason}; use runner='eager'")
             return EagerRunner(model)
     raise ConfigError(f"runner {kind!r} is unknown: use auto, eager or fused")
+
+
+class AdaptedRunner:
+    """A runner whose every step has one adapter beside the weights."""
+
+    def __init__(self, runner: Runner, adapter: Adapter) -> None:
+        self.runner, self.config, self.device, self.dtype = runner, runner.config, runner.device, runner.dtype
+        if not isinstance(runner.config, LlamaConfig):
+            raise ConfigError("only the Llama family takes adapters")
+        bank = Bank(runner.config, runner.dtype, runner.device)
+        bank.put(0, adapter)
+        self.adapt = bank.adapt([0])
+
+    def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache:
+        """The runner's own."""
+        return self.runner.new_cache(padding, capacity)
+
+    def step(self, batch: Batch) -> Tensor:                                   # (B, V)
+        """Logits after the last new token of each row."""
+        return self.runner.step(replace(batch, adapt=self.adapt))
+
+    def hidden(self, batch: Batch) -> Tensor:                                 # (B, T, D)
+        """What `logits` takes."""
+        return self.runner.hidden(replace(batch, adapt=self.adapt))
+
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
+             adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
+        """The same for tokens of any rows side by side."""
+        return self.runner.flat(ids, positions, attends, adapt or self.adapt)
+
+    def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
+        """The model's head, which adapters leave as it is."""
+        return self.runner.logits(h)

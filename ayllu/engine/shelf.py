@@ -5,8 +5,9 @@ it, pre-empted ones too, and its memory is free when the last of them is over. L
 does the same to the old one.
 """
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ayllu.adapters.lora import Adapter, check_widths
 from ayllu.adapters.many import Bank, Holds, TiledBank
@@ -24,6 +25,9 @@ class Loaded:
     slot: int
     digest: str                                          # of its content: what keys of cached pages depend on
     rank: int                                            # the largest
+    n_bytes: int                                         # of its matrices, as they were read
+    origin: str                                          # its folder's name
+    loaded_at: float = field(default_factory=time.time)
     n_users: int = 0                                     # requests that aren't over
     n_requests: int = 0                                  # since it was loaded
     is_gone: bool = False                                # its name is not known any more
@@ -42,7 +46,7 @@ class Shelf:
         self.slots: dict[int, Loaded] = {}              # those that were unloaded but have users, too
         self.loaded: dict[str, Loaded] = {}
 
-    def load(self, name: str, adapter: Adapter, replace: bool = False) -> Loaded:
+    def load(self, name: str, adapter: Adapter, replace: bool = False, origin: str = "") -> Loaded:
         """Put an adapter on the shelf; with `replace` in the place of one that has the name."""
         bank = self._check(name, adapter, replace)
         slot = next(i for i in range(len(self.slots) + 1) if i not in self.slots)
@@ -57,7 +61,7 @@ class Shelf:
         if name in self.loaded:
             self.unload(name)
         rank = max(len(pair.a) for pair in adapter.pairs.values())
-        self.loaded[name] = self.slots[slot] = Loaded(name, slot, adapter.digest, rank)
+        self.loaded[name] = self.slots[slot] = Loaded(name, slot, adapter.digest, rank, adapter.nbytes, origin)
         return self.loaded[name]
 
     def unload(self, name: str) -> Loaded:

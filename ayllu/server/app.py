@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from ayllu import __version__
 from ayllu.errors import AylluError
-from ayllu.server import chat, completions, messages, models, ollama, ollama_models, own, page, responses
+from ayllu.server import adapters, chat, completions, messages, models, ollama, ollama_models, own, page, responses
 from ayllu.server.access import Access
 from ayllu.server.faults import Fault, body_of, fault_of
 from ayllu.server.gate import Door, Gate
@@ -24,7 +24,7 @@ from ayllu.server.schema.own import AnthropicError, ErrorBody, OllamaError
 from ayllu.server.served import Served
 from ayllu.server.sse import Json
 
-ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, page)
+ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, adapters, page)
 DRAIN_S = 10.0                                           # that running answers get when the server is stopped
 
 

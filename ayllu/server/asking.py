@@ -36,6 +36,7 @@ def form_of(grammar: Grammar | None, param: str) -> Form | None:
 class Ask:
     """What a caller wants: `n` answers to each prompt; `params.n` is the engine's affair and stays 1."""
 
+    model: str                                           # as it was asked for, checked: the model's or an adapter's
     prompts: Sequence[Prompt]
     params: SamplingParams
     n: int = 1
@@ -196,7 +197,7 @@ def _requests(served: Served, ask: Ask) -> Sequence[Request]:
                                                "max_tokens": _max_tokens(served, ask, len(prompt.ids))})
         request = Request(ids=tuple(prompt.ids), params=params, eos_ids=served.eos_ids, min_tokens=ask.min_tokens,
                           prompt_logprobs=ask.prompt_logprobs, tenant=ask.principal.tenant,
-                          grammar=ask.form.grammar if ask.form else None)
+                          adapter=served.adapter_of(ask.model), grammar=ask.form.grammar if ask.form else None)
         found += [request] * (ask.n if is_split else 1)
     return found
 

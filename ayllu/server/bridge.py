@@ -73,15 +73,16 @@ async def submit(service: Service, requests: Sequence[Request], limit_s: float) 
     return Tokens(streams, limit_s)
 
 
-async def embed(service: Service, ids: Sequence[int]) -> list[float]:
+async def embed(service: Service, ids: Sequence[int], adapter: str | None = None) -> list[float]:
     """One vector of length 1 for a text: the mean over its tokens of what the last layer gives, in the engine's thread
     between two steps. A model that was not trained for it gives rough neighbours, no more."""
     runner = service.engine.runner
 
     @torch.inference_mode()
     def run() -> list[float]:
-        cache = runner.new_cache([0], len(ids))
-        hidden = runner.hidden(Batch(torch.tensor([list(ids)], device=runner.device), cache))[0]     # (T, D)
+        cache, shelf = runner.new_cache([0], len(ids)), service.engine.adapters
+        adapt = None if adapter is None else shelf.adapt([shelf.find(adapter)])
+        hidden = runner.hidden(Batch(torch.tensor([list(ids)], device=runner.device), cache, adapt))[0]     # (T, D)
         mean = hidden.float().mean(dim=0)
         return (mean / mean.norm().clamp(min=1e-12)).tolist()
 

@@ -45,7 +45,7 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
         raise FieldError("top_logprobs", "top_logprobs needs logprobs=true")
     params = params_of(served, body, logprobs=(body.top_logprobs or 0) if body.logprobs else None,
                        max_tokens=body.max_completion_tokens or body.max_tokens)
-    ask = Ask(prompts=[prompt], params=params, n=body.n or 1, form=form_in(body), principal=who(request),
+    ask = Ask(model=name, prompts=[prompt], params=params, n=body.n or 1, form=form_in(body), principal=who(request),
               redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=body.prompt_logprobs)
     run = await begin(served, ask, request.scope)
     head = {"id": new_id("chatcmpl-"), "created": now(), "model": name}

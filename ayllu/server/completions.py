@@ -55,8 +55,8 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     reads = body.logprobs if body.echo and body.logprobs is not None else None
     if body.prompt_logprobs is not None:
         reads = max(reads or 0, body.prompt_logprobs)
-    ask = Ask(prompts=prompts, params=params, n=n, form=form_in(body), principal=who(request), redactor=redactor,
-              min_tokens=body.min_tokens or 0, prompt_logprobs=reads)
+    ask = Ask(model=name, prompts=prompts, params=params, n=n, form=form_in(body), principal=who(request),
+              redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=reads)
     run = await begin(served, ask, request.scope)
     head = {"id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": name,
             "system_fingerprint": None}

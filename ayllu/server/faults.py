@@ -15,6 +15,7 @@ from ayllu.errors import (
     Overloaded,
     Refused,
     RequestError,
+    UnknownAdapter,
 )
 from ayllu.log import logger
 
@@ -52,6 +53,7 @@ class Fault(Exception):  # noqa: N818 - an HTTP answer
 # error -> (status, OpenAI's type, code); the first row that fits counts
 TABLE: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
+    (UnknownAdapter, 404, "invalid_request_error", "model_not_found"),
     (ContextTooLong, 400, "invalid_request_error", "context_length_exceeded"),
     (BadMedia, 400, "invalid_request_error", "bad_media"),
     (Refused, 403, "permission_error", "refused"),

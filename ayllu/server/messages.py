@@ -32,8 +32,8 @@ async def messages(body: MessageRequest, request: Request) -> Response:
     params = served.params(DEFAULTS, {
         "temperature": body.temperature, "top_p": body.top_p, "max_tokens": body.max_tokens,
         "top_k": None if body.top_k is None else max(0, body.top_k), "stop": tuple(body.stop_sequences or ())})
-    run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor,
-                                  form=_form(body), at_most=True), request.scope)
+    run = await begin(served, Ask(model=name, prompts=[prompt], params=params, principal=who(request),
+                                  redactor=redactor, form=_form(body), at_most=True), request.scope)
     id = new_id("msg_")
     if body.stream:
         return Stream(guarded(_events(run, id, name), lambda fault: event(body_of(PATH, fault), "error")), run.close,

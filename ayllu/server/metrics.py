@@ -1,4 +1,5 @@
-"""Counts and times for Prometheus. No label ever holds a text, a name or an address: only routes, statuses, kinds."""
+"""Counts and times for Prometheus. No label ever holds a text, a caller's name or an address: only routes,
+statuses, kinds, and the names of adapters that were loaded."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -66,3 +67,11 @@ class _EngineState(Collector):
                 ("guessed_right_tokens", "Of them, those that were right.", s.counts.accepted_tokens),
                 ("pages_evicted", "Known pages whose room was needed.", pool.n_evicted)):
             yield CounterMetricFamily(f"ayllu_{name}", says, value=value)
+        requests = CounterMetricFamily("ayllu_adapter_requests", "Requests with an adapter since it was loaded.",
+                                       labels=["adapter"])
+        running = GaugeMetricFamily("ayllu_adapter_running", "Of them, those that aren't over.", labels=["adapter"])
+        for name, adapter in dict(self.engine.adapters.loaded).items():
+            requests.add_metric([name], adapter.n_requests)
+            running.add_metric([name], adapter.n_users)
+        yield requests
+        yield running

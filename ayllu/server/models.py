@@ -33,7 +33,7 @@ router = APIRouter(tags=["OpenAI"])
 async def models(request: Request) -> Response:
     """Every name that can be asked for."""
     served = served_of(request)
-    found = [_model(served, name) for name in (served.name, *sorted(served.aliases))]
+    found = [_model(served, name) for name in (served.name, *sorted(served.aliases), *served.adapters)]
     return Json(ModelList(data=found, first_id=found[0].id, last_id=found[-1].id).model_dump())
 
 
@@ -45,9 +45,11 @@ async def model(id: str, request: Request) -> Response:
 
 
 def _model(served: Served, name: str) -> Model:
-    return Model(id=name, created=served.started, owned_by="ayllu", max_model_len=served.context, display_name=name,
-                 parent=None if name == served.name else served.name,
-                 created_at=datetime.fromtimestamp(served.started, UTC).isoformat().replace("+00:00", "Z"))
+    adapter = None if name in served.own_names else served.adapters.get(name)
+    created = served.started if adapter is None else int(adapter.loaded_at)
+    return Model(id=name, created=created, owned_by="ayllu", max_model_len=served.context, display_name=name,
+                 parent=None if name == served.name else served.name, root=adapter.origin if adapter else served.name,
+                 created_at=datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z"))
 
 
 @router.post("/v1/embeddings", responses={200: {"model": EmbeddingList}}, response_model=None)
@@ -58,7 +60,7 @@ async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
     check_width(served, body.dimensions)
     prompts = await prepared(lambda: prompts_of(served, body.input, redactor))
     check_inputs(served, prompts)
-    vectors = await or_gone(request, vectors_of(served, prompts))
+    vectors = await or_gone(request, vectors_of(served, prompts, name))
     if vectors is None:
         return Response(status_code=499)
     n = sum(len(prompt.ids) for prompt in prompts)
@@ -89,9 +91,9 @@ def check_inputs(served: Served, prompts: list[Prompt]) -> None:
                                  f"{served.context}: split it")
 
 
-async def vectors_of(served: Served, prompts: list[Prompt]) -> list[list[float]]:
+async def vectors_of(served: Served, prompts: list[Prompt], name: str) -> list[list[float]]:
     """One after the other, so that a list of texts holds up no stream for longer than one of them takes."""
-    return [await embed(served.service, prompt.ids) for prompt in prompts]
+    return [await embed(served.service, prompt.ids, served.adapter_of(name)) for prompt in prompts]
 
 
 def _packed(vector: list[float]) -> Any:

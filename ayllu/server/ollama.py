@@ -83,8 +83,8 @@ async def _answer(served: Served, body: OllamaRequest, name: str, prompt: Prompt
     if options.num_ctx is not None:
         room = options.num_ctx - len(prompt.ids)
         params = params.model_copy(update={"max_tokens": min(room, params.max_tokens or room)})
-    run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor,
-                                  form=_form(body), at_most=True), request.scope)
+    run = await begin(served, Ask(model=name, prompts=[prompt], params=params, principal=who(request),
+                                  redactor=redactor, form=_form(body), at_most=True), request.scope)
     reply = _Reply(run, body, name)
     if body.stream is not False:
         tell = lambda fault: line(body_of("/api/", fault))  # noqa: E731 - one line, used once

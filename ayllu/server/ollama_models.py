@@ -57,14 +57,17 @@ async def ps(request: Request) -> Response:
 
 
 def _listed(served: Served) -> list[Listed]:
-    return [Listed(name=name, model=name, modified_at=timestamp(served.started), size=served.weight_bytes,
-                   digest=served.digest, details=_details(served)) for name in (served.name, *sorted(served.aliases))]
+    own = [Listed(name=name, model=name, modified_at=timestamp(served.started), size=served.weight_bytes,
+                  digest=served.digest, details=_details(served)) for name in (served.name, *sorted(served.aliases))]
+    return own + [Listed(name=name, model=name, modified_at=timestamp(adapter.loaded_at), size=adapter.n_bytes,
+                         digest=adapter.digest, details=_details(served, served.name))
+                  for name, adapter in served.adapters.items()]
 
 
-def _details(served: Served) -> Details:
+def _details(served: Served, parent: str = "") -> Details:
     n = served.n_parameters
     size = f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.1f}M"
-    return Details(format=served.format, parameter_size=size, quantization_level=served.dtype)
+    return Details(parent_model=parent, format=served.format, parameter_size=size, quantization_level=served.dtype)
 
 
 @router.post("/api/show", responses={200: {"model": Shown}}, response_model=None)
@@ -74,7 +77,7 @@ async def show(body: ShowRequest, request: Request) -> Response:
     name = body.model or body.name
     if name is None:
         raise FieldError("model", "model is missing: name one of /api/tags")
-    model_name(served, name)
+    adapter = served.adapter_of(model_name(served, name))
     config = served.service.engine.config
     info = {"general.architecture": "llama", "general.parameter_count": served.n_parameters,
             "llama.context_length": served.context, "llama.embedding_length": config.dim,
@@ -82,8 +85,11 @@ async def show(body: ShowRequest, request: Request) -> Response:
             "llama.attention.head_count_kv": config.n_kv_heads, "llama.feed_forward_length": config.hidden_dim,
             "llama.vocab_size": config.vocab_size}
     licence = served.licence.name or served.licence.id if served.licence else ""
-    return Json(Shown(modelfile=f"FROM {served.name}\n", parameters="\n".join(_settings(served)),
-                      template=served.chat_template or "{{ .Prompt }}", license=licence, details=_details(served),
+    modelfile, parent = f"FROM {served.name}\n", ""
+    if adapter is not None:
+        modelfile, parent = f"{modelfile}ADAPTER {adapter}\n", served.name
+    return Json(Shown(modelfile=modelfile, parameters="\n".join(_settings(served)), license=licence,
+                      template=served.chat_template or "{{ .Prompt }}", details=_details(served, parent),
                       model_info=info, capabilities=["completion", "embedding"],
                       modified_at=timestamp(served.started)).model_dump())
 
@@ -98,7 +104,7 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
     begun, served = time.perf_counter(), served_of(request)
     name = model_name(served, body.model)
     check_width(served, body.dimensions)
-    found = await _vectors(served, body.input, request)
+    found = await _vectors(served, body.input, name, request)
     if found is None:
         return Response(status_code=499)
     vectors, n = found
@@ -110,15 +116,14 @@ async def embed(body: EmbedRequest, request: Request) -> Response:
 async def old_embed(body: OldEmbedRequest, request: Request) -> Response:
     """One vector; the older form."""
     served = served_of(request)
-    model_name(served, body.model)
-    found = await _vectors(served, body.prompt, request)
+    found = await _vectors(served, body.prompt, model_name(served, body.model), request)
     return Response(status_code=499) if found is None else Json(OldEmbedded(embedding=found[0][0]).model_dump())
 
 
-async def _vectors(served: Served, given: Prompts, request: Request) -> Any:
+async def _vectors(served: Served, given: Prompts, name: str, request: Request) -> Any:
     prompts = await prepared(lambda: prompts_of(served, given, redactor_for(served)))
     check_inputs(served, prompts)
-    vectors = await or_gone(request, vectors_of(served, prompts))
+    vectors = await or_gone(request, vectors_of(served, prompts, name))
     n = sum(len(prompt.ids) for prompt in prompts)
     request.scope["ayllu.tally"].prompt_tokens += n
     return None if vectors is None else (vectors, n)

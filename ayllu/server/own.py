@@ -1,6 +1,4 @@
-"""Routes about tokens, templates, adapters and the server itself."""
-
-from typing import Any
+"""Routes about tokens, templates and the server itself."""
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -10,7 +8,7 @@ from ayllu import __version__
 from ayllu.errors import RequestError
 from ayllu.server.chat import prompt_of
 from ayllu.server.metrics import CONTENT_TYPE
-from ayllu.server.openai import prepared, redactor_for, served_of, who
+from ayllu.server.openai import prepared, redactor_for, served_of
 from ayllu.server.prompts import Prompt, Redactor
 from ayllu.server.schema import own as schema
 from ayllu.server.schema.ollama import Version
@@ -104,21 +102,3 @@ async def apply_template(body: schema.TemplateRequest, request: Request) -> Resp
     prompt = await prepared(make)
     return Json(schema.Prompted(prompt=prompt.text, tokens=prompt.ids, count=len(prompt.ids),
                                 max_model_len=served.context).model_dump())
-
-
-@router.post("/v1/load_lora_adapter", response_model=None)
-async def load_adapter(body: schema.LoadAdapterRequest, request: Request) -> Response:
-    """Adapters come with a later step of the engine; until then this says so."""
-    return _no_adapters(request)
-
-
-@router.post("/v1/unload_lora_adapter", response_model=None)
-async def unload_adapter(body: schema.UnloadAdapterRequest, request: Request) -> Response:
-    """Adapters come with a later step of the engine; until then this says so."""
-    return _no_adapters(request)
-
-
-def _no_adapters(request: Request) -> Any:
-    who(request).require("admin")
-    raise RequestError("lora_name: this engine runs the plain model; adapters can't be loaded while it serves yet. "
-                       "Merge the adapter into a checkpoint and serve that")

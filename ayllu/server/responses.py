@@ -45,8 +45,8 @@ async def responses(body: ResponseRequest, request: Request) -> Response:
         "presence_penalty": body.presence_penalty, "frequency_penalty": body.frequency_penalty,
         "stop": tuple(body.stop or ()), "max_tokens": body.max_output_tokens,
         "logprobs": (body.top_logprobs or 0) if wants_logprobs else None})
-    run = await begin(served, Ask(prompts=[prompt], params=params, principal=who(request), redactor=redactor,
-                                  form=_form(body)), request.scope)
+    run = await begin(served, Ask(model=name, prompts=[prompt], params=params, principal=who(request),
+                                  redactor=redactor, form=_form(body)), request.scope)
     reply = _Reply(run, body, name)
     if body.stream:
         return Stream(guarded(_events(reply), reply.failed), run.close, headers=run.headers)

@@ -1,5 +1,6 @@
 """The model that is served, and everything that a route needs to answer with it."""
 
+import asyncio
 import hashlib
 import time
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from ayllu.checkpoint.licence import Licence
 from ayllu.config import validate
 from ayllu.engine.service import Service
+from ayllu.engine.shelf import Loaded
 from ayllu.model.account import n_parameters, weight_bytes
 from ayllu.model.params import SamplingParams
 from ayllu.server.faults import FieldError, UnknownModelError
@@ -34,6 +36,9 @@ class Served:
     aliases: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     redact: bool = False
+    base: str = ""                                       # the model's fingerprint, which adapters may name
+    adapter_folder: Path | None = None                   # below which clients may name adapters
+    loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     metrics: Metrics = field(default_factory=Metrics)
     started: int = field(default_factory=lambda: int(time.time()))
 
@@ -68,12 +73,28 @@ class Served:
         facts = f"{self.name} {self.service.engine.config!r} {self.tokenizer.fingerprint}"
         return hashlib.sha256(facts.encode()).hexdigest()
 
+    @property
+    def own_names(self) -> set[str]:
+        """What the plain model is called."""
+        return {self.name, *self.aliases}
+
+    @property
+    def adapters(self) -> dict[str, Loaded]:
+        """A copy of what the engine holds, since its thread changes that."""
+        return dict(self.service.engine.adapters.loaded)
+
+    def adapter_of(self, name: str) -> str | None:
+        """The adapter that a name (which was checked before) stands for; Ollama's clients may have added a tag."""
+        plain = name.removesuffix(":latest")
+        return None if {name, plain} & self.own_names else plain
+
     def check_model(self, name: str | None) -> str:
         """The name under which the answer comes: strictly what was asked for."""
         if name is None:
             return self.name
-        if name not in {self.name, *self.aliases}:
-            others = f" (also {', '.join(sorted(self.aliases))})" if self.aliases else ""
+        if name not in self.own_names and name not in self.adapters:
+            also = [*sorted(self.aliases), *sorted(self.adapters)]
+            others = f" (also {', '.join(also)})" if also else ""
             raise UnknownModelError(f"the model {name!r} is not served here; there is {self.name!r}{others}: ask for "
                                     "it, or start the server with --alias NAME")
         return name

@@ -2,6 +2,7 @@
 
 import os
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ayllu.engine.llm import LLM
 from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
 from ayllu.errors import ConfigError, MissingExtra, RequestError
+from ayllu.server.adapters import load_now, named_path
 from ayllu.server.app import DRAIN_S, build_app
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of, read_keys
@@ -47,18 +49,23 @@ def load_keys(path: Path | None) -> Keys:
 
 def load_served(model: str, *, dtype: str | None = None, device: str = "auto", name: str | None = None,
                 aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
-                redact: bool = False, draft: str | None = None) -> Served:
-    """Load a model and put an engine and its service around it; nothing runs yet."""
+                redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
+                adapter_folder: Path | None = None) -> Served:
+    """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
+    named = [named_path(text) for text in adapters]
     llm = LLM.load(model, dtype=dtype, device=device)
     if llm.tokenizer is None:
         raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
                            "tokenizer.json beside it")
     service = Service(Engine(llm.runner, engine, draft=_draft(draft, llm, device), grammars=_grammars(llm)))
-    return Served(name=name or public_name(model), service=service,
+    served = Served(name=name or public_name(model), service=service,
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
                   licence=llm.checkpoint.licence, aliases=frozenset(aliases), limits=limits or Limits(),
-                  redact=redact)
+                  redact=redact, base=llm.fingerprint, adapter_folder=adapter_folder)
+    for adapter, path in named:
+        load_now(served, adapter, path)
+    return served
 
 
 def _draft(model: str | None, llm: LLM, device: str) -> Runner | None:

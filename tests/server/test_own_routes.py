@@ -58,9 +58,9 @@ def test_tokenizer_info_and_version(http, live):
     assert http.get("/health").json() == {"status": "ok"}
 
 
-def test_adapters_are_refused_by_name(http):
+def test_no_path_is_read_without_a_folder_for_adapters(http):
     found = http.post("/v1/load_lora_adapter", json={"lora_name": "a", "lora_path": "b"})
-    assert (found.status_code, "lora_name" in found.json()["error"]["message"]) == (400, True)
+    assert (found.status_code, "--lora-folder" in found.json()["error"]["message"]) == (403, True)
 
 
 @pytest.mark.parametrize(("path", "body", "status"), [

@@ -93,7 +93,8 @@ class Model(Answer):
     created: int
     owned_by: str
     max_model_len: int
-    parent: str | None = None
+    parent: str | None = None                            # of an alias or an adapter
+    root: str | None = None                              # of an adapter: its folder's name
     type: Literal["model"] = "model"
     display_name: str
     created_at: str

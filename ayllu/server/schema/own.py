@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from ayllu.server.schema.base import Answer, Body, Ids
 from ayllu.server.schema.chat import ChatMessage
 
+ADAPTER_NAME = r"^[\w.-]+$"
+
 
 class TemplateRequest(Body):
     """A chat, as the prompt that the model would read."""
@@ -96,7 +98,7 @@ class Prompted(Answer):
 class LoadAdapterRequest(Body):
     """A PEFT folder below the server's own folder of adapters, under a name that can be asked for."""
 
-    lora_name: str = Field(min_length=1, max_length=128, pattern=r"^[\w.-]+$")
+    lora_name: str = Field(min_length=1, max_length=128, pattern=ADAPTER_NAME)
     lora_path: str = Field(min_length=1, max_length=1024)
     load_inplace: bool = False
 

@@ -9,7 +9,7 @@ import { closeUnfinished, isBusy, stop } from "./flow.js";
 import { header } from "./header.js";
 import { begin, library, load, writeAll } from "./library.js";
 import { applyTheme } from "./look.js";
-import { connect, server } from "./server.js";
+import { connect, renew, server } from "./server.js";
 import { sidebar } from "./sidebar.js";
 import { thread } from "./thread.js";
 import { h } from "./dom.js";
@@ -43,7 +43,7 @@ on(
   { forever: true },
 );
 document.addEventListener("keydown", onkeydown);
-document.addEventListener("visibilitychange", () => document.hidden && writeAll());
+document.addEventListener("visibilitychange", () => (document.hidden ? writeAll() : renew()));
 addEventListener("pagehide", writeAll);
 onKeyNeeded(askKey);
 

@@ -14,7 +14,7 @@ export async function connect() {
   clearTimeout(timer);
   try {
     const [{ data }, info] = await Promise.all([call("v1/models"), call("tokenizer_info")]);
-    server.models = data.map(({ id, parent, max_model_len }) => ({ id, parent, context: max_model_len }));
+    server.models = data.map(known);
     server.isChat = Boolean(info.chat_template);
     server.eosIds = info.eos_token_ids ?? [];
     set("ready");
@@ -26,6 +26,21 @@ export async function connect() {
       set("refused", error.message);
     }
   }
+}
+
+/** Adapters come and go: look again, quietly, when the page is looked at again. */
+export async function renew() {
+  if (server.state !== "ready") return;
+  const { data } = await call("v1/models").catch(() => ({}));
+  const models = data?.map(known);
+  if (models && JSON.stringify(models) !== JSON.stringify(server.models)) {
+    server.models = models;
+    emit("server");
+  }
+}
+
+function known({ id, parent, max_model_len }) {
+  return { id, parent, context: max_model_len };
 }
 
 /** The context of a model, in tokens. */
