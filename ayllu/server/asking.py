@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from ayllu.engine.constrain import Grammars
 from ayllu.engine.request import Grammar, Request, Start
 from ayllu.errors import EngineFailed, Overloaded, RequestError
 from ayllu.model.params import SamplingParams
@@ -16,15 +17,16 @@ from ayllu.server.bridge import Tokens, submit
 from ayllu.server.faults import FieldError
 from ayllu.server.prompts import Prompt, Redactor
 from ayllu.server.served import Served
-from ayllu.server.writing import Piece, Writer, Written
+from ayllu.server.writing import Calls, Piece, Writer, Written
 
 
 @dataclass(frozen=True)
 class Form:
-    """The form that the answers must have, and the field that asked for it."""
+    """The form that the answers must have, and the field that asked for it; `parts` of it with their own fields."""
 
     grammar: Grammar
     param: str
+    parts: tuple[tuple[str, Grammar], ...] = ()
 
 
 def form_of(grammar: Grammar | None, param: str) -> Form | None:
@@ -44,6 +46,7 @@ class Ask:
     min_tokens: int = 0
     prompt_logprobs: int | None = None
     form: Form | None = None
+    calls: Calls | None = None                           # of tools, where they may come
     at_most: bool = False                                # max_tokens may be more than the context has room for
     redactor: Redactor = field(default_factory=lambda: Redactor(False))
 
@@ -62,7 +65,7 @@ class Run:
 
     def __init__(self, served: Served, ask: Ask, tokens: Tokens, tally: Tally, begun: float) -> None:
         self.served, self.ask, self.tokens, self.tally, self.begun = served, ask, tokens, tally, begun
-        self.writers = [Writer(served.tokenizer, prompt.ids, (*ask.params.stop, *prompt.stop), prompt.strip)
+        self.writers = [Writer(served.tokenizer, prompt.ids, (*ask.params.stop, *prompt.stop), prompt.strip, ask.calls)
                         for prompt in ask.prompts for _ in range(ask.n)]
         self.starts: dict[int, Start] = {}               # by prompt
         self.first_s: float | None = None                # until the first token
@@ -182,10 +185,22 @@ async def _check_form(served: Served, form: Form) -> None:
     if grammars is None:
         raise FieldError(form.param, f"{form.param}: answers of a given form need the package llguidance on the server "
                          "(pip install 'ayllu[grammar]') and a model with an end id")
+    whole = await _fault(grammars, form.param, form.grammar)
+    if whole is None:
+        return
+    for param, grammar in form.parts:
+        fault = await _fault(grammars, param, grammar)
+        if fault is not None:
+            raise fault
+    raise whole
+
+
+async def _fault(grammars: Grammars, param: str, grammar: Grammar) -> FieldError | None:
     try:
-        await asyncio.to_thread(grammars.matcher, form.grammar)
+        await asyncio.to_thread(grammars.matcher, grammar)
     except RequestError as error:
-        raise FieldError(form.param, f"{form.param}: {error}") from error
+        return FieldError(param, f"{param}: {error}")
+    return None
 
 
 def _requests(served: Served, ask: Ask) -> Sequence[Request]:

@@ -13,6 +13,7 @@ from ayllu.server.faults import FieldError
 from ayllu.server.openai import (
     content_logprobs,
     error_event,
+    finish_of,
     form_in,
     new_id,
     now,
@@ -25,10 +26,23 @@ from ayllu.server.openai import (
     who,
 )
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt
-from ayllu.server.schema.chat import AnswerMessage, ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, ChatRequest
+from ayllu.server.replying import streamed, whole
+from ayllu.server.schema.chat import (
+    AnswerCall,
+    AnswerFunction,
+    AnswerMessage,
+    ChatChoice,
+    ChatCompletion,
+    ChatLogprobs,
+    ChatMessage,
+    ChatOptions,
+    ChatRequest,
+)
 from ayllu.server.served import Served
-from ayllu.server.sse import DONE, EVENTS, Json, Stream, event, guarded, or_gone
+from ayllu.server.sse import DONE, EVENTS, event
+from ayllu.server.tools import History, ToolUse, arguments_in, choice_of, function_tools, planned
 from ayllu.server.writing import Written
+from ayllu.text.call_reader import CallPiece
 
 router = APIRouter(tags=["OpenAI"])
 PATH = "/v1/chat/completions"
@@ -39,29 +53,46 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     """The assistant's next message, whole or as server-sent events."""
     served = served_of(request)
     name, redactor = served.check_model(body.model), redactor_for(served)
-    prompt = await prepared(lambda: prompt_of(served, body.messages, redactor, body.continue_final_message,
-                                              body.chat_template_kwargs, body.add_generation_prompt))
+    mode, names = choice_of(body.tool_choice)
+    use = ToolUse(function_tools(body.tools), mode, names, body.parallel_tool_calls is not False)
+    form, calls = await prepared(lambda: planned(served, use, form_in(body)))
+    prompt = await prepared(lambda: prompt_of(served, body.messages, body, redactor))
     if body.top_logprobs and not body.logprobs:
         raise FieldError("top_logprobs", "top_logprobs needs logprobs=true")
     params = params_of(served, body, logprobs=(body.top_logprobs or 0) if body.logprobs else None,
                        max_tokens=body.max_completion_tokens or body.max_tokens)
-    ask = Ask(model=name, prompts=[prompt], params=params, n=body.n or 1, form=form_in(body), principal=who(request),
+    ask = Ask(model=name, prompts=[prompt], params=params, n=body.n or 1, form=form, calls=calls,
+              principal=who(request),
               redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=body.prompt_logprobs)
     run = await begin(served, ask, request.scope)
     head = {"id": new_id("chatcmpl-"), "created": now(), "model": name}
     if body.stream:
-        return Stream(guarded(_chunks(run, body, head), error_event(PATH)), run.close, headers=run.headers)
-    answers = await or_gone(request, run.whole())
-    return Response(status_code=499) if answers is None else Json(_whole(run, body, head, answers), headers=run.headers)
+        return streamed(run, _chunks(run, body, head), error_event(PATH))
+    return await whole(run, request, lambda answers: _whole(run, body, head, answers))
 
 
-def prompt_of(served: Served, messages: list[ChatMessage], redactor: Redactor, goes_on: bool,
-              variables: dict[str, Any] | None, add_generation_prompt: bool | None = None) -> Prompt:
+def prompt_of(served: Served, messages: list[ChatMessage], options: ChatOptions, redactor: Redactor) -> Prompt:
     """The ids of a chat."""
-    turns = [m.model_dump(include={"role", "content", "name", "tool_calls", "tool_call_id"}, exclude_none=True)
-             for m in messages]
-    return chat_prompt(turns, served.tokenizer, served.chat_template, redactor, goes_on=goes_on, variables=variables,
-                       add_generation_prompt=add_generation_prompt is not False)
+    use = ToolUse(function_tools(options.tools))
+    use.check(served.limits.tools)
+    return chat_prompt(_turns(messages), served, redactor, tools=use.tools, goes_on=options.continue_final_message,
+                       variables=options.chat_template_kwargs,
+                       add_generation_prompt=options.add_generation_prompt is not False)
+
+
+def _turns(messages: list[ChatMessage]) -> list[dict[str, Any]]:
+    history = History()
+    for n, message in enumerate(messages):
+        if message.tool_call_id is not None:
+            history.result(message.content, message.tool_call_id, f"messages.{n}.tool_call_id")
+        elif message.tool_calls:
+            where = f"messages.{n}.tool_calls.{{}}.function.arguments"
+            history.call(message.content, [
+                (call.id, call.function.name, arguments_in(call.function.arguments, where.format(k)))
+                for k, call in enumerate(message.tool_calls)])
+        else:
+            history.say(message.role, message.content, **({"name": message.name} if message.name else {}))
+    return history.turns
 
 
 def _whole(run: Run, body: ChatRequest, head: dict[str, Any], answers: list[Written]) -> dict[str, Any]:
@@ -70,10 +101,12 @@ def _whole(run: Run, body: ChatRequest, head: dict[str, Any], answers: list[Writ
     for index, answer in enumerate(answers):
         logprobs = content_logprobs(tokenizer, answer.entries) if body.logprobs else None
         choices.append(ChatChoice(
-            index=index, message=AnswerMessage(content=answer.text),
-            finish_reason="stop" if answer.finish == "stop" else "length",
+            index=index, message=_message(answer), finish_reason=finish_of(answer),
             logprobs=None if logprobs is None else ChatLogprobs.model_validate({"content": logprobs})))
     found = ChatCompletion(**head, choices=choices, usage=usage_of(run)).model_dump()
+    for choice in found["choices"]:
+        if not choice["message"]["tool_calls"]:
+            del choice["message"]["tool_calls"]
     if body.return_token_ids:
         found["prompt_token_ids"] = run.ask.prompts[0].ids
         for choice, answer in zip(found["choices"], answers, strict=True):
@@ -85,8 +118,15 @@ def _whole(run: Run, body: ChatRequest, head: dict[str, Any], answers: list[Writ
     return found
 
 
+def _message(answer: Written) -> AnswerMessage:
+    calls = [AnswerCall(id=new_id("call_"), function=AnswerFunction(name=call.name, arguments=call.arguments))
+             for call in answer.calls]
+    return AnswerMessage(content=None if calls and not answer.text else answer.text, tool_calls=calls)
+
+
 async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-    """Role first, once for each answer; then text; then why it ended; then, if wanted, usage without choices."""
+    """Role first, once for each answer; then text and calls; then why it ended; then, if wanted, usage without choices.
+    """
     options = body.stream_options
     wants_usage = bool(options and options.include_usage)
     always = wants_usage and bool(options and options.continuous_usage_stats)
@@ -96,6 +136,7 @@ async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGen
         return event({**head, "object": "chat.completion.chunk", "choices": choices, "system_fingerprint": None,
                       **({"usage": usage} if wants_usage else {})})
 
+    written = [Written() for _ in run.writers]
     for index in range(len(run.writers)):
         yield chunk([_delta(index, {"role": "assistant", "content": "", "refusal": None})])
     async with aclosing(run.events()) as events:
@@ -103,8 +144,11 @@ async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGen
             logprobs = content_logprobs(run.served.tokenizer, e.piece.entries) if body.logprobs else []
             if e.piece.text or logprobs or (body.return_token_ids and e.piece.ids):
                 yield chunk([_with_extras(_delta(e.choice, {"content": e.piece.text}), e, body, logprobs)])
+            for part in e.piece.calls:
+                yield chunk([_delta(e.choice, {"tool_calls": [_part(part)]})])
+            written[e.choice].add(e.piece)
             if e.piece.finish is not None:
-                yield chunk([_delta(e.choice, {}, "stop" if e.piece.finish == "stop" else "length")])
+                yield chunk([_delta(e.choice, {}, finish_of(written[e.choice]))])
     if wants_usage:
         yield chunk([], is_last=True)
     yield DONE
@@ -112,6 +156,14 @@ async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGen
 
 def _delta(index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
     return {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
+
+
+def _part(part: CallPiece) -> dict[str, Any]:
+    """Of a call: id, type and name first, then pieces of its arguments."""
+    if part.name is None:
+        return {"index": part.index, "function": {"arguments": part.arguments}}
+    return {"index": part.index, "id": new_id("call_"), "type": "function",
+            "function": {"name": part.name, "arguments": ""}}
 
 
 def _with_extras(choice: dict[str, Any], e: Event, body: ChatRequest,

@@ -27,11 +27,12 @@ from ayllu.server.openai import (
     who,
 )
 from ayllu.server.prompts import Prompt, Redactor, id_prompt, text_prompt
+from ayllu.server.replying import streamed, whole
 from ayllu.server.schema.base import Prompts
 from ayllu.server.schema.completions import Completion, CompletionRequest
 from ayllu.server.served import Served
-from ayllu.server.sse import DONE, EVENTS, Json, Stream, event, guarded, or_gone
-from ayllu.server.writing import Entry, token_text
+from ayllu.server.sse import DONE, EVENTS, event
+from ayllu.server.writing import Entry, Written, token_text
 from ayllu.text.stream import StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
 
@@ -62,16 +63,8 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
             "system_fingerprint": None}
     form = _Form(run, body)
     if body.stream:
-        return Stream(guarded(_chunks(form, head), error_event(PATH)), run.close, headers=run.headers)
-    answers = await or_gone(request, run.whole())
-    if answers is None:
-        return Response(status_code=499)
-    choices = []
-    for index, answer in enumerate(answers):
-        text, entries = ("", ()) if form.is_silent else (answer.text, answer.entries)
-        choices.append({**form.choice(index, text, entries, is_first=True), "finish_reason": _finish(answer.finish),
-                        **form.ids(answer.ids)})
-    return Json({**head, "choices": choices, "usage": form.usage()}, headers=run.headers)
+        return streamed(run, _chunks(form, head), error_event(PATH))
+    return await whole(run, request, lambda answers: {**head, "choices": form.choices(answers), "usage": form.usage()})
 
 
 def prompts_of(served: Served, given: Prompts, redactor: Redactor, special: bool = True) -> list[Prompt]:
@@ -105,6 +98,15 @@ class _Form:
     def ids(self, ids: Sequence[int]) -> dict[str, Any]:
         """The ids, if wanted."""
         return {"token_ids": list(ids)} if self.body.return_token_ids else {}
+
+    def choices(self, answers: Sequence[Written]) -> list[dict[str, Any]]:
+        """All answers at once."""
+        found = []
+        for index, answer in enumerate(answers):
+            text, entries = ("", ()) if self.is_silent else (answer.text, answer.entries)
+            found.append({**self.choice(index, text, entries, is_first=True), "finish_reason": _finish(answer.finish),
+                          **self.ids(answer.ids)})
+        return found
 
     def choice(self, index: int, text: str, entries: Sequence[Entry], *, is_first: bool) -> dict[str, Any]:
         """A part of an answer; with echo the first one begins with the prompt."""

@@ -25,6 +25,7 @@ class Limits(Settings):
     stops: int = Field(default=16, ge=0)
     stop_characters: int = Field(default=256, ge=1)
     biases: int = Field(default=1024, ge=0)
+    tools: int = Field(default=128, ge=0)
 
     def check(self, params: SamplingParams, n: int, n_prompts: int) -> None:
         """Refuse what is beyond a limit, by the field's name."""

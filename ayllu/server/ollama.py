@@ -48,7 +48,7 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
                          done_reason="load").model_dump(exclude_none=True))
     turns = [m.model_dump(include={"role", "content", "tool_calls", "tool_name"}, exclude_none=True)
              for m in body.messages]
-    prompt = await prepared(lambda: chat_prompt(turns, served.tokenizer, served.chat_template, redactor,
+    prompt = await prepared(lambda: chat_prompt(turns, served, redactor,
                                                 goes_on=turns[-1]["role"] == "assistant"))
     return await _answer(served, body, name, prompt, redactor, request)
 
@@ -70,7 +70,7 @@ def _generate_prompt(served: Served, body: GenerateRequest, redactor: Redactor) 
         return text_prompt(body.prompt, served.tokenizer, redactor)
     turns = [{"role": "system", "content": body.system}] if body.system else []
     turns.append({"role": "user", "content": body.prompt})
-    return chat_prompt(turns, served.tokenizer, served.chat_template, redactor)
+    return chat_prompt(turns, served, redactor)
 
 
 async def _answer(served: Served, body: OllamaRequest, name: str, prompt: Prompt, redactor: Redactor,

@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from starlette.requests import Request
 
@@ -17,7 +17,7 @@ from ayllu.server.schema.chat import CachedTokens, Usage
 from ayllu.server.schema.sampling import Sampling
 from ayllu.server.served import Served, logit_bias_of
 from ayllu.server.sse import event
-from ayllu.server.writing import Entry, token_text
+from ayllu.server.writing import Entry, Written, token_text
 from ayllu.text.tokenizer import Tokenizer
 
 DEFAULTS = {"temperature": 1.0, "top_p": 1.0}            # of the published document
@@ -114,6 +114,13 @@ def prompt_logprobs(tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence
 def finite(logprob: float | None) -> float:
     """JSON has no infinity; OpenAI writes -9999 for what is next to impossible."""
     return -9999.0 if logprob is None or logprob < -9999 else logprob
+
+
+def finish_of(answer: Written) -> Literal["stop", "length", "tool_calls"]:
+    """OpenAI's word for why an answer ended. A call that isn't whole was cut, whatever did it."""
+    if answer.finish != "stop" or not all(call.is_whole for call in answer.calls):
+        return "length"
+    return "tool_calls" if answer.calls else "stop"
 
 
 def error_event(path: str) -> Callable[[Any], bytes]:

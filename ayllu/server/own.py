@@ -9,7 +9,7 @@ from ayllu.errors import RequestError
 from ayllu.server.chat import prompt_of
 from ayllu.server.metrics import CONTENT_TYPE
 from ayllu.server.openai import prepared, redactor_for, served_of
-from ayllu.server.prompts import Prompt, Redactor
+from ayllu.server.prompts import Redactor
 from ayllu.server.schema import own as schema
 from ayllu.server.schema.ollama import Version
 from ayllu.server.served import Served
@@ -52,8 +52,7 @@ async def tokenize(body: schema.TokenizeRequest, request: Request) -> Response:
 
 def _ids(served: Served, body: schema.TokenizeRequest) -> list[int]:
     if body.messages is not None:
-        return prompt_of(served, body.messages, Redactor(False), body.continue_final_message,
-                         body.chat_template_kwargs, body.add_generation_prompt).ids
+        return prompt_of(served, body.messages, body, Redactor(False)).ids
     text = body.prompt if body.prompt is not None else body.content or ""
     special = next((b for b in (body.add_special_tokens, body.add_special) if b is not None), True)
     tokenizer = served.tokenizer
@@ -94,11 +93,6 @@ async def apply_template(body: schema.TemplateRequest, request: Request) -> Resp
     """The exact prompt that the model would read for these messages."""
     served = served_of(request)
     served.check_model(body.model)
-
-    def make() -> Prompt:
-        return prompt_of(served, body.messages, redactor_for(served), body.continue_final_message,
-                         body.chat_template_kwargs, body.add_generation_prompt)
-
-    prompt = await prepared(make)
+    prompt = await prepared(lambda: prompt_of(served, body.messages, body, redactor_for(served)))
     return Json(schema.Prompted(prompt=prompt.text, tokens=prompt.ids, count=len(prompt.ids),
                                 max_model_len=served.context).model_dump())

@@ -1,13 +1,19 @@
 """From the messages of any API to the ids of a prompt, with personal data taken out where the server was told to."""
 
+import hashlib
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ayllu.engine.dialogue import LABELS, transcript
 from ayllu.errors import RequestError
 from ayllu.privacy.pii import redact
+from ayllu.server.faults import FieldError
+from ayllu.server.schema.tool_grammar import Tool
+from ayllu.server.served import Served
+from ayllu.text.call_form import CallForm, told_turns
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.codec import turn_ends
 from ayllu.text.tokenizer import Tokenizer
@@ -71,24 +77,26 @@ def id_prompt(ids: Sequence[int], tokenizer: Tokenizer, redactor: Redactor, voca
     return Prompt(list(ids), text)
 
 
-def chat_prompt(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, template: str | None, redactor: Redactor, *,
+def chat_prompt(messages: Sequence[dict[str, Any]], served: Served, redactor: Redactor, *, tools: Sequence[Tool] = (),
                 goes_on: bool = False, add_generation_prompt: bool = True,
                 variables: dict[str, Any] | None = None) -> Prompt:
     """The prompt for the assistant's next message; with `goes_on`, for the rest of the assistant's last one."""
-    turns = [redactor.clean_all(dict(m)) for m in messages]
-    for turn in turns:
-        turn["role"] = "system" if turn["role"] == "developer" else turn["role"]
-    if goes_on and turns[-1]["role"] != "assistant":
-        raise RequestError("continue_final_message: the last message must be the assistant's; it is from "
+    tokenizer, template = served.tokenizer, served.chat_template
+    turns = [_cleaned(m, redactor) for m in messages]
+    if goes_on and (turns[-1]["role"] != "assistant" or turns[-1].get("tool_calls")):
+        raise RequestError("continue_final_message: the last message must be a text of the assistant's; it is from "
                            f"{turns[-1]['role']!r}")
+    told = [redactor.clean_all(tool.told) for tool in tools]
+    if told or any(turn["role"] == "tool" or turn.get("tool_calls") for turn in turns):
+        turns, told = _with_tools(turns, told, form_for(served), tokenizer)
     if template is None:
         return _transcript(turns, tokenizer, goes_on, variables)
     given = _checked_variables(variables)
     if not goes_on:
         rendered = ChatTemplate(template).render(turns, tokenizer, add_generation_prompt=add_generation_prompt,
-                                                 with_spans=False, **given)
+                                                 tools=told, with_spans=False, **given)
         return Prompt(rendered.ids, rendered.text)
-    rendered = ChatTemplate(template).render(turns, tokenizer, add_generation_prompt=False, **given)
+    rendered = ChatTemplate(template).render(turns, tokenizer, add_generation_prompt=False, tools=told, **given)
     if not rendered.spans:
         raise RequestError("continue_final_message: this model's chat template doesn't show where the last message "
                            "ends")
@@ -97,6 +105,58 @@ def chat_prompt(messages: Sequence[dict[str, Any]], tokenizer: Tokenizer, templa
     while ids and ids[-1] in ends:
         ids.pop()
     return Prompt(ids, tokenizer.decode(ids))
+
+
+def form_for(served: Served) -> CallForm:
+    """How the model writes tool calls."""
+    if served.call_form is None:
+        raise FieldError("tools", "tools: this model's chat template shows tools to the model, but writes calls in a "
+                         "form that can't be read back (a name, then JSON): serve it with another template")
+    return served.call_form
+
+
+def _cleaned(message: dict[str, Any], redactor: Redactor) -> dict[str, Any]:
+    """A message without personal data; ids and names of tools stay as they are."""
+    turn = {key: value if key in ("role", "tool_calls", "tool_call_id") else redactor.clean_all(value)
+            for key, value in message.items()}
+    turn["role"] = "system" if turn["role"] == "developer" else turn["role"]
+    if "tool_calls" in turn:
+        turn["tool_calls"] = [{**call, "function": {**call["function"], "arguments": redactor.clean_all(
+            call["function"]["arguments"])}} for call in turn["tool_calls"]]
+    return turn
+
+
+def _with_tools(turns: list[dict[str, Any]], tools: list[dict[str, Any]], form: CallForm, tokenizer: Tokenizer
+                ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Turns and tools as the template takes them; where it takes none, all is told in the turns."""
+    given = [tools, [call["function"] for turn in turns for call in turn.get("tool_calls", ())]]
+    for key in _keys(given):                             # templates see keys as their own text, not as a person's
+        if tokenizer.control_pattern.search(key):
+            raise FieldError("tools", f"the key {key[:100]!r} in tools or arguments holds a special token of this "
+                             "model: rename it")
+    if form.is_told:
+        return told_turns(turns, tools), []
+    return [_with_short_ids(turn) for turn in turns] if form.has_ids else turns, tools
+
+
+def _with_short_ids(turn: dict[str, Any]) -> dict[str, Any]:
+    """Mistral's templates take ids of nine letters and digits only."""
+    def short(id: str) -> str:
+        return id if re.fullmatch("[a-zA-Z0-9]{9}", id) else hashlib.sha256(id.encode()).hexdigest()[:9]
+
+    found = dict(turn)
+    if "tool_calls" in turn:
+        found["tool_calls"] = [{**call, "id": short(call["id"])} for call in turn["tool_calls"]]
+    if "tool_call_id" in turn:
+        found["tool_call_id"] = short(turn["tool_call_id"])
+    return found
+
+
+def _keys(value: Any) -> Iterator[str]:
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _keys(inner)
+    if isinstance(value, dict):
+        yield from value
 
 
 def _transcript(turns: list[dict[str, Any]], tokenizer: Tokenizer, goes_on: bool,

@@ -64,7 +64,7 @@ def _prompt(served: Served, body: ResponseRequest, redactor: Redactor) -> Prompt
         turns.append({"role": "user", "content": body.input})
     else:
         turns += [{"role": item.role, "content": item.content or ""} for item in body.input]
-    return chat_prompt(turns, served.tokenizer, served.chat_template, redactor)
+    return chat_prompt(turns, served, redactor)
 
 
 class _Reply:

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from ayllu.model.params import SamplingParams
 from ayllu.server.faults import FieldError, UnknownModelError
 from ayllu.server.limits import Limits
 from ayllu.server.metrics import Metrics
+from ayllu.text.call_form import CallForm, call_form
 from ayllu.text.tokenizer import Tokenizer
 
 COLDEST = 1e-4                                           # temperatures below are greedy
@@ -87,6 +89,11 @@ class Served:
         """The adapter that a name (which was checked before) stands for; Ollama's clients may have added a tag."""
         plain = name.removesuffix(":latest")
         return None if {name, plain} & self.own_names else plain
+
+    @cached_property
+    def call_form(self) -> CallForm | None:
+        """How the model writes tool calls; None where its template does so in a way that can't be read."""
+        return call_form(self.chat_template, self.tokenizer)
 
     def check_model(self, name: str | None) -> str:
         """The name under which the answer comes: strictly what was asked for."""

@@ -198,7 +198,7 @@ def test_models(client):
 
 @pytest.mark.parametrize(("options", "param"), [
     ({"temperature": -1}, "temperature"), ({"n": 99}, "n"), ({"stop": ["x"] * 40}, "stop"),
-    ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
+    ({"functions": [{"name": "f"}]}, "functions"),
     ({"response_format": {"type": "json_schema"}}, "response_format"), ({"store": True}, "store"),
     ({"logit_bias": {"x": 1}}, "logit_bias"), ({"top_logprobs": 3}, "top_logprobs"),
     ({"extra_body": {"temprature": 1}}, "temprature"), ({"extra_body": {"bad_words": ["x"]}}, "bad_words"),

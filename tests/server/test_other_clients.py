@@ -66,8 +66,8 @@ def test_messages_errors_have_their_form(claude):
     with pytest.raises(anthropic.NotFoundError) as error:
         message(claude, model="claude-x")
     assert error.value.body["error"]["type"] == "not_found_error"
-    with pytest.raises(anthropic.BadRequestError, match="tools"):
-        message(claude, tools=[{"name": "f", "input_schema": {"type": "object"}}])
+    with pytest.raises(anthropic.BadRequestError, match=r"tools\.0\.type"):
+        message(claude, tools=[{"type": "web_search_20250305", "name": "web_search"}])
     with pytest.raises(anthropic.BadRequestError, match="128"):
         message(claude, messages=[{"role": "user", "content": "fox " * 200}])
     assert [m.id for m in claude.models.list()] == ["tiny", "other"]

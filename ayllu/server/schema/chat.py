@@ -1,11 +1,12 @@
 """OpenAI's /v1/chat/completions."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from ayllu.server.schema.base import Answer, Body, Refuse, TextParts
 from ayllu.server.schema.sampling import Sampling
+from ayllu.server.schema.tools import CallId, ChatCall, ChatToolChoice, FunctionTool
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -16,16 +17,35 @@ class ChatMessage(Body):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: TextParts = None
     name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
+    tool_calls: list[ChatCall] | None = None
+    tool_call_id: CallId | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     reasoning_content: str | None = None
     audio: Annotated[Any, Refuse("this model hears nothing")] = None
     function_call: Annotated[Any, Refuse("use tool_calls")] = None
 
+    @model_validator(mode="after")
+    def _of_its_role(self) -> Self:
+        if self.content is None and not self.tool_calls:
+            raise ValueError("this message has no content")
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"tool_calls in a message of the role {self.role}: only the assistant calls tools")
+        if (self.tool_call_id is None) == (self.role == "tool"):
+            raise ValueError("tool_call_id belongs to the role tool: give both, or neither")
+        return self
 
-class ChatRequest(Sampling):
+
+class ChatOptions(Body):
+    """What is told to a chat template besides the messages."""
+
+    tools: list[FunctionTool] | None = None
+    continue_final_message: bool = False
+    add_generation_prompt: bool | None = None            # False only makes sense with continue_final_message
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class ChatRequest(Sampling, ChatOptions):
     """Everything of the published document, and what local servers added."""
 
     messages: list[ChatMessage] = Field(min_length=1)
@@ -33,17 +53,13 @@ class ChatRequest(Sampling):
     max_tokens: int | None = Field(default=None, ge=1)   # its older name
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
-    continue_final_message: bool = False
-    add_generation_prompt: bool | None = None            # False only makes sense with continue_final_message
-    chat_template_kwargs: dict[str, Any] | None = None
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None                  # prefixes are cached anyway
     safety_identifier: str | None = None
     parallel_tool_calls: bool | None = None
     service_tier: Annotated[Any, Refuse("there is one tier", ("auto", "default"))] = None
     store: Annotated[Any, Refuse("nothing is stored", (False,))] = None
-    tools: Annotated[Any, Refuse("tool calling is not built yet", ([],))] = None
-    tool_choice: Annotated[Any, Refuse("there are no tools", ("none", "auto"))] = None
+    tool_choice: ChatToolChoice | None = None
     modalities: Annotated[Any, Refuse("this model writes text only", (["text"],))] = None
     audio: Annotated[Any, Refuse("this model writes text only")] = None
     functions: Annotated[Any, Refuse("use tools", ([],))] = None
@@ -55,14 +71,6 @@ class ChatRequest(Sampling):
     moderation: Annotated[Any, Refuse("there is no moderation model")] = None
     prompt_cache_options: Annotated[Any, Refuse("prefixes are cached by themselves", ({"mode": "implicit"},))] = None
     prompt_cache_retention: Annotated[Any, Refuse("prefixes live in memory", ("in_memory",))] = None
-
-    @field_validator("messages")
-    @classmethod
-    def _not_empty_turns(cls, messages: list[ChatMessage]) -> list[ChatMessage]:
-        for number, message in enumerate(messages):
-            if message.content is None and not message.tool_calls:
-                raise ValueError(f"message {number} has no content")
-        return messages
 
 
 class TokenLogprob(Answer):
@@ -101,12 +109,28 @@ class Usage(Answer):
     prompt_tokens_details: CachedTokens
 
 
+class AnswerFunction(Answer):
+    """What was called; the arguments are a text of JSON."""
+
+    name: str
+    arguments: str
+
+
+class AnswerCall(Answer):
+    """A call that the model made."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: AnswerFunction
+
+
 class AnswerMessage(Answer):
-    """What the model wrote."""
+    """What the model wrote; content is null where it only called tools."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[AnswerCall] = Field(default_factory=list)       # left out where there are none
 
 
 class ChatChoice(Answer):

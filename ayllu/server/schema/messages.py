@@ -2,17 +2,36 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from ayllu.server.schema.base import Answer, Body, Refuse, TextParts
 from ayllu.server.schema.forms import OutputConfig
+from ayllu.server.schema.tools import AnthropicChoice, AnthropicTool, Block
+
+_KINDS = ("text", "tool_use", "tool_result")
+
+
+def _as_blocks(value: Any) -> Any:
+    """A text is one block; what this model can't read is refused by its kind."""
+    if value is None or isinstance(value, str):
+        return [{"type": "text", "text": value}] if value else []
+    for number, part in enumerate(value if isinstance(value, list) else ()):
+        kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+        if kind not in _KINDS:
+            raise ValueError(f"part {number} has the type {str(kind)[:40]!r}: this model reads {', '.join(_KINDS)}")
+    return value
+
+
+_BLOCK = {"type": "object", "properties": {"type": {"enum": list(_KINDS)}}, "required": ["type"]}
+Blocks = Annotated[list[Block], BeforeValidator(_as_blocks), WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": _BLOCK}, {"type": "null"}]})]
 
 
 class Turn(Body):
     """One turn; a last turn of the assistant is continued."""
 
     role: Literal["user", "assistant", "system"]
-    content: TextParts
+    content: Blocks
 
 
 class CountRequest(Body):
@@ -23,8 +42,8 @@ class CountRequest(Body):
     system: TextParts = None
     cache_control: dict[str, Any] | None = None          # prefixes are cached by themselves
     thinking: Annotated[Any, Refuse("this model does not think apart", ({"type": "disabled"},))] = None
-    tools: Annotated[Any, Refuse("tool calling is not built yet", ([],))] = None
-    tool_choice: Annotated[Any, Refuse("there are no tools", ({"type": "none"}, {"type": "auto"}))] = None
+    tools: list[AnthropicTool] | None = None
+    tool_choice: AnthropicChoice | None = None
     output_config: OutputConfig | None = None
     speed: Annotated[Any, Refuse("there is one speed", ("standard",))] = None
     user_profile_id: Annotated[Any, Refuse("who asks is known from the key")] = None
@@ -63,6 +82,15 @@ class TextBlock(Answer):
     citations: None = None
 
 
+class ToolUse(Answer):
+    """A call; its input is empty where the answer was cut before its end."""
+
+    type: Literal["tool_use"] = "tool_use"
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
 class MessageUsage(Answer):
     """Tokens: those read anew, those found in the prefix cache, those written."""
 
@@ -79,7 +107,7 @@ class Message(Answer):
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     model: str
-    content: list[TextBlock]
-    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence"] | None
+    content: list[TextBlock | ToolUse]
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"] | None
     stop_sequence: str | None = None
     usage: MessageUsage

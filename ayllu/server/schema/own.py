@@ -1,26 +1,23 @@
 """Routes that local servers have besides the published ones: tokens, templates, adapters, health."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from ayllu.server.schema.base import Answer, Body, Ids
-from ayllu.server.schema.chat import ChatMessage
+from ayllu.server.schema.chat import ChatMessage, ChatOptions
 
 ADAPTER_NAME = r"^[\w.-]+$"
 
 
-class TemplateRequest(Body):
+class TemplateRequest(ChatOptions):
     """A chat, as the prompt that the model would read."""
 
     model: str | None = Field(default=None, max_length=256)
     messages: list[ChatMessage] = Field(min_length=1)
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
-    chat_template_kwargs: dict[str, Any] | None = None
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(ChatOptions):
     """A text (under the name that other servers use: prompt or content), or a chat."""
 
     model: str | None = Field(default=None, max_length=256)
@@ -30,9 +27,6 @@ class TokenizeRequest(Body):
     add_special_tokens: bool | None = None               # None: BOS where the model wants it
     add_special: bool | None = None
     parse_special: bool = False                          # special tokens in the text count as such
-    add_generation_prompt: bool = True
-    continue_final_message: bool = False
-    chat_template_kwargs: dict[str, Any] | None = None
     return_token_strs: bool = False
     with_pieces: bool = False
 
