@@ -6,7 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from adapters.small import filled
 
+from ayllu.adapters.store import write_adapter
+from ayllu.checkpoint.load import load_checkpoint
 from ayllu.cli.main import run
 from ayllu.engine.llm import LLM
 
@@ -142,3 +145,15 @@ def test_sampled_candidates_follow_their_shares(model, llm, capsys):
 def test_next_refuses_empty_candidates(model, capsys):
     assert run(["next", "a", "--model", model, "--candidates", ","]) == 2
     assert "--candidates holds no text" in capsys.readouterr().err
+
+
+def test_an_adapter_changes_the_text(model, tiny_checkpoint, tmp_path, capsys):
+    place = write_adapter(tmp_path / "a", filled(load_checkpoint(tiny_checkpoint).model, r=2))
+    words = ["generate", PROMPT, "--model", model, "--temperature", "0", "--max-tokens", "12", "--json"]
+    assert run([*words, "--adapter", str(place)]) == 0
+    text = json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]["text"]
+    assert text == LLM.load(tiny_checkpoint, adapter=place).generate(PROMPT, temperature=0, max_tokens=12)[0].text
+    assert run(words) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]["text"] != text
+    assert run([*words, "--adapter", str(tmp_path)]) == 2
+    assert "holds no adapter" in capsys.readouterr().err
