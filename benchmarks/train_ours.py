@@ -16,6 +16,7 @@ from ayllu.device import matrix_peak
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
+from ayllu.native import build
 from ayllu.train.head_loss import EAGER, Kernels
 from ayllu.train.loop import LoopConfig, step
 from ayllu.train.losses import next_token_loss
@@ -32,14 +33,14 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
     torch.set_num_threads(threads)
     model = build_model(LlamaConfig(**shape))
     initialise(model, shape["n_layers"], 0)
-    optim = OptimConfig(lr=1e-4)
+    optim, native = OptimConfig(lr=1e-4), build.missing() is None
     ids = torch.tensor(prompts(rows, shape["max_context"] + 1, shape["vocab_size"]))
     state.update(
         train=TrainState(model, build_optimizer(model, optim)), optim=optim,
         batch=Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()),
         loop=LoopConfig(steps=1_000_000, batch_size=rows, micro_batch=rows, precision=setting),
-        loss=TraineeLoss(partial(next_token_loss, kernels=Kernels.compiled() if compiled else EAGER),
-                         setting, compiled, False))
+        loss=TraineeLoss(partial(next_token_loss, kernels=Kernels.compiled(native) if compiled else EAGER), setting,
+                         compiled, False))
     return {"torch": torch.__version__}
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ayllu.native import head
+
 CHUNK_NUMBERS = {"cpu": 512 * 32_000}                    # logits of a chunk: what caches and malloc keep at hand
 BY_ROWS = ("cpu",)                                       # devices whose products want factors that lie row by row
 GPU_NUMBERS = 1 << 28                                    # on a GPU large products matter more
@@ -62,11 +64,12 @@ class Kernels:
 
     softmax: Softmax = softmax_loss
     add: Callable[[Tensor, Tensor], Tensor] = add_to
+    native: bool = False                                 # the whole sweep in C++ where it can be (native/head.py)
 
     @classmethod
-    def compiled(cls) -> "Kernels":
+    def compiled(cls, native: bool = False) -> "Kernels":
         """Each as one compiled kernel."""
-        return cls(torch.compile(softmax_loss), torch.compile(add_to))
+        return cls(torch.compile(softmax_loss), torch.compile(add_to), native)
 
 
 EAGER = Kernels()
@@ -101,8 +104,8 @@ class _Function(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):
-            each, by_hidden, by_weight = _sweep(hidden.to(dtype), weight.to(dtype), loss,
-                                                learns and hidden.requires_grad, learns and weight.requires_grad)
+            each, by_hidden, by_weight = _fastest(hidden.to(dtype), weight.to(dtype), loss,
+                                                  learns and hidden.requires_grad, learns and weight.requires_grad)
         ctx.save_for_backward(by_hidden, by_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
         ctx.mark_non_differentiable(each)
@@ -114,6 +117,17 @@ class _Function(torch.autograd.Function):
         by_hidden, by_weight = (None if gradient is None else (gradient * upstream).to(dtype)
                                 for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
         return by_hidden, by_weight, None, None
+
+
+def _fastest(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
+             by_weight: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The sweep in C++ where that is wanted and takes these numbers, or else `_sweep`, its slow twin."""
+    if loss.kernels.native and not loss.label_smoothing and head.fits(hidden, weight):
+        done = head.head_loss(hidden, weight, loss.labels, loss.weights, loss.z_loss, loss.tokens(weight), by_hidden,
+                              by_weight)
+        if done is not None:
+            return done
+    return _sweep(hidden, weight, loss, by_hidden, by_weight)
 
 
 def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,

@@ -38,6 +38,7 @@ from ayllu.model.parallel import (
     place,
 )
 from ayllu.model.parallel import fill as put
+from ayllu.native.build import missing as native_missing
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece
 from ayllu.train.adapt import AdaptConfig
@@ -95,6 +96,7 @@ class PretrainConfig(Settings):
     device: str = "auto"
     threads: int | None = None                           # None: as many as torch picks
     compile: Literal["auto", "on", "off"] = "auto"
+    native: bool = True                                  # where compiled, in bfloat16, on a CPU with AMX: C++ kernels
     licence: str | None = None                           # of the weights that come out, as the hub calls it
     samples: tuple[str, ...] = ("Once upon a time", "从前")
     eval_tokens: int = Field(default=20_000, gt=0)       # per language on the way; all of them at the end
@@ -281,9 +283,10 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
 def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
     """The loss that the recipe asks for; the model's blocks and the softmax compiled where there is a compiler."""
     compiled = wants_compiler(config, device)
+    native = compiled and wants_native(config, device)
     extras = config.loss.model_dump(exclude_defaults=True)
     if compiled:
-        extras["kernels"] = Kernels.compiled()
+        extras["kernels"] = Kernels.compiled(native)
     loss: LossFunction = partial(next_token_loss, **extras)
     if config.packing.kind != "none":
         loss = partial(masked_loss, flex=uses_flex(config, device), **extras)
@@ -300,6 +303,14 @@ def wants_compiler(config: PretrainConfig, device: torch.device) -> bool:
     if missing:
         say(f"training runs eager, not compiled (about half the speed): {missing}")
     return not missing
+
+
+def wants_native(config: PretrainConfig, device: torch.device) -> bool:
+    """Whether the kernels of ayllu/native compute what they can; said, since their last bits are not torch's."""
+    wanted = config.native and device.type == "cpu" and config.loop.precision != "float32"
+    if wanted and native_missing() is None:
+        say("training uses C++ kernels (native=false: torch's)")
+    return wanted and native_missing() is None
 
 
 def uses_flex(config: PretrainConfig, device: torch.device) -> bool:
