@@ -40,7 +40,7 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
         batch=Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous()),
         loop=LoopConfig(steps=1_000_000, batch_size=rows, micro_batch=rows, precision=setting),
         loss=TraineeLoss(partial(next_token_loss, kernels=Kernels.compiled(native) if compiled else EAGER), setting,
-                         compiled, False))
+                         compiled, False, native and compiled))
     return {"torch": torch.__version__}
 
 

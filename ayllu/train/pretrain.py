@@ -290,7 +290,8 @@ def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
     loss: LossFunction = partial(next_token_loss, **extras)
     if config.packing.kind != "none":
         loss = partial(masked_loss, flex=uses_flex(config, device), **extras)
-    return TraineeLoss(loss, config.loop.precision, compiled, config.loop.activation_checkpointing)
+    return TraineeLoss(loss, config.loop.precision, compiled, config.loop.activation_checkpointing,
+                       native)
 
 
 def wants_compiler(config: PretrainConfig, device: torch.device) -> bool:

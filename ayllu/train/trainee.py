@@ -7,6 +7,7 @@ nothing of it. In the copy, blocks may be compiled (one graph for all of them), 
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -15,9 +16,10 @@ from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from ayllu.model.attend import Attend
+from ayllu.model.attend import Attend, Causal
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Rope
+from ayllu.native import attention
 from ayllu.train.losses import Loss
 
 Precision = Literal["float32", "autocast", "bf16_masters"]
@@ -35,6 +37,31 @@ class InBfloat16(nn.Module):
         return functional_call(self.module, rounded, inputs)
 
 
+@dataclass(frozen=True)
+class NativeCausal:
+    """Plain causal attention by the kernel of ayllu/native, where that takes the numbers; autocast rounds them."""
+
+    twin: Causal
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if torch.is_autocast_enabled("cpu"):
+            q, k, v = (t.to(torch.get_autocast_dtype("cpu")) for t in (q, k, v))
+        return attention.causal(q, k, v) if attention.fits(q, k) else self.twin(q, k, v)
+
+
+class WithNative(nn.Module):
+    """Calls a block with the kernel's attention in place of torch's, where each token sees all before it."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, rope: Rope, attend: Attend) -> Tensor:
+        if isinstance(attend, Causal) and not attend.dropout and (attend.window is None or attend.window >= x.shape[1]):
+            attend = NativeCausal(attend)
+        return self.module(x, rope, attend)
+
+
 class Recomputed(nn.Module):
     """Calls a block and keeps only its input for the backward pass."""
 
@@ -46,7 +73,8 @@ class Recomputed(nn.Module):
         return checkpoint(self.module, *inputs, use_reentrant=False)
 
 
-def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes: bool) -> CausalModel:
+def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes: bool,
+            native: bool = False) -> CausalModel:
     """A copy of `model` over the same parameters, always in training mode."""
     twin = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).train()
     is_low = precision == "bf16_masters"
@@ -56,6 +84,8 @@ def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes
         module = getattr(owner, name, None)
         if module is None:                               # the original Transformer ends without a norm
             continue
+        if native and owner is twin.layers:
+            module = WithNative(module)
         if is_low:
             module = InBfloat16(module)
         if compiled:
@@ -68,8 +98,8 @@ class TraineeLoss:
     """A loss that runs on a trainee of the model it is called with; a model in shares (DTensors) runs as it is."""
 
     def __init__(self, loss: Callable[[CausalModel, Any], Loss], precision: Precision, compiled: bool,
-                 recomputes: bool) -> None:
-        self.loss, self.how = loss, (precision, compiled, recomputes)
+                 recomputes: bool, native: bool = False) -> None:
+        self.loss, self.how = loss, (precision, compiled, recomputes, native)
         self._made: tuple[CausalModel, CausalModel] | None = None    # the model, and its trainee
 
     def __call__(self, model: CausalModel, batch: Any) -> Loss:
