@@ -1,7 +1,7 @@
 """Ollama's /api/chat and /api/generate. Answers stream unless `stream` is false, as lines of JSON."""
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import Any
@@ -13,14 +13,16 @@ from starlette.responses import Response
 from ayllu.errors import ContextTooLong
 from ayllu.model.params import SamplingParams
 from ayllu.server.asking import Ask, Form, Run, begin, form_of
-from ayllu.server.faults import body_of
-from ayllu.server.openai import content_logprobs, prepared, redactor_for, seed_of, served_of, who
+from ayllu.server.faults import FieldError, body_of
+from ayllu.server.openai import content_logprobs, new_id, prepared, redactor_for, seed_of, served_of, who
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt, text_prompt
+from ayllu.server.replying import streamed, whole
 from ayllu.server.schema.forms import ANY_OBJECT, json_form
 from ayllu.server.schema.ollama import GenerateRequest, OllamaChatRequest, OllamaRequest, Options, Part
 from ayllu.server.served import Served
-from ayllu.server.sse import LINES, Json, Stream, guarded, line, or_gone
-from ayllu.server.writing import Piece, Written
+from ayllu.server.sse import LINES, Json, line
+from ayllu.server.tools import History, ToolUse, arguments_of, checked_arguments, function_tools, planned
+from ayllu.server.writing import Call, Calls, Piece, Written
 
 router = APIRouter(tags=["Ollama"])
 DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}    # of Ollama's document
@@ -46,11 +48,32 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
     if not body.messages:
         return Json(Part(model=name, created_at=timestamp(), message={"role": "assistant", "content": ""}, done=True,
                          done_reason="load").model_dump(exclude_none=True))
-    turns = [m.model_dump(include={"role", "content", "tool_calls", "tool_name"}, exclude_none=True)
-             for m in body.messages]
-    prompt = await prepared(lambda: chat_prompt(turns, served, redactor,
-                                                goes_on=turns[-1]["role"] == "assistant"))
-    return await _answer(served, body, name, prompt, redactor, request)
+    use = ToolUse(function_tools(body.tools))
+    form, calls = await prepared(lambda: planned(served, use, _form(body)))
+    prompt = await prepared(lambda: _chat_prompt(served, body, use, redactor))
+    return await _answer(served, body, name, prompt, redactor, request, form, calls)
+
+
+def _chat_prompt(served: Served, body: OllamaChatRequest, use: ToolUse, redactor: Redactor) -> Prompt:
+    """Ollama's results name a tool and not a call: that of the first call of this name which has none yet."""
+    history = History()
+    for n, message in enumerate(body.messages):
+        where = f"messages.{n}"
+        if message.role == "tool":
+            id = message.tool_call_id or history.open_call(message.tool_name)
+            if id is None:
+                raise FieldError(f"{where}.tool_name", f"{where}.tool_name is {message.tool_name!r}, but no call of it "
+                                 "that has no result stands before")
+            history.result(message.content, id, f"{where}.tool_call_id")
+        elif message.tool_calls:
+            history.call(message.content, [
+                (call.id or f"call_{n}_{k}", call.function.name,
+                 checked_arguments(call.function.arguments, f"{where}.tool_calls.{k}.function.arguments"))
+                for k, call in enumerate(message.tool_calls)])
+        else:
+            history.say(message.role, message.content)
+    turns = history.turns
+    return chat_prompt(turns, served, redactor, tools=use.tools, goes_on=turns[-1]["role"] == "assistant")
 
 
 @router.post("/api/generate", responses={200: {"model": Part, **LINES}}, response_model=None)
@@ -62,7 +85,7 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
         return Json(Part(model=name, created_at=timestamp(), response="", done=True,
                          done_reason="load").model_dump(exclude_none=True))
     prompt = await prepared(lambda: _generate_prompt(served, body, redactor))
-    return await _answer(served, body, name, prompt, redactor, request)
+    return await _answer(served, body, name, prompt, redactor, request, _form(body))
 
 
 def _generate_prompt(served: Served, body: GenerateRequest, redactor: Redactor) -> Prompt:
@@ -74,7 +97,7 @@ def _generate_prompt(served: Served, body: GenerateRequest, redactor: Redactor) 
 
 
 async def _answer(served: Served, body: OllamaRequest, name: str, prompt: Prompt, redactor: Redactor,
-                  request: Request) -> Response:
+                  request: Request, form: Form | None, calls: Calls | None = None) -> Response:
     options = body.options or Options()
     if options.num_ctx is not None and len(prompt.ids) >= options.num_ctx:
         raise ContextTooLong(f"the prompt has {len(prompt.ids)} tokens and num_ctx={options.num_ctx} allows fewer: "
@@ -84,15 +107,12 @@ async def _answer(served: Served, body: OllamaRequest, name: str, prompt: Prompt
         room = options.num_ctx - len(prompt.ids)
         params = params.model_copy(update={"max_tokens": min(room, params.max_tokens or room)})
     run = await begin(served, Ask(model=name, prompts=[prompt], params=params, principal=who(request),
-                                  redactor=redactor, form=_form(body), at_most=True), request.scope)
+                                  redactor=redactor, form=form, calls=calls, at_most=True), request.scope)
     reply = _Reply(run, body, name)
     if body.stream is not False:
-        tell = lambda fault: line(body_of("/api/", fault))  # noqa: E731 - one line, used once
-        return Stream(guarded(_lines(reply), tell), run.close, is_sse=False, headers=run.headers)
-    answers = await or_gone(request, run.whole())
-    if answers is None:
-        return Response(status_code=499)
-    return Json({**reply.part(answers[0]), **reply.end(answers[0].finish)}, headers=run.headers)
+        return streamed(run, _lines(reply), lambda fault: line(body_of("/api/", fault)), is_sse=False)
+    return await whole(run, request, lambda answers: {**reply.part(answers[0], answers[0].calls),
+                                                      **reply.end(answers[0].finish)})
 
 
 def _form(body: OllamaRequest) -> Form | None:
@@ -118,12 +138,15 @@ class _Reply:
     def __init__(self, run: Run, body: OllamaRequest, name: str) -> None:
         self.run, self.body, self.name = run, body, name
 
-    def part(self, piece: Piece | Written) -> dict[str, Any]:
-        """A piece of text."""
+    def part(self, piece: Piece | Written, calls: Sequence[Call] = ()) -> dict[str, Any]:
+        """A piece of text, with calls that are whole: Ollama has no way to show others."""
         is_chat = isinstance(self.body, OllamaChatRequest)
         logprobs = content_logprobs(self.run.served.tokenizer, piece.entries) if self.body.logprobs else None
+        message: dict[str, Any] = {"role": "assistant", "content": piece.text}
+        made = [{"id": new_id("call_"), "function": {"index": n, "name": call.name, "arguments": arguments_of(call)}}
+                for n, call in enumerate(calls) if call.is_whole]
         return Part(model=self.name, created_at=timestamp(), done=False, logprobs=logprobs,
-                    message={"role": "assistant", "content": piece.text} if is_chat else None,
+                    message={**message, **({"tool_calls": made} if made else {})} if is_chat else None,
                     response=None if is_chat else piece.text).model_dump(exclude_none=True)
 
     def end(self, finish: str | None) -> dict[str, Any]:
@@ -137,9 +160,14 @@ class _Reply:
 
 
 async def _lines(reply: _Reply) -> AsyncGenerator[bytes, None]:
+    """Text as it comes; calls in one line when all are made."""
+    answer = Written()
     async with aclosing(reply.run.events()) as events:
         async for e in events:
+            answer.add(e.piece)
             if e.piece.text or (reply.body.logprobs and e.piece.entries):
                 yield line(reply.part(e.piece))
             if e.piece.finish is not None:
+                if any(call.is_whole for call in answer.calls):
+                    yield line(reply.part(Piece(), answer.calls))
                 yield line({**reply.part(Piece()), **reply.end(e.piece.finish)})

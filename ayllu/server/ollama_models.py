@@ -64,6 +64,12 @@ def _listed(served: Served) -> list[Listed]:
                   for name, adapter in served.adapters.items()]
 
 
+def _of_template(served: Served) -> list[str]:
+    """Tools, where the template itself shows them; other models are told of them in words."""
+    form = served.call_form
+    return ["tools"] if form is not None and not form.is_told else []
+
+
 def _details(served: Served, parent: str = "") -> Details:
     n = served.n_parameters
     size = f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.1f}M"
@@ -90,7 +96,7 @@ async def show(body: ShowRequest, request: Request) -> Response:
         modelfile, parent = f"{modelfile}ADAPTER {adapter}\n", served.name
     return Json(Shown(modelfile=modelfile, parameters="\n".join(_settings(served)), license=licence,
                       template=served.chat_template or "{{ .Prompt }}", details=_details(served, parent),
-                      model_info=info, capabilities=["completion", "embedding"],
+                      model_info=info, capabilities=["completion", *_of_template(served), "embedding"],
                       modified_at=timestamp(served.started)).model_dump())
 
 

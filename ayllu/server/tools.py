@@ -94,11 +94,14 @@ class History:
         """A text of anybody."""
         self.turns.append({"role": role, "content": content or "", **more})
 
-    def call(self, content: str | None, calls: Sequence[tuple[str, str, dict[str, Any]]]) -> None:
-        """The assistant calls tools: (id, name, arguments)."""
-        self.say("assistant", content, tool_calls=[
+    def call(self, content: str | None, calls: Sequence[tuple[str, str, dict[str, Any]]], *,
+             joins: bool = False) -> None:
+        """The assistant calls tools: (id, name, arguments). `joins`: in the same turn as what it said just before."""
+        if not (joins and self.turns and self.turns[-1]["role"] == "assistant"):
+            self.say("assistant", content)
+        self.turns[-1].setdefault("tool_calls", []).extend(
             {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-            for id, name, arguments in calls])
+            for id, name, arguments in calls)
         self._names |= {id: name for id, name, _ in calls}
         self._done -= {id for id, *_ in calls}
 

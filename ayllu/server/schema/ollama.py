@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body, Refuse, Texts
+from ayllu.server.schema.tools import CallId, FunctionTool, OllamaCall
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -66,8 +67,9 @@ class OllamaMessage(Body):
     role: Literal["system", "user", "assistant", "tool"]
     content: str = ""
     thinking: str | None = None
-    tool_name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    tool_name: str | None = None                         # of a tool's result: which tool
+    tool_call_id: CallId | None = None                   # ... and which call, where a client kept ids
+    tool_calls: list[OllamaCall] | None = None
     images: Annotated[Any, Refuse("this model sees no images", ([],))] = None
 
 
@@ -75,7 +77,7 @@ class OllamaChatRequest(OllamaRequest):
     """A chat; without messages it only asks whether the model is there."""
 
     messages: list[OllamaMessage] = Field(default_factory=list)
-    tools: Annotated[Any, Refuse("tool calling is not built yet", ([],))] = None
+    tools: list[FunctionTool] | None = None
 
 
 class GenerateRequest(OllamaRequest):

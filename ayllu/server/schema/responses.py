@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from ayllu.server.schema.base import Answer, Body, InputTextParts, Refuse, Texts
 from ayllu.server.schema.forms import TextFormat
+from ayllu.server.schema.tools import FunctionCallItem, FunctionOutputItem, ResponseTool, ResponseToolChoice
 
 STATELESS = "this server keeps no conversations: send the whole input"
 
@@ -19,6 +20,28 @@ class InputItem(Body):
     id: str | None = None
     status: str | None = None
     phase: str | None = None
+
+
+_KINDS = ("message", "function_call", "function_call_output")
+
+
+def _as_items(value: Any) -> Any:
+    """A text is a turn of the user; what this model can't read is refused by its kind."""
+    if isinstance(value, str):
+        return [{"type": "message", "role": "user", "content": value}]
+    if not isinstance(value, list):
+        return value
+    found = [{"type": "message", **item} if isinstance(item, dict) else item for item in value]
+    for number, item in enumerate(found):
+        if isinstance(item, dict) and item["type"] not in _KINDS:
+            raise ValueError(f"item {number} has the type {str(item['type'])[:40]!r}: this model reads "
+                             f"{', '.join(_KINDS)}")
+    return found
+
+
+Item = Annotated[InputItem | FunctionCallItem | FunctionOutputItem, Field(discriminator="type")]
+Items = Annotated[list[Item], BeforeValidator(_as_items), WithJsonSchema({"anyOf": [{"type": "string"}, {
+    "type": "array", "items": {"type": "object", "properties": {"type": {"enum": list(_KINDS)}}}}]})]
 
 
 class TextConfig(Body):
@@ -38,7 +61,7 @@ class ResponseRequest(Body):
     """Everything of the published document; sampling also as local servers have it."""
 
     model: str | None = Field(default=None, max_length=256)
-    input: str | list[InputItem]
+    input: Items
     instructions: str | None = None
     include: list[Literal["message.output_text.logprobs", "reasoning.encrypted_content"]] | None = None
     max_output_tokens: int | None = Field(default=None, ge=1)
@@ -69,9 +92,9 @@ class ResponseRequest(Body):
     context_management: Annotated[Any, Refuse(STATELESS, ([],))] = None
     prompt: Annotated[Any, Refuse("no prompt templates are stored")] = None
     service_tier: Annotated[Any, Refuse("there is one tier", ("auto", "default"))] = None
-    tools: Annotated[Any, Refuse("tool calling is not built yet", ([],))] = None
-    tool_choice: Annotated[Any, Refuse("there are no tools", ("none", "auto"))] = None
-    max_tool_calls: Annotated[Any, Refuse("there are no tools")] = None
+    tools: list[ResponseTool] | None = None
+    tool_choice: ResponseToolChoice | None = None
+    max_tool_calls: Annotated[Any, Refuse("it counts tools that a server runs; here the caller runs them")] = None
     reasoning: Annotated[Any, Refuse("this model does not reason apart", ({}, {"effort": "none"}))] = None
     moderation: Annotated[Any, Refuse("there is no moderation model")] = None
     prompt_cache_options: Annotated[Any, Refuse("prefixes are cached by themselves", ({"mode": "implicit"},))] = None
@@ -113,13 +136,24 @@ class OutputText(Answer):
 
 
 class OutputMessage(Answer):
-    """The one item of an answer."""
+    """The text among the items of an answer."""
 
     id: str
     type: Literal["message"] = "message"
     role: Literal["assistant"] = "assistant"
     status: Literal["in_progress", "completed", "incomplete"]
     content: list[OutputText]
+
+
+class OutputCall(Answer):
+    """A call; the arguments are a text of JSON, which is not whole where the status is incomplete."""
+
+    id: str
+    type: Literal["function_call"] = "function_call"
+    call_id: str
+    name: str
+    arguments: str
+    status: Literal["in_progress", "completed", "incomplete"]
 
 
 class Incomplete(Answer):
@@ -142,7 +176,7 @@ class Response(Answer):
     max_output_tokens: int | None
     metadata: dict[str, str]
     model: str
-    output: list[OutputMessage]
+    output: list[OutputMessage | OutputCall]
     parallel_tool_calls: bool = True
     previous_response_id: None = None
     background: bool = False
@@ -151,7 +185,7 @@ class Response(Answer):
     top_p: float
     top_logprobs: int
     text: dict[str, Any]
-    tool_choice: Literal["auto"] = "auto"
-    tools: tuple[Any, ...] = ()
+    tool_choice: str | dict[str, Any] = "auto"
+    tools: list[dict[str, Any]] = Field(default_factory=list)
     truncation: Literal["disabled"] = "disabled"
     usage: ResponseUsage | None = None
