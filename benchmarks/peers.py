@@ -1,17 +1,24 @@
-"""The peers' own environments, made once and kept, and what machine this is."""
+"""The peers' own environments and programs, made once and kept, and what machine this is."""
 
 import os
 import platform
 import subprocess
 import sys
+import tarfile
 import venv
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent / ".ci" / "cache" / "peers"
-PACKAGES = {"transformers": ("torch>=2.11,<2.14", "transformers>=5,<6"),
+PACKAGES = {"transformers": ("torch>=2.11,<2.14", "transformers[serving]>=5,<6"),
             "litgpt": ("torch>=2.11,<2.14", "litgpt>=0.5.13,<0.6"),
             "datatrove": ("datatrove>=0.10,<0.11", "orjson", "zstandard", "regex", "xxhash<4", "nltk", "fasteners",
-                          "tokenizers", "ftfy", "spacy>=3.8,<4", "jieba", "pyahocorasick", "tldextract")}
+                          "tokenizers", "ftfy", "spacy>=3.8,<4", "jieba", "pyahocorasick", "tldextract"),
+            "llama.cpp": ("cmake>=3.25,<5", "ninja", "scikit-build-core")}
+LLAMA_CPP = "llama-cpp-python==0.3.36"                   # its source archive holds llama.cpp's, the server included
+# gcc 12 drops stores that llama.cpp's AMX code needs (it dies of an illegal instruction), hence the last option
+LLAMA_CPP_BUILD = ("-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_BUILD_TESTS=OFF",
+                   "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_UI=OFF", "-DLLAMA_USE_PREBUILT_UI=OFF",
+                   "-DLLAMA_OPENSSL=OFF", "-DCMAKE_CXX_FLAGS=-fno-tree-dse")
 
 
 def python_of(name: str) -> str:
@@ -26,6 +33,25 @@ def python_of(name: str) -> str:
         subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES[name]], check=True, stdout=sys.stderr)
         stamp.write_text(wanted, encoding="utf-8")
     return str(python)
+
+
+def llama_server() -> Path:
+    """llama.cpp's server, compiled for this machine by the first call (20 minutes on two cores)."""
+    program = FOLDER / "llama.cpp-build" / "bin" / "llama-server"
+    if not program.exists():
+        tools = Path(python_of("llama.cpp")).parent
+        source, build = FOLDER / "llama.cpp-source", program.parents[1]
+        print(f"compiling llama.cpp in {build}", file=sys.stderr, flush=True)
+        subprocess.run([tools / "python", "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:",
+                        "--no-build-isolation", "-d", source, LLAMA_CPP], check=True, stdout=sys.stderr)
+        with tarfile.open(next(source.glob("*.tar.gz"))) as archive:
+            archive.extractall(source, filter="data")
+        folder = next(source.glob("*/vendor/llama.cpp"))
+        paths = {**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"}
+        for command in (["-S", folder, "-B", build, "-G", "Ninja", *LLAMA_CPP_BUILD],
+                        ["--build", build, "--target", "llama-server"]):
+            subprocess.run([tools / "cmake", *command], check=True, stdout=sys.stderr, env=paths)
+    return program
 
 
 def machine() -> str:
