@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -45,16 +44,11 @@ def test_every_row_leads_to_a_function_with_a_help_page(name: str, row: Row):
     assert f"ayllu {name}" in result.stdout
 
 
-def test_help_is_fast_and_imports_no_torch():
+def test_help_names_the_commands_and_imports_nothing_heavy():
+    """benchmarks/startup.py measures how long it takes."""
     result = ayllu("--help")
     assert result.returncode == 0
     assert all(name in result.stdout for name in COMMANDS)
-    times: list[float] = []
-    while min(times, default=1.0) >= 0.3 and len(times) < 20:                # other processes share this machine
-        start = time.perf_counter()
-        ayllu("--help")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 0.3, times
     code = ("import sys; from ayllu.cli.main import run; run(['--help']); "
             "print({'torch', 'numpy', 'rich', 'ayllu.cli.generate'} & set(sys.modules))")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,

@@ -3,6 +3,7 @@
 import json
 
 from page.acting import KEY, SSE, answer_with, answers, events, finished, refuse, say, set_value, short
+from playwright.sync_api import expect
 from server.live import serving
 
 from ayllu.server.gate import Door
@@ -39,7 +40,12 @@ def test_a_full_server_is_asked_again(page):
     say(page, "hello")
     page.get_by_text("The server is full. Trying again in").wait_for()
     page.get_by_text("Trying again in 3").wait_for()     # the second wait: 31 s, which nobody has to sit out
-    page.get_by_role("button", name="Now").click()
+    now = page.get_by_role("button", name="Now")
+    now.focus()
+    left = page.locator(".waiting .left")
+    expect(left).not_to_have_text(left.text_content())
+    assert now.evaluate("button => button === document.activeElement")       # the countdown leaves the button alone
+    now.click()
     finished(page)
     assert answers(page) == ["here"]
     assert calls[0] == calls[2]
@@ -56,7 +62,6 @@ def test_a_broken_stream_is_taken_up_where_it_ended(page):
     page.route("**/v1/chat/completions", breaks_once)
     set_value(page, "Most tokens", "10")
     say(page, "hello")
-    page.get_by_role("button", name="Now").click()
     page.locator(".body.answer").filter(has_text="of it.").wait_for()        # the broken half has its figures already
     finished(page)
     assert answers(page) == ["Half of it."]

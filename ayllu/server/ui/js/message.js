@@ -20,7 +20,11 @@ export function message(conversation, node) {
   const view = { node, body, under, isEditing: false };
   view.update = () => {
     if (!view.isEditing) write(conversation, node, body);
-    state.replaceChildren(...stateOf(conversation, node));
+    // A countdown changes its words only, so that its button can be pressed and keeps the focus.
+    const pause = pauseOf(node);
+    if (!pause || view.pause !== pause) state.replaceChildren(...stateOf(conversation, node));
+    else state.querySelector(".left").textContent = countdown(jobs.get(node.id));
+    view.pause = pause;
     stats.replaceChildren(...(isAnswer ? facts(node) : []));
     const look = `${jobs.has(node.id)} ${isBusy()} ${node.finish} ${versions(conversation, node)} ${Boolean(node.text)}`;
     if (view.look !== look) buttons.replaceChildren(...actions(conversation, node, view, tokens));
@@ -61,15 +65,24 @@ function stateOf(conversation, node) {
   ];
 }
 
+/** Which pause the job is in, or null. */
+function pauseOf(node) {
+  const job = jobs.get(node.id);
+  return job && !["waiting", "streaming"].includes(job.state) ? `${job.state} ${job.until}` : null;
+}
+
+function countdown(job) {
+  return t(`wait.${job.state}`, { n: Math.max(0, Math.ceil((job.until - performance.now()) / 1000)) });
+}
+
 function waiting(job) {
   const dots = h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
   if (job.state === "waiting") return h("p", { class: "waiting" }, dots, t("wait.first"));
-  const seconds = Math.max(0, Math.ceil((job.until - performance.now()) / 1000));
   return h(
     "p",
     { class: "waiting" },
     dots,
-    t(`wait.${job.state}`, { n: seconds }),
+    h("span", { class: "left" }, countdown(job)),
     textButton(t("now"), () => job.now(), { class: "button quiet" }),
   );
 }
