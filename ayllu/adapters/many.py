@@ -66,6 +66,7 @@ class Bank:
         self.buffers: dict[Place, tuple[Tensor, Tensor]] = {}                 # (S, R, inputs), (S, outputs, R)
         self.ranks: dict[int, dict[Place, int]] = {}                          # by slot
 
+    @torch.inference_mode()
     def put(self, slot: int, adapter: Adapter) -> None:
         """Load an adapter into a free slot."""
         new = ready(adapter, self.dtype, self.device)
@@ -75,6 +76,7 @@ class Bank:
             for buffer, matrix in zip(self.buffers[place], pair, strict=True):
                 buffer[slot, :matrix.shape[0], :matrix.shape[1]] = matrix
 
+    @torch.inference_mode()
     def drop(self, slot: int) -> None:
         """Free a slot, and the memory that only it needed."""
         for place in self.ranks.pop(slot):
@@ -191,6 +193,7 @@ class TiledBank:
         self.dtype, self.device, self.tile = dtype, device, tile
         self.slots: dict[int, Ready] = {}
 
+    @torch.inference_mode()
     def put(self, slot: int, adapter: Adapter) -> None:
         """Load an adapter, unless on this machine a token's result depends on its place in the tile."""
         new = ready(adapter, self.dtype, self.device)

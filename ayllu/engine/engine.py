@@ -136,12 +136,10 @@ class Engine:
         self._requests[number] = _Running(seed, request.params.n, adapter)
         return number
 
-    @torch.inference_mode()
     def load_adapter(self, name: str, adapter: Adapter, replace: bool = False, origin: str = "") -> None:
         """Let requests name this adapter. `replace` puts it in the place of one that has the name already."""
         self.adapters.load(name, adapter, replace, origin)
 
-    @torch.inference_mode()
     def unload_adapter(self, name: str) -> int:
         """Later requests don't find it; gives how many that aren't over go on with it."""
         return self.adapters.unload(name).n_users

@@ -235,3 +235,37 @@ def test_deterministic_steps_refuse_what_depends_on_the_place(monkeypatch):
     with pytest.raises(ConfigError, match="place in the product"):
         bank.put(0, ADAPTERS["a"])
     assert not bank.slots
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_lost_whatever_comes_and_goes(seed):
+    """Random loading, replacing, unloading, requests and cancellations; in the end all memory is free again."""
+    rng, engine, asked = random.Random(seed), engine_of(names=(), max_adapters=4, max_waiting=50), []
+    for _ in range(120):
+        name, kind = rng.choice("xyz"), rng.choice(list(KINDS))
+        try:
+            match rng.randrange(6):
+                case 0:
+                    engine.load_adapter(name, ADAPTERS[kind], replace=rng.random() < 0.5)
+                case 1:
+                    engine.unload_adapter(name)
+                case 2 | 3:
+                    params = SamplingParams(max_tokens=rng.randint(1, 6), n=rng.choice([1, 1, 2]), seed=1)
+                    asked.append(engine.submit(Request((5, 6, rng.randrange(3, 101)), params, adapter=name)))
+                case 4:
+                    engine.cancel(rng.choice(asked or [0]))
+                case 5:
+                    engine.step()
+        except RequestError:                             # unknown, loaded already, or the limit
+            pass
+        held = engine.adapters.slots.values()
+        assert len(held) <= 4
+        assert all(adapter.n_users > 0 or not adapter.is_gone for adapter in held)
+        assert set(engine.adapters.loaded.values()) <= set(held)
+    assert len(asked) > 10
+    while not engine.is_idle:
+        engine.step()
+    for name in list(engine.adapters.loaded):
+        engine.unload_adapter(name)
+    assert not engine.adapters.slots
+    assert engine.scheduler.pool.n_free == engine.scheduler.pool.n_pages

@@ -157,3 +157,17 @@ def test_an_adapter_changes_the_text(model, tiny_checkpoint, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]["text"] != text
     assert run([*words, "--adapter", str(tmp_path)]) == 2
     assert "holds no adapter" in capsys.readouterr().err
+
+
+def test_merge_writes_a_model_that_says_what_the_adapter_says(tiny_checkpoint, tmp_path, capsys):
+    place = write_adapter(tmp_path / "a", filled(load_checkpoint(tiny_checkpoint).model, r=2))
+    assert run(["merge", str(tiny_checkpoint), str(place), "--out", str(tmp_path / "merged"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["loss"] < 1e-4
+    texts = [llm.generate(PROMPT, temperature=0, max_tokens=12)[0].text for llm in (
+        LLM.load(tmp_path / "merged"), LLM.load(tiny_checkpoint, adapter=place), LLM.load(tiny_checkpoint))]
+    assert texts[0] == texts[1] != texts[2]
+    faint = write_adapter(tmp_path / "faint", filled(load_checkpoint(tiny_checkpoint).model, r=2, size=1e-4))
+    words = ["merge", str(tiny_checkpoint), str(faint), "--out", str(tmp_path / "no"), "--dtype", "bfloat16"]
+    assert run(words) == 2
+    assert "too coarse" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
