@@ -1,7 +1,7 @@
 """The few facts about other processes that everything else needs; one process is the common case."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
@@ -66,19 +66,24 @@ def barrier() -> None:
         dist.barrier()
 
 
-def any_rank(value: bool, device: torch.device) -> bool:
-    """Whether it is true on some rank, on every rank: a signal may reach one a step later than another."""
+def any_rank(values: Sequence[bool], device: torch.device) -> list[bool]:
+    """For each whether it is true on some rank: a signal, say, may reach one a step later than another."""
     if not dist.is_initialized():
-        return value
-    return bool(sum_over_ranks(torch.tensor(float(value), device=device)).item())
+        return list(values)
+    return [bool(n) for n in sum_over_ranks(torch.tensor(values, dtype=torch.float32, device=device)).tolist()]
 
 
-def from_first(value: T) -> T:
+def group_apart() -> dist.ProcessGroup | None:
+    """A group of all ranks whose messages may go beside those of training, from another thread; None: one process."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE) if dist.is_initialized() else None
+
+
+def from_first(value: T, group: dist.ProcessGroup | None = None) -> T:
     """The first rank's value (anything that can be pickled) on every rank."""
     if not dist.is_initialized():
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+    dist.broadcast_object_list(box, src=0, group=group, device=torch.device("cpu"))
     return box[0]
 
 

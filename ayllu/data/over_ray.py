@@ -9,23 +9,23 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ayllu.data.cut import cut
 from ayllu.data.folders import files_below, size_of
 from ayllu.data.packed import Moved
 from ayllu.data.part import Part, Preparation, content
 from ayllu.data.readers import records
-from ayllu.data.rows import Record, Reject
+from ayllu.data.rows import weigh
 from ayllu.errors import AylluError, ConfigError, MissingExtra
 from ayllu.files import atomic_path, write_text
 
 HERE = "local"                                           # an address: start Ray on this machine, for this run only
-Cut = Callable[[Iterator[Record | Reject], int], Iterator[list[Record | Reject]]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Group:
 class OverRay:
     """A connection to Ray that prepares one source after another."""
 
-    def __init__(self, address: str, workers: int, settings: Preparation, known: np.ndarray, cut: Cut) -> None:
+    def __init__(self, address: str, workers: int, settings: Preparation, known: np.ndarray) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")            # nothing is reported to anybody
         try:
             import ray
@@ -48,7 +48,7 @@ class OverRay:
         except ImportError as error:
             raise MissingExtra("preparing data over Ray needs the extra `ray`: pip install 'ayllu[ray]'; or leave "
                                "--ray away: one machine needs no Ray.") from error
-        self.ray, self.settings, self.known, self.cut = ray, settings, known, cut
+        self.ray, self.settings, self.known = ray, settings, known
         _probe(address)
         start = {"num_cpus": workers, "include_dashboard": False} if address == HERE else {"address": address}
         try:
@@ -83,7 +83,7 @@ class OverRay:
         task: Any = _prepare_group                       # ray's own types are stricter than what it takes
         data = self.ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             task, batch_size=1,
-            fn_kwargs={"settings": self.settings, "known": self.known, "fields": fields, "cut": self.cut})
+            fn_kwargs={"settings": self.settings, "known": self.known, "fields": fields})
         try:
             for row in data.iter_rows():
                 yield row["data"]
@@ -108,13 +108,13 @@ def _no_cluster(address: str, error: Exception) -> ConfigError:
                        f"--ray {HERE}")
 
 
-def _prepare_group(batch: dict[str, Any], settings: Preparation, known: np.ndarray, fields: tuple[str, ...],
-                   cut: Cut) -> Iterator[dict[str, Any]]:
+def _prepare_group(batch: dict[str, Any], settings: Preparation, known: np.ndarray,
+                   fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Ray's side: read the files of one group, and give each part's documents as `process` would write them."""
     files, names = json.loads(batch["files"][0])
     rows = (row for file, name in zip(files, names, strict=True)
             for row in records(Path(file), fields, name, settings.encoding))
-    for part in cut(rows, settings.part_bytes):
+    for part in cut(rows, weigh, settings.part_bytes):
         yield {"data": [content(Part(Path(), fields, part), settings, known)]}
     yield {"data": [b""]}
 

@@ -25,13 +25,14 @@ from typing import Any
 import numpy as np
 import zstandard
 
+from ayllu.data.cut import cut
 from ayllu.data.duplicates import Seen
 from ayllu.data.folders import PLAIN, files_below, kind_of, passed_over, some_files_below, stamp
 from ayllu.data.overlap import index
 from ayllu.data.part import EXCERPT, HOW_ONLY, Part, Preparation, Tally, load_libraries, process, read_part
 from ayllu.data.progress import Bar, progress
 from ayllu.data.readers import records
-from ayllu.data.rows import Record, Reject
+from ayllu.data.rows import Record, Reject, weigh
 from ayllu.data.texts import single_texts
 from ayllu.errors import DataError
 from ayllu.files import atomic_folder, is_full, sha256, write_json
@@ -175,31 +176,8 @@ def _parts(source: Raw, number: int, settings: Preparation, work: Path, bar: Bar
             name = source.name if source.path.is_file() else f"{source.name}/{file.relative_to(source.path).as_posix()}"
             with bar.watch(file) as moved:
                 yield from bar.count(records(file, source.fields, name, settings.encoding, moved))
-    for count, part in enumerate(cut(rows(), settings.part_bytes)):
+    for count, part in enumerate(cut(rows(), weigh, settings.part_bytes)):
         yield Part(work / f"{number:03d}-{count:06d}.jsonl.zst", source.fields, part)
-
-
-def cut(rows: Iterable[Record | Reject], part_bytes: int) -> Iterator[list[Record | Reject]]:
-    """Rows in lists of about `part_bytes` each."""
-    part: list[Record | Reject] = []
-    size = 0
-    for row in rows:
-        part.append(row)
-        size += weigh(row)
-        if size >= part_bytes:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
-
-
-def weigh(row: Record | Reject) -> int:
-    """About how many bytes a raw row takes."""
-    if isinstance(row, Reject):
-        return 1
-    if isinstance(row.payload, dict):
-        return sum(len(str(v)) for v in row.payload.values())
-    return len(row.payload)
 
 
 def _in_order(parts: Iterable[Part], pool: ProcessPoolExecutor, most: int) -> Iterator[Path]:
@@ -252,7 +230,7 @@ def _engine(workers: int, settings: Preparation, known: np.ndarray, work: Path, 
             yield lambda source, number: _in_order(_parts(source, number, settings, work, bar), pool, 2 * workers)
         return
     from ayllu.data.over_ray import OverRay
-    engine = OverRay(settings.ray, workers, settings, known, cut)
+    engine = OverRay(settings.ray, workers, settings, known)
     try:
         yield lambda source, number: engine.finished(source.path, source.name, source.fields,
                                                      work / f"ray-{number:03d}", bar.move)

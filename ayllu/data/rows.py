@@ -33,3 +33,12 @@ class BadRow(Exception):                                 # noqa: N818 - it speak
 def too_long(file: str, line: int, size: int, most: int, unit: str = "bytes") -> Reject:
     """The reject for a row, or a file that is one document, past the limit."""
     return Reject(file, line, f"{size:,} {unit}, the most is {most:,}: cut it into smaller documents")
+
+
+def weigh(row: Record | Reject) -> int:
+    """About how many bytes a raw row takes."""
+    if isinstance(row, Reject):
+        return 1
+    if isinstance(row.payload, dict):
+        return sum(len(str(v)) for v in row.payload.values())
+    return len(row.payload)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ayllu.data.corpus import NO_WEIGHTS, Corpus, Source, prepared, source_path, split, uniform
+from ayllu.data.cut import cut
 from ayllu.data.folders import files_below
 from ayllu.data.order import Part
 from ayllu.data.pack import document_starts
@@ -217,26 +218,14 @@ def _encoded(corpus: Corpus, source: Source, number: int, folder: Path, parts: P
         for (text, copies), start, end in zip(batch, [begin, *ends[:-1]], ends, strict=True):
             yield text, copies, (path, start, end - start)
 
-    for i, batch in enumerate(_batches(bar.count(split(corpus, source, folder, bar.watch)))):
+    documents = bar.count(split(corpus, source, folder, bar.watch))
+    for i, batch in enumerate(cut(documents, lambda document: len(document[0]), BATCH_CHARACTERS)):
         path = parts / f"{number:03d}-{i:06d}.npy"
         waiting.append((batch, path, None if path.exists() else pool.submit(_encode, [t for t, _ in batch], path)))
         if len(waiting) > most:
             yield from first()
     while waiting:
         yield from first()
-
-
-def _batches(documents: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
-    batch: list[tuple[str, int]] = []
-    characters = 0
-    for text, copies in documents:
-        batch.append((text, copies))
-        characters += len(text)
-        if characters >= BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
 
 
 def _key(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path) -> str:

@@ -161,7 +161,7 @@ def saved_bytes(config: LlamaConfig, tokens: int, autocast: bool) -> int:
     return tokens * (config.n_layers * layer_bytes(config, autocast) + head)
 
 
-def layer_bytes(config: LlamaConfig, autocast: bool, tensor: int = 1) -> int:
+def layer_bytes(config: Config, autocast: bool, tensor: int = 1) -> int:
     """Bytes that eager autograd keeps of one layer for one token, on one of `tensor` ranks that share heads and F.
 
     The terms follow llama.py. Autocast casts the input of each linear layer anew, so wq, wk and wv keep one copy each.

@@ -37,6 +37,7 @@ from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import Uninitialised, first_value
 from ayllu.model.llama import R, RMSNorm
 
+Precision = Literal["float32", "autocast", "bf16_masters"]
 VERBS = ("embed", "trunk", "logits", "head")             # what is called instead of `forward`
 COLUMNS = ("wq", "wk", "wv", "w1", "w3")                 # their output features are dealt out: whole heads each
 ROWS = ("wo", "w2")                                      # their input features: the partial results are summed
@@ -129,27 +130,36 @@ def check_tensor(model: LlamaConfig | TransformerConfig, tensor: int) -> None:
 
 
 def build_sharded(config: LlamaConfig | TransformerConfig, layout: Layout, device: torch.device,
-                  low_precision: bool, recomputes: bool = False) -> CausalModel:
+                  precision: Precision = "float32", compiled: bool = False, recomputes: bool = False) -> CausalModel:
     """A model of which each rank holds its share, without values: `fill` it next.
 
-    With `low_precision`, blocks are gathered and multiplied in bfloat16 while the shares, the sums of gradients and
-    the residual stay float32, as under autocast in one process. With `recomputes`, a block keeps its input alone for
-    the backward pass (arXiv:1604.06174).
+    FSDP2's modules can't be copied into a trainee (train/trainee.py), so what a trainee would do is built into them:
+    `precision`, and in training, blocks that are compiled or computed again in the backward pass.
     """
     assert layout.mesh is not None
     with torch.device("meta"), Uninitialised():
         model = build_model(config)
-    if recomputes:
-        for block in model.layers:
-            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if layout.tensor > 1:
         _deal_out(model, layout.mesh["tp"])
     if layout.mode == "fsdp" and layout.data > 1:
         # a verb may return a view, which nothing changes in place; a norm over both dimensions takes two sums
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
-        _shard(model, layout.mesh["dp"], low_precision)
+        for block in model.layers:
+            _train_otherwise(block, compiled, recomputes)
+        _shard(model, layout.mesh["dp"], precision)
     return model.to_empty(device=device)
+
+
+def _train_otherwise(block: nn.Module, compiled: bool, recomputes: bool) -> None:
+    """Inside of FSDP2's hooks, which gather and scatter, and in training only: a cache would need other graphs."""
+    plain = train = block.forward
+    if compiled:
+        train = torch.compile(train)
+    if recomputes:
+        train = partial(checkpoint, train, use_reentrant=False)
+    if train is not plain:
+        block.forward = lambda *inputs: train(*inputs) if block.training else plain(*inputs)
 
 
 def _deal_out(model: CausalModel, mesh: DeviceMesh) -> None:
@@ -171,6 +181,8 @@ def _deal_out(model: CausalModel, mesh: DeviceMesh) -> None:
         elif leaf == "output":
             plan[name] = ColwiseParallel(output_layouts=Replicate())
     parallelize_module(model, mesh, plan)
+    # a sum still under way would lose its gradient on entering a compiled block (torch 2.13): a copy waits for it
+    model.tok_embeddings.register_forward_hook(lambda module, _, x: x.clone())
     model.head = types.MethodType(_gathered_head, model)       # type: ignore[method-assign]
     if model.config.tie_embeddings:
         model.logits = types.MethodType(_tied_logits, model)   # type: ignore[method-assign]
@@ -212,15 +224,22 @@ def _gathered_head(model: CausalModel, h: Tensor, use: Callable[[Tensor, Tensor]
     return use(h, weight.redistribute(placements=whole).to_local(grad_placements=whole))
 
 
-def _shard(model: CausalModel, mesh: DeviceMesh, low_precision: bool) -> None:
+def _shard(model: CausalModel, mesh: DeviceMesh, precision: Precision) -> None:
     """FSDP2, a group for each block and one for embedding, last norm and head; gradients are summed, never averaged.
 
-    `fit` divides once by the weight over all ranks, so unequal weights per rank stay exact.
+    `fit` divides once by the weight over all ranks, so unequal weights per rank stay exact. In low precision, weights
+    are gathered in bfloat16 while the shares and the sums of gradients stay float32. The residual is float32 under
+    autocast; with bf16_masters it is what the embedding gives, bfloat16 in training and float32 in evaluation.
     """
     policy = MixedPrecisionPolicy()
-    if low_precision:
-        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32,
-                                      output_dtype=torch.float32, cast_forward_inputs=False)
+    if precision != "float32":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32, cast_forward_inputs=False,
+                                      output_dtype=torch.float32 if precision == "autocast" else None)
+        for module in model.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.forward = partial(_layer_norm, module)      # type: ignore[method-assign]
+    if precision == "bf16_masters":
+        model.tok_embeddings.register_forward_hook(lambda module, _, x: x if module.training else x.float())
     for module in (*model.layers, model):
         fully_shard(module, mesh=mesh, mp_policy=policy)
     for module in model.modules():
@@ -229,6 +248,11 @@ def _shard(model: CausalModel, mesh: DeviceMesh, low_precision: bool) -> None:
             module.set_force_sum_reduction_for_comms(True)   # gloo has plain sums only
     for verb in VERBS:
         register_fsdp_forward_method(model, verb)
+
+
+def _layer_norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
+    """torch's own takes no bfloat16 weights, as they have been gathered, for a float32 residual."""
+    return F.layer_norm(x, module.normalized_shape, module.weight.to(x.dtype), module.bias.to(x.dtype), module.eps)
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 The layouts are those of parallel.py: shares of weights, gradients and moments over data ranks (ZeRO stage 3,
 arXiv:1910.02054, section 5), heads and features over tensor ranks (Megatron, arXiv:1909.08053, section 3), blocks
 computed again in the backward pass (arXiv:2205.05198, section 5). tests/model/test_spread.py compares every figure
-with what the code holds and sends: on gloo ranks, and without data at the widths of 7B and 70B.
+with what the code holds and sends: on gloo ranks, and without data at the widths of 7B and 70B. Activations of the
+original Transformer are counted as Llama's of the same widths, which is up to a third too much.
 
 D width  F feed-forward width  V vocabulary  L layers  N data ranks  M tensor ranks
 """
@@ -14,8 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from ayllu.config import Settings
-from ayllu.model.account import layer_bytes, matmul_parameters, n_parameters, parts, training_flops
-from ayllu.model.config import LlamaConfig
+from ayllu.model.account import Config, layer_bytes, matmul_parameters, n_parameters, parts, training_flops
 
 
 class Machine(Settings):
@@ -111,7 +111,7 @@ def _step_s(compute_s: float, data_s: float, tensor_s: float, hides: bool) -> fl
     return (max(compute_s, data_s) if hides else compute_s + data_s) + tensor_s
 
 
-def spread(config: LlamaConfig, ranks: Ranks, machine: Machine | None = None) -> Spread:
+def spread(config: Config, ranks: Ranks, machine: Machine | None = None) -> Spread:
     """What a step costs a rank."""
     machine = machine or Machine()
     share = rank_parameters(config, ranks)
@@ -126,25 +126,25 @@ def spread(config: LlamaConfig, ranks: Ranks, machine: Machine | None = None) ->
                   compute_s, data_s, tensor_s, ranks.is_sharded, useful / (ranks.count * machine.flops * step_s))
 
 
-def rank_parameters(config: LlamaConfig, ranks: Ranks) -> float:
+def rank_parameters(config: Config, ranks: Ranks) -> float:
     """Parameters that lie on one rank: matrices are dealt out to both kinds of ranks, norms to data ranks only."""
     vectors = sum(part.parameters for part in parts(config) if part.name == "norms")
     mine = (n_parameters(config) - vectors) / ranks.tensor + vectors
     return mine / ranks.data if ranks.is_sharded else mine
 
 
-def _outside(config: LlamaConfig) -> int:
+def _outside(config: Config) -> int:
     """Parameters of embedding, head and last norm: FSDP2's root group."""
     return (1 if config.tie_embeddings else 2) * config.vocab_size * config.dim + config.dim
 
 
-def _block(config: LlamaConfig, ranks: Ranks) -> float:
+def _block(config: Config, ranks: Ranks) -> float:
     """Parameters of one block, as one tensor rank has them."""
     norms = 2 * config.dim
     return ((n_parameters(config) - _outside(config)) / config.n_layers - norms) / ranks.tensor + norms
 
 
-def _worst(config: LlamaConfig, ranks: Ranks) -> tuple[float, float, float]:
+def _worst(config: Config, ranks: Ranks) -> tuple[float, float, float]:
     """Bytes gathered from other ranks, kept for the backward pass, and in work, at the worst of two moments."""
     size = 2 if ranks.low else 4
     layer = 4 * config.dim if ranks.recomputes else layer_bytes(config, ranks.low, ranks.tensor)
@@ -155,7 +155,7 @@ def _worst(config: LlamaConfig, ranks: Ranks) -> tuple[float, float, float]:
     return max(moments, key=sum)
 
 
-def _root_bytes(config: LlamaConfig, ranks: Ranks) -> float:
+def _root_bytes(config: Config, ranks: Ranks) -> float:
     """FSDP2's root group, as gathered; elsewhere what autocast has cast, and the head's gradient, whole so far."""
     if ranks.is_sharded:
         return ranks.cast_bytes * _outside(config) / ranks.tensor
@@ -163,13 +163,13 @@ def _root_bytes(config: LlamaConfig, ranks: Ranks) -> float:
     return whole + (2 * matmul_parameters(config) / ranks.tensor if ranks.low else 0)
 
 
-def _block_bytes(config: LlamaConfig, ranks: Ranks) -> float:
+def _block_bytes(config: Config, ranks: Ranks) -> float:
     """FSDP2: the block at hand and the next one, and the float32 gradients of the one before with the rank's share."""
     block = _block(config, ranks)
     return (2 * ranks.cast_bytes + 4 + 4 / ranks.data) * block if ranks.is_sharded else 0
 
 
-def _backward_bytes(config: LlamaConfig, ranks: Ranks) -> float:
+def _backward_bytes(config: Config, ranks: Ranks) -> float:
     """A block's activations computed again with the gradients of two features, one matrix and the residual; or, at its
     end, the gradients of all its matrices."""
     size, F = 2 if ranks.low else 4, config.hidden_dim / ranks.tensor
@@ -178,7 +178,7 @@ def _backward_bytes(config: LlamaConfig, ranks: Ranks) -> float:
     return max(inside, ranks.cast_bytes * _block(config, ranks))
 
 
-def _loss_bytes(config: LlamaConfig, ranks: Ranks) -> float:
+def _loss_bytes(config: Config, ranks: Ranks) -> float:
     """The loss's largest moment: a chunk's softmax, the head's gradient turned round, or the way back.
 
     Beside the head's matrix lies a transposed copy, as on a CPU; on a GPU there is none, and this is an upper bound.
@@ -195,7 +195,7 @@ def _loss_bytes(config: LlamaConfig, ranks: Ranks) -> float:
     return max(own * head + softmax, own * head + turned, (8 + size) * head + 2 * by_hidden)
 
 
-def data_bytes(config: LlamaConfig, ranks: Ranks) -> float:
+def data_bytes(config: Config, ranks: Ranks) -> float:
     """Bytes that a rank sends to data ranks in a step; a ring sends (N - 1) / N of what is gathered or scattered.
 
     FSDP2 gathers each block for the forward and for the backward pass of every micro-batch, and the root once for each
@@ -210,7 +210,7 @@ def data_bytes(config: LlamaConfig, ranks: Ranks) -> float:
     return ranks.parts * ring * (gathers + 4 * mine)
 
 
-def tensor_bytes(config: LlamaConfig, ranks: Ranks) -> float:
+def tensor_bytes(config: Config, ranks: Ranks) -> float:
     """Bytes that a rank sends to tensor ranks in a step; a ring's sum sends 2 (M - 1) / M of its message.
 
     Each block sums its two results in the products' dtype, one of them again where it is recomputed, and the gradients
@@ -222,7 +222,7 @@ def tensor_bytes(config: LlamaConfig, ranks: Ranks) -> float:
     return ranks.parts * ring * (2 * sums * message + ranks.cast_bytes * config.vocab_size * config.dim)
 
 
-def _data_hops(config: LlamaConfig, ranks: Ranks) -> int:
+def _data_hops(config: Config, ranks: Ranks) -> int:
     """Hops of all rings over data ranks in a step."""
     rings = ranks.parts * (3 * config.n_layers + 6) if ranks.is_sharded else 2
     return rings * (ranks.data - 1)
@@ -235,7 +235,7 @@ def _speed(ranks: Ranks, machine: Machine) -> float:
     return min(machine.nvlink, machine.network * max(machine.gpus // ranks.tensor, 1))
 
 
-def _executed_flops(config: LlamaConfig, ranks: Ranks) -> float:
+def _executed_flops(config: Config, ranks: Ranks) -> float:
     """Operations of a rank in a step: recomputed blocks come four times for three, each tensor rank does the head."""
     head = 6 * config.vocab_size * config.dim
     blocks = training_flops(config, ranks.context) - head

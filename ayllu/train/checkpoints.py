@@ -7,10 +7,12 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ayllu import dist
+from torch.distributed import ProcessGroup
+
 from ayllu.errors import CheckpointError, DamagedCheckpoint
 from ayllu.files import sync, write_text
 from ayllu.log import warn
@@ -31,24 +33,26 @@ def best_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"best-{step:08d}"
 
 
-def save(parts: dict[str, Any], run: Path, keep: int) -> Path:
-    """Write `TrainState.state_dict()`, move `latest` to it, and remove all older ones but the newest `keep` in all."""
-    folder = _write(parts, step_folder(run, parts["step"]))
-    if not dist.is_main():
-        return folder
-    if (run / "metrics.jsonl").exists():
-        sync(run / "metrics.jsonl")                      # its rows are on the disk before a resume relies on them
-    write_text(folder.parent / "latest", folder.name + "\n")
-    _prune(folder.parent, parts["step"], keep)
-    return folder
+def save(parts: dict[str, Any], run: Path, keep: int, group: ProcessGroup | None = None) -> None:
+    """Write `TrainState.state_dict()`, move `latest` to it, and remove all older ones but the newest `keep` in all.
+
+    All ranks of the group (by default all) must call it, and it fails on all of them or on none.
+    """
+    folder = step_folder(run, parts["step"])
+
+    def publish() -> None:
+        if (run / "metrics.jsonl").exists():
+            sync(run / "metrics.jsonl")                  # its rows are on the disk before a resume relies on them
+        write_text(folder.parent / "latest", folder.name + "\n")
+        _prune(folder.parent, parts["step"], keep)
+
+    _write(parts, folder, publish, group)
 
 
-def save_best(parts: dict[str, Any], run: Path) -> Path:
+def save_best(parts: dict[str, Any], run: Path, group: ProcessGroup | None = None) -> None:
     """Write the state of the best evaluation and move `best` to it; older ones stay while a checkpoint needs them."""
-    folder = _write(parts, best_folder(run, parts["step"]))
-    if dist.is_main():
-        write_text(folder.parent / "best", folder.name + "\n")
-    return folder
+    folder = best_folder(run, parts["step"])
+    _write(parts, folder, lambda: write_text(folder.parent / "best", folder.name + "\n"), group)
 
 
 def take_best(state: TrainState, run: Path) -> None:
@@ -110,10 +114,10 @@ def _steps(folder: Path, kind: str) -> dict[int, Path]:
     return {int(match[2]): path for match, path in matches if match}
 
 
-def _write(parts: dict[str, Any], folder: Path) -> Path:
-    write_together(folder, lambda temporary: write(parts, temporary),
-                   lambda temporary: seal(temporary, step=parts["step"], best=parts.get("best", {}).get("step")))
-    return folder
+def _write(parts: dict[str, Any], folder: Path, publish: Callable[[], None], group: ProcessGroup | None) -> None:
+    write_together(folder, lambda temporary: write(parts, temporary, group),
+                   lambda temporary: seal(temporary, step=parts["step"], best=parts.get("best", {}).get("step")),
+                   publish, group)
 
 
 def _prune(folder: Path, now: int, keep: int) -> None:

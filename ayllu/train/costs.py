@@ -20,6 +20,16 @@ class PlanConfig(Settings):
     machine: Machine = Machine()                         # of a run on many ranks, which is foreseen and not rehearsed
 
 
+def gb(size: float) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e9:.2f} GB"
+
+
+def short(value: float) -> float:
+    """Four digits that count, so that a small run's cost is not told as none."""
+    return float(f"{value:.4g}")
+
+
 @dataclass(frozen=True)
 class Times:
     """Seconds of each part of a rehearsal."""

@@ -103,7 +103,6 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
                 if learned:
                     state.follower.observe(last["loss"])
             observer.advance(state, last)
-            saver.check()
             is_last, held = state.step == loop.steps, None
             if state.step % loop.log_every == 0 or is_last:
                 observer.log({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **last})
@@ -113,7 +112,9 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
                 _conclude(state, state.control, last["loss"], held, loop, optim, observer)
                 if state.stopped and not is_last:
                     _look(state, evaluate, loop, saver, observer, device)
-            stops = dist.any_rank(stop(), device)
+            stops, failed = dist.any_rank((stop(), saver.failed), device)
+            if failed:                                   # on some rank: told at once, and by all of them
+                saver.wait()
             if state.step % loop.checkpoint_every == 0 or is_last or state.stopped or stops:
                 folder = saver.save(state)
                 if stops and not is_last:

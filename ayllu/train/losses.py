@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -52,12 +54,19 @@ def token_loss(model: CausalModel, hidden: Tensor, labels: Tensor, weights: Tens
                label_smoothing: float = 0.0, chunk: int | None = None, kernels: Kernels = EAGER) -> Loss:
     """Sum of weight × -log p(label) from the hidden states (B, T, D) of labels and float32 weights (B, T)."""
     if chunk == 0:
-        each = plain_loss(model.logits(hidden), labels, z_loss, label_smoothing) * weights
+        with _products_in(hidden.dtype, hidden.device):
+            logits = model.logits(hidden)
+        each = plain_loss(logits, labels, z_loss, label_smoothing) * weights
         per_example = each.sum(1)
         return Loss(per_example.sum(), weights.sum(), per_example.detach())
     sweep = HeadLoss(labels.flatten().clamp(min=0), weights.flatten(), z_loss, label_smoothing, chunk, kernels)
     total, losses = model.head(hidden.flatten(0, 1), sweep)
     return Loss(total, weights.sum(), losses.view(labels.shape).sum(1))
+
+
+def _products_in(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[Any]:
+    """Low hidden states (bf16_masters) meet a head in float32: it is rounded to them, as HeadLoss does."""
+    return nullcontext() if dtype.itemsize > 2 else torch.autocast(device.type, dtype)
 
 
 def plain_loss(logits: Tensor, labels: Tensor, z_loss: float = 0.0, label_smoothing: float = 0.0) -> Tensor:

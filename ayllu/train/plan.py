@@ -17,7 +17,7 @@ from ayllu.log import say
 from ayllu.model.account import n_parameters, saved_bytes
 from ayllu.model.config import LlamaConfig
 from ayllu.model.parallel import check_processes
-from ayllu.train.costs import Times, costs, hours, watts_of
+from ayllu.train.costs import Times, costs, gb, hours, short, watts_of
 from ayllu.train.memory import predict, process_bytes
 from ayllu.train.planned import SHARE, check_planned, plan_of, planned_ranks, settled_rows
 from ayllu.train.pretrain import PretrainConfig
@@ -35,7 +35,7 @@ def dry_run(config: PretrainConfig) -> dict[str, Any]:
     peaks = predict(config, device)
     if base + peaks.most > limit:
         raise ConfigError(_too_much(config, device, base + peaks.most, limit))
-    say(f"predicted: {_gb(base + peaks.most)} at most, in {peaks.worst}; {_gb(limit)} may be used")
+    say(f"predicted: {gb(base + peaks.most)} at most, in {peaks.worst}; {gb(limit)} may be used")
     say("rehearsing the worst batch, an evaluation and a save")
     found = measure_apart(config)
     times = Times(**{name: found[name] for name in Times.__dataclass_fields__})
@@ -50,8 +50,8 @@ def dry_run(config: PretrainConfig) -> dict[str, Any]:
     return {"parameters": n_parameters(config.model), "tokens": tokens, "steps": config.loop.steps,
             "micro_batch": config.loop.micro_batch, "predicted_bytes": found["base"] + peaks.most,
             "measured_bytes": found["peak"], "base_bytes": found["base"], "limit_bytes": int(limit),
-            "worst": peaks.worst, "seconds_per_step": round(times.step_s, 4), "hours": _short(spent),
-            "kwh": _short(energy), "money": _short(money), "currency": config.plan.currency,
+            "worst": peaks.worst, "seconds_per_step": round(times.step_s, 4), "hours": short(spent),
+            "kwh": short(energy), "money": short(money), "currency": config.plan.currency,
             "assumptions": assumed}
 
 
@@ -62,7 +62,7 @@ def ready(config: PretrainConfig, resume: bool = False) -> PretrainConfig:
     config = settled(config, device, Path(config.out) if resume else None)
     if dist.world_size() == 1:
         check_fits(config, device)
-    elif isinstance(config.model, LlamaConfig):
+    else:
         check_planned(config)
     return config
 
@@ -81,8 +81,8 @@ def settled(config: PretrainConfig, device: torch.device, run: Path | None) -> P
     while True:
         needed = base + predict(_with_rows(config, rows), device).most
         if needed <= limit:
-            say(f"loop.micro_batch=auto: {rows} of {config.loop.batch_size} rows at once take {_gb(needed)} "
-                f"of {_gb(limit)}")
+            say(f"loop.micro_batch=auto: {rows} of {config.loop.batch_size} rows at once take {gb(needed)} "
+                f"of {gb(limit)}")
             return _with_rows(config, rows)
         if rows == 1:
             raise ConfigError(_too_much(_with_rows(config, 1), device, needed, limit))
@@ -109,7 +109,7 @@ def _refuse_at_once(config: PretrainConfig, base: float, limit: float) -> None:
     state = 12 * n_parameters(config.model)
     if base + state > limit:
         raise ConfigError(f"weights, gradients and one moment of {n_parameters(config.model):,} parameters take "
-                          f"{_gb(state)}, and {_gb(limit)} may be used: take a smaller model, or share it among GPUs "
+                          f"{gb(state)}, and {gb(limit)} may be used: take a smaller model, or share it among GPUs "
                           f"with parallel.data={_power(2 * state / limit)} or more (docs/scale.md)")
 
 
@@ -142,8 +142,8 @@ def _too_much(config: PretrainConfig, device: torch.device, needed: float, limit
     told = []
     for name, update in changes.items():
         would = base + predict(config.model_copy(update=update), device).most
-        told.append(f"{name} takes {_gb(would)}" + (" and fits" if would <= limit else ""))
-    return (f"this run is predicted to take {_gb(needed)}, and {_gb(limit)} may be used on {device}: "
+        told.append(f"{name} takes {gb(would)}" + (" and fits" if would <= limit else ""))
+    return (f"this run is predicted to take {gb(needed)}, and {gb(limit)} may be used on {device}: "
             f"{'; '.join(told) or 'take a smaller model'}. Or set another size, or plan.memory_gb if there is more")
 
 
@@ -158,12 +158,3 @@ def _stored(run: Path | None) -> int | None:
 
 def _with_rows(config: PretrainConfig, rows: int) -> PretrainConfig:
     return config.model_copy(update={"loop": config.loop.model_copy(update={"micro_batch": rows})})
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
-
-
-def _short(value: float) -> float:
-    """Four digits that count, so that a small run's cost is not told as none."""
-    return float(f"{value:.4g}")

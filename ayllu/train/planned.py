@@ -11,10 +11,9 @@ from ayllu import dist
 from ayllu.device import free_memory, pick_device
 from ayllu.errors import ConfigError
 from ayllu.model.account import n_parameters, parts
-from ayllu.model.config import LlamaConfig
 from ayllu.model.parallel import check_tensor
 from ayllu.model.spread import Ranks, Spread, spread
-from ayllu.train.costs import costs
+from ayllu.train.costs import costs, gb, short
 from ayllu.train.head_loss import CHUNK_NUMBERS, GPU_NUMBERS
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import COPIES
@@ -61,10 +60,17 @@ def _moments(config: PretrainConfig) -> float:
 
 def foresee(config: PretrainConfig) -> Spread:
     """A step of the planned ranks."""
-    if not isinstance(config.model, LlamaConfig):
-        raise ConfigError("a run on many ranks is foreseen for model.kind=llama only: set parallel.data=1 and "
-                          "parallel.tensor=1 to rehearse it on one")
     return spread(config.model, ranks_of_plan(config), config.plan.machine)
+
+
+def needed(config: PretrainConfig) -> float:
+    """Bytes of a rank at the worst moment; a CPU's also hold the copy that is written while training goes on."""
+    step = foresee(config)
+    return step.memory + (step.weights + step.moments if _copies(config) else 0)
+
+
+def _copies(config: PretrainConfig) -> bool:
+    return config.loop.async_save and dist.world_size() > 1 and pick_device(config.device).type == "cpu"
 
 
 def rank_limit(config: PretrainConfig) -> float:
@@ -80,7 +86,7 @@ def rank_limit(config: PretrainConfig) -> float:
 def settled_rows(config: PretrainConfig) -> int:
     """The most rows at once that are foreseen to fit; ConfigError where one doesn't."""
     limit, rows = rank_limit(config), ranks_of_plan(config).micro_batch
-    while rows > 1 and foresee(_with(config, micro_batch=rows)).memory > limit:
+    while rows > 1 and needed(_with(config, micro_batch=rows)) > limit:
         rows = (rows + 1) // 2
     check_planned(_with(config, micro_batch=rows))
     return rows
@@ -88,14 +94,14 @@ def settled_rows(config: PretrainConfig) -> int:
 
 def check_planned(config: PretrainConfig) -> None:
     """ConfigError where a rank would end for want of memory, with what each change would bring."""
-    needed, limit = foresee(config).memory, rank_limit(config)
-    if needed <= limit:
+    most, limit = needed(config), rank_limit(config)
+    if most <= limit:
         return
     told = []
     for name, changed in _changes(config).items():
-        would = foresee(changed).memory
-        told.append(f"{name} takes {_gb(would)}" + (" and fits" if would <= limit else ""))
-    raise ConfigError(f"each of {planned_ranks(config)} ranks is foreseen to take {_gb(needed)}, and {_gb(limit)} may "
+        would = needed(changed)
+        told.append(f"{name} takes {gb(would)}" + (" and fits" if would <= limit else ""))
+    raise ConfigError(f"each of {planned_ranks(config)} ranks is foreseen to take {gb(most)}, and {gb(limit)} may "
                       f"be used: {'; '.join(told) or 'take a smaller model'}. Or set plan.memory_gb if there is more")
 
 
@@ -107,6 +113,8 @@ def _changes(config: PretrainConfig) -> dict[str, PretrainConfig]:
     if not layout.recomputes:
         out["loop.micro_batch=1 loop.activation_checkpointing=true"] = _with(config, micro_batch=1,
                                                                              activation_checkpointing=True)
+    if _copies(config):
+        out["loop.async_save=false"] = _with(config, async_save=False)
     for data, tensor in ((layout.data * 2, layout.tensor), (layout.data * 4, layout.tensor),
                          (layout.data, layout.tensor * 2), (layout.data, layout.tensor * 8)):
         dealt = config.model_copy(update={"parallel": config.parallel.model_copy(update={"data": data,
@@ -137,11 +145,12 @@ def plan_of(config: PretrainConfig) -> dict[str, Any]:
             "ranks": layout.count, "layout": f"{layout.data} data ({layout.mode}) x {layout.tensor} tensor",
             "machines": machines, "micro_batch": layout.micro_batch, "micro_batches": layout.parts,
             "state_bytes": round(step.weights + step.gradients + step.moments), "gathered_bytes": round(step.gathered),
-            "kept_bytes": round(step.kept), "working_bytes": round(step.working), "predicted_bytes": round(step.memory),
-            "limit_bytes": round(rank_limit(config)), "sent_data_bytes": round(step.sent_data),
-            "sent_tensor_bytes": round(step.sent_tensor), "seconds_per_step": _short(step.step_s),
-            "waits_share": _short(waits / step.step_s), "mfu": _short(step.mfu), "hours": _short(spent),
-            "kwh": _short(energy * machines), "money": _short(money * machines), "currency": plan.currency,
+            "kept_bytes": round(step.kept), "working_bytes": round(step.working),
+            "predicted_bytes": round(needed(config)), "limit_bytes": round(rank_limit(config)),
+            "sent_data_bytes": round(step.sent_data), "sent_tensor_bytes": round(step.sent_tensor),
+            "seconds_per_step": short(step.step_s),
+            "waits_share": short(waits / step.step_s), "mfu": short(step.mfu), "hours": short(spent),
+            "kwh": short(energy * machines), "money": short(money * machines), "currency": plan.currency,
             "checkpoint_bytes": round(4 * (1 + layout.moments) * n_parameters(config.model)),
             "here": _here(layout.count), "assumptions": [
                 f"{plan.machine.share:.0%} of {plan.machine.flops / 1e12:.0f} Tflop/s while computing, "
@@ -154,7 +163,7 @@ def plan_of(config: PretrainConfig) -> dict[str, Any]:
 def _here(ranks: int) -> str:
     """Whether this machine could run it."""
     gpus = torch.cuda.device_count()
-    have = f"{gpus} GPUs" if gpus else f"no GPU and {_gb(free_memory(torch.device('cpu')))} of free memory"
+    have = f"{gpus} GPUs" if gpus else f"no GPU and {gb(free_memory(torch.device('cpu')))} of free memory"
     return f"this machine has {have}; " + ("the run can start here" if gpus >= ranks else
                                            f"the run needs {ranks} GPUs. To try the recipe here, set size=15m "
                                            "parallel.data=1 parallel.tensor=1")
@@ -162,11 +171,3 @@ def _here(ranks: int) -> str:
 
 def _with(config: PretrainConfig, **loop: Any) -> PretrainConfig:
     return config.model_copy(update={"loop": config.loop.model_copy(update=loop)})
-
-
-def _gb(size: float) -> str:
-    return f"{size / 1e9:.2f} GB"
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.4g}")

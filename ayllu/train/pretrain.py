@@ -173,8 +173,10 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: 
     report_of = Report if dist.is_main() else Unseen
     with report_of(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
                    device, resumed) as report:
+        is_low = layout.is_sharded and config.loop.precision != "float32"     # FSDP2 gathers bfloat16
+
         def texts(state: TrainState) -> list[str]:
-            with torch.autocast(device.type, torch.bfloat16, enabled=layout.is_sharded and config.loop.autocast):
+            with torch.autocast(device.type, torch.bfloat16, enabled=is_low):
                 return sample_texts(state.model, tokenizer, config.samples, layout=layout)
 
         def evaluate(state: TrainState) -> dict[str, Any]:
@@ -240,13 +242,8 @@ def ranks_of(config: PretrainConfig, device: torch.device) -> Layout:
     if config.loop.batch_size % layout.data:
         raise ConfigError(f"loop.batch_size={config.loop.batch_size} can't be dealt out to {layout.data} data ranks in "
                           "equal parts: choose a multiple")
-    if layout.is_sharded and config.loop.precision == "bf16_masters":
-        raise ConfigError("loop.precision=bf16_masters is for a model that lies whole on each rank: use autocast, "
-                          "under which shares are float32 and gathered in bfloat16")
     if dist.world_size() > 1:
         torch.manual_seed(config.seed + layout.data_rank)    # dropout differs between rows, as in one process
-        if layout.is_sharded and config.compile == "on":
-            raise ConfigError("compile=on can't be had for a model in shares yet: set compile=auto or off")
         if dist.is_main():
             say(f"{dist.world_size()} processes: {layout.data} with rows of their own ({layout.mode}), {layout.tensor} "
                 "to each model")
@@ -262,7 +259,7 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
     if config.context > config.model.max_context:
         raise ConfigError(f"context={config.context} is longer than model.max_context={config.model.max_context}")
     if layout.is_sharded:
-        model = build_sharded(config.model, layout, device, config.loop.precision != "float32",
+        model = build_sharded(config.model, layout, device, config.loop.precision, may_compile(config, device),
                               config.loop.activation_checkpointing)
         put(model, first_values(model, config.model.n_layers, config.seed))
     else:
@@ -316,11 +313,16 @@ def wants_native(config: PretrainConfig, device: torch.device) -> bool:
 
 def uses_flex(config: PretrainConfig, device: torch.device) -> bool:
     """Whether block-sparse kernels compute packed attention; they need a GPU and a compiler."""
-    can = device.type == "cuda" and config.compile != "off" and missing_compiler(device) is None
+    can = device.type == "cuda" and may_compile(config, device)
     if config.packing.attention == "flex" and not can:
         raise ConfigError(f"packing.attention=flex needs a GPU and a compiler; this run has {device} and "
                           f"compile={config.compile}: leave it at auto")
     return can and config.packing.attention != "sdpa"
+
+
+def may_compile(config: PretrainConfig, device: torch.device) -> bool:
+    """The answer of `wants_compiler`, without a word."""
+    return config.compile != "off" and missing_compiler(device) is None
 
 
 def missing_compiler(device: torch.device) -> str | None:

@@ -21,12 +21,13 @@ class Saver:
     """Writes a run's checkpoints, one at a time; used as a context manager around training.
 
     The next save, the next evaluation and leaving wait for the one that is being written. `background=False` writes at
-    once and without a copy; the files are the same. Several ranks always write at once, together: their collectives
-    would meet those of training.
+    once and without a copy; the files are the same. Several ranks write together, each its own shards; in the
+    background they speak in a group apart, so that their messages don't meet those of training.
     """
 
     def __init__(self, run: Path, keep: int, background: bool = True) -> None:
-        self.run, self.keep, self.background = run, keep, background and dist.world_size() == 1
+        self.run, self.keep, self.background = run, keep, background
+        self._group = dist.group_apart() if background else None
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
 
@@ -47,17 +48,17 @@ class Saver:
     def save(self, state: TrainState) -> Path:
         """Begin to write a checkpoint of the state as it is now; returns the folder that it will have."""
         folder = step_folder(self.run, state.step)
-        self._start(state, folder, partial(save, run=self.run, keep=self.keep))
+        self._start(state, folder, partial(save, run=self.run, keep=self.keep, group=self._group))
         return folder
 
     def save_best(self, state: TrainState) -> None:
         """Begin to write the state as the best one."""
-        self._start(state, best_folder(self.run, state.step), partial(save_best, run=self.run))
+        self._start(state, best_folder(self.run, state.step), partial(save_best, run=self.run, group=self._group))
 
-    def check(self) -> None:
-        """Raise what went wrong in the background, without waiting for what is still being written."""
-        if self._thread is not None and not self._thread.is_alive():
-            self.wait()
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong in the background, which `wait` will raise; known before it is waited for."""
+        return self._error is not None
 
     def wait(self) -> None:
         """Return when everything is on the disk; CheckpointError where that failed."""
@@ -68,7 +69,7 @@ class Saver:
         if error is not None:
             raise error
 
-    def _start(self, state: TrainState, folder: Path, write: Callable[[dict[str, Any]], Path]) -> None:
+    def _start(self, state: TrainState, folder: Path, write: Callable[[dict[str, Any]], None]) -> None:
         self.wait()
         parts = state.state_dict()
         if not self.background:
@@ -78,7 +79,7 @@ class Saver:
         self._thread.start()
         return None
 
-    def _write(self, parts: dict[str, Any], folder: Path, write: Callable[[dict[str, Any]], Path]) -> None:
+    def _write(self, parts: dict[str, Any], folder: Path, write: Callable[[dict[str, Any]], None]) -> None:
         try:
             write(parts)
         except (OSError, CheckpointException) as error:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.distributed.checkpoint as dcp
+from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 
 from ayllu import dist
@@ -109,9 +110,9 @@ class TrainState:
         return averaged(self.model, self.optimizer, self.average)
 
 
-def write(parts: dict[str, Any], folder: Path) -> None:
-    """Write what `state_dict` gave into a folder."""
-    dcp.save(parts, checkpoint_id=folder, no_dist=dist.world_size() == 1)
+def write(parts: dict[str, Any], folder: Path, group: ProcessGroup | None = None) -> None:
+    """Write what `state_dict` gave into a folder; all ranks of the group do so together, by default all."""
+    dcp.save(parts, checkpoint_id=folder, process_group=group, no_dist=dist.world_size() == 1)
 
 
 def load(state: TrainState, folder: Path) -> None:

@@ -8,21 +8,20 @@ nothing of it. In the copy, blocks may be compiled (one graph for all of them), 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.fsdp import FSDPModule
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from ayllu.model.attend import Attend, Causal
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Rope
+from ayllu.model.parallel import Precision
 from ayllu.native import attention
 from ayllu.train.losses import Loss
-
-Precision = Literal["float32", "autocast", "bf16_masters"]
 
 
 class InBfloat16(nn.Module):
@@ -95,7 +94,10 @@ def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes
 
 
 class TraineeLoss:
-    """A loss that runs on a trainee of the model it is called with; a model in shares (DTensors) runs as it is."""
+    """A loss that runs on a trainee of the model it is called with.
+
+    A model in FSDP2's shares runs as it is: it can't be copied, and `build_sharded` has built the same into it.
+    """
 
     def __init__(self, loss: Callable[[CausalModel, Any], Loss], precision: Precision, compiled: bool,
                  recomputes: bool, native: bool = False) -> None:
@@ -108,6 +110,4 @@ class TraineeLoss:
         return self.loss(self._made[1], batch)
 
     def _trainee(self, model: CausalModel) -> CausalModel:
-        if not any(isinstance(p, DTensor) for p in model.parameters()):
-            return trainee(model, *self.how)
-        return model
+        return model if isinstance(model, FSDPModule) else trainee(model, *self.how)

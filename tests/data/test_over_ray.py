@@ -11,7 +11,7 @@ import pytest
 from ayllu.cli.main import run
 from ayllu.data.over_ray import OverRay
 from ayllu.data.part import Preparation
-from ayllu.data.prepare import Raw, cut, prepare_documents
+from ayllu.data.prepare import Raw, prepare_documents
 from ayllu.data.texts import single_texts
 from ayllu.errors import ConfigError, DataError, MissingExtra
 
@@ -60,7 +60,7 @@ def test_without_ray_it_says_what_to_install(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     with pytest.raises(MissingExtra, match=r"ayllu\[ray\]"):
-        OverRay("local", 1, Preparation(), None, cut)
+        OverRay("local", 1, Preparation(), None)
 
 
 def test_each_field_is_a_text_of_its_own(tmp_path):
@@ -92,4 +92,4 @@ def test_a_cluster_that_is_not_there():
     """Said at once: Ray itself tries for minutes."""
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     with pytest.raises(ConfigError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'"):
-        OverRay("127.0.0.1:9", 1, Preparation(), None, cut)
+        OverRay("127.0.0.1:9", 1, Preparation(), None)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from flows.test_pretrain import RECIPE, losses
+from flows.tiny import RECIPE, losses
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,10 +23,14 @@ def recipe_in(folder, name, extra=""):
     return path
 
 
+def environment(folder):
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
 def run(folder, *words):
-    found = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
-             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=170, env=found)
+    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=170,
+                          env=environment(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

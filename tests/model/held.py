@@ -25,6 +25,7 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.parallel import ParallelConfig, build_sharded, fill, first_values, new_layout
 from ayllu.train.loop import LoopConfig, accumulate
 from ayllu.train.losses import next_token_loss
+from ayllu.train.trainee import TraineeLoss
 
 CPU = torch.device("cpu")
 RINGS = {"_allgather_base_": "gather", "all_gather_into_tensor": "gather", "_reduce_scatter_base_": "scatter",
@@ -78,7 +79,8 @@ def one_step(config, parallel, rows, context, precision, recomputes, mode):
     """The second micro-batch of a rank: its parameters' bytes, the highest point above them, and what was sent."""
     layout = new_layout(ParallelConfig(**parallel), config, CPU)
     is_fake = isinstance(mode, FakeTensorMode)
-    model = build_sharded(config, layout, torch.device("meta") if is_fake else CPU, precision != "float32", recomputes)
+    model = build_sharded(config, layout, torch.device("meta") if is_fake else CPU, precision,
+                          recomputes=recomputes)
     with mode, Held() as held:
         if is_fake:
             model.to_empty(device=CPU)
@@ -88,7 +90,7 @@ def one_step(config, parallel, rows, context, precision, recomputes, mode):
             held.note(parameter)
         ids = torch.zeros(rows, context, dtype=torch.int64)
         loop = LoopConfig(steps=1, batch_size=rows * layout.data, micro_batch=rows, precision=precision)
-        loss = partial(next_token_loss, chunk=8384)      # what a GPU takes for 32,000 ids
+        loss = TraineeLoss(partial(next_token_loss, chunk=8384), precision, False, recomputes)    # of a GPU
         run = partial(accumulate, model, Batch(ids, ids.clone()), loss, loop, CPU, layout)
         run()
         base = held.begin()

@@ -9,6 +9,7 @@ from model.held import without_data
 from train.ranks import environment, wait
 
 from ayllu.model.account import training_flops
+from ayllu.model.config import TransformerConfig
 from ayllu.model.presets import preset
 from ayllu.model.spread import Machine, Ranks, rank_parameters, spread
 
@@ -116,6 +117,31 @@ def test_the_code_holds_and_sends_as_much_at_full_width(name):
     config = model.model_copy(update={"n_layers": layers})
     case = {"parallel": parallel, "rows": 1, "context": 4096, "precision": "autocast", "recomputes": True, **changes}
     assert_agrees(without_data(world, config=config, **case), config, world, case)
+
+
+PAPER = {"dim": 512, "n_heads": 8, "n_kv_heads": 8, "head_dim": 64, "hidden_dim": 2048, "vocab_size": 8000,
+         "n_layers": 2}
+KEPT = {"recomputes": False}
+
+
+@pytest.mark.parametrize(("world", "parallel", "changes", "switches"), [
+    (8, {}, {}, {}),
+    (4, {"tensor": 2}, {**KEPT, "precision": "float32"}, {}),
+    pytest.param(8, {}, KEPT, {"order": "literal"}, marks=pytest.mark.slow),
+    pytest.param(2, {"mode": "data"}, KEPT, {}, marks=pytest.mark.slow),
+    pytest.param(8, {}, KEPT, {"norm_place": "pre", "feed_forward": "swiglu"}, marks=pytest.mark.slow)])
+def test_the_original_transformer_holds_no_more_than_is_said(world, parallel, changes, switches):
+    """Weights and bytes sent as for Llama, but for biases, which tensor ranks share in part; activations up to a third
+    less, for ReLU and LayerNorm keep less than SwiGLU and RMSNorm."""
+    config = TransformerConfig(**PAPER, **switches)
+    case = {"parallel": parallel, "rows": 2, "context": 1024, "precision": "autocast", "recomputes": True, **changes}
+    found, tensor = without_data(world, config=config, **case), parallel.get("tensor", 1)
+    said = spread(config, Ranks(world // tensor, tensor, 2 * world // tensor, 2, 1024, parallel.get("mode", "fsdp"),
+                                case["recomputes"], case["precision"] != "float32"))
+    assert found["weights"] == pytest.approx(said.weights, rel=1e-3)
+    assert found["sent"]["data"] == pytest.approx(said.sent_data, rel=1e-3)
+    assert found["sent"]["tensor"] == pytest.approx(said.sent_tensor, rel=1e-3)
+    assert 0.95 * found["over"] < said.gathered + said.kept + said.working < 1.4 * found["over"]
 
 
 @pytest.mark.parametrize("world", [2, pytest.param(4, marks=pytest.mark.slow)])

@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.checkpoint import FileSystemWriter
 from train.observer import Remember
 
 from ayllu.data.loader import Batch, WindowLoader
@@ -18,10 +21,12 @@ from ayllu.data.mask_marks import Marks
 from ayllu.data.mask_schedule import ByLoss
 from ayllu.data.masks import Causal, Mixture, Tokens
 from ayllu.data.pack_loader import PackedLoader
+from ayllu.errors import CheckpointError
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
 from ayllu.model.parallel import ALONE, ParallelConfig, build_sharded, fill, first_values, gather, new_layout
+from ayllu.train import checkpoints
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
 from ayllu.train.control import Control
@@ -30,6 +35,7 @@ from ayllu.train.losses import bits_per_byte, next_token_loss
 from ayllu.train.objective import masked_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.state import TrainState, load
+from ayllu.train.trainee import TraineeLoss
 
 CPU = torch.device("cpu")
 SHAPE = {"dim": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "hidden_dim": 48, "vocab_size": 64,
@@ -59,8 +65,8 @@ def documents():
 def new_state(case, layout):
     config = MODELS[case.get("model", "llama")]
     if layout.is_sharded:
-        model = build_sharded(config, layout, CPU, low_precision=case.get("autocast", False),
-                              recomputes=case.get("recomputes", False))
+        model = build_sharded(config, layout, CPU, case.get("precision", "float32"), case.get("compiled", False),
+                              case.get("recomputes", False))
         fill(model, first_values(model, config.n_layers, seed=0))
     else:
         model = build_model(config)
@@ -72,32 +78,82 @@ def new_state(case, layout):
     return state, optim
 
 
+def trained_on(loss, case):
+    """The loss as `training_loss` of pretrain.py wraps it."""
+    return TraineeLoss(partial(loss, chunk=case.get("chunk", 5)), case.get("precision", "float32"),
+                       case.get("compiled", False), case.get("recomputes", False))
+
+
+def watched(model):
+    """The dtypes in which the first block is entered, in training and elsewhere."""
+    seen = set()
+    model.layers[0].register_forward_pre_hook(lambda block, inputs: seen.add(f"{block.training} {inputs[0].dtype}"))
+    return seen
+
+
+class Looking(Remember):
+    """Also notes at each step whether a checkpoint has been published."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.pointer, self.published = folder / "checkpoints" / "latest", []
+
+    def advance(self, state, row):
+        super().advance(state, row)
+        self.published.append(self.pointer.exists())
+
+
+def hinder(case, observer):
+    """The second rank writes its shards only after so many steps of training, or never at a step: its disk is full."""
+    real = checkpoints.write
+
+    def write(parts, folder, group):
+        deadline = time.monotonic() + 60
+        while len(observer.published) < case.get("late", 0):
+            assert time.monotonic() < deadline, "training did not go on"
+            time.sleep(0.01)
+        if parts["step"] == case.get("full"):
+            with mock.patch.object(FileSystemWriter, "write_data", side_effect=OSError(28, "No space left on device")):
+                return real(parts, folder, group)
+        return real(parts, folder, group)
+
+    is_hindered = dist.is_initialized() and dist.get_rank() > 0
+    return mock.patch.object(checkpoints, "write", write) if is_hindered else nullcontext()
+
+
 def train(case, folder: Path, layout=ALONE):
     """Run one case; returns what every number of ranks must agree on."""
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     state, optim = new_state(case, layout)
+    residual = watched(state.model) if case.get("watch") else set()
     if "resume" in case:
         load(state, Path(case["resume"]))
-    loop = LoopConfig(steps=case.get("steps", 6), batch_size=8, micro_batch=2, eval_every=3, checkpoint_every=6,
-                      log_every=1, autocast=case.get("autocast", False), ema=case.get("ema", 0.0))
+    loop = LoopConfig(steps=case.get("steps", 6), batch_size=8, micro_batch=2, eval_every=3, log_every=1,
+                      checkpoint_every=case.get("save_every", 6), async_save=case.get("async_save", True),
+                      precision=case.get("precision", "float32"), ema=case.get("ema", 0.0))
     batches, loss = WindowLoader(TOKENS, 16, 8, seed=2, rank=layout.data_rank, world_size=layout.data), uneven
     if case.get("masks"):
         batches = state.follower = PackedLoader(documents(), MARKS, 24, 8, MASKS, rank=layout.data_rank,
                                                 world_size=layout.data)
         loss = masked_loss
-    observer = Remember()
+    observer = Looking(folder)
 
     def evaluate(state):
         ids = torch.from_numpy(TOKENS[:100].astype("int64"))
-        return {"held_out": bits_per_byte(state.model, ids, 100, 16, CPU, torch.bfloat16 if loop.autocast else None,
-                                          rows=2, layout=state.layout)}
+        low = torch.bfloat16 if loop.precision != "float32" else None
+        return {"held_out": bits_per_byte(state.model, ids, 100, 16, CPU, low, rows=2, layout=state.layout)}
 
-    fit(state, batches, partial(loss, chunk=case.get("chunk", 5)), loop=loop, optim=optim, run=folder,
-        observer=observer, evaluate=evaluate, device=CPU)
+    with hinder(case, observer):
+        fit(state, batches, trained_on(loss, case), loop=loop, optim=optim, run=folder, observer=observer,
+            evaluate=evaluate, device=CPU)
     with state.averaged():
         whole = gather(state.model)
         weights = whole and {name: p.detach().clone() for name, p in whole.named_parameters()}
     found = {"losses": observer.losses, "norms": [r["grad_norm"] for r in observer.rows if "grad_norm" in r],
              "held_out": [r["held_out"] for r in observer.rows if "held_out" in r], "tokens": state.tokens,
+             "published": observer.published if "save_every" in case else [],
+             "residual": sorted(residual), "graphs": torch._dynamo.utils.counters["stats"]["unique_graphs"],
              "decisions": [(r["step"], r["decision"], r["rate_factor"]) for r in observer.rows if "decision" in r]}
     return found, weights
 
@@ -107,7 +163,10 @@ def run_rank(jobs, rank: int, world: int, folder: Path):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     for name, case in jobs.items():
         layout = new_layout(ParallelConfig(**case["parallel"]), MODELS[case.get("model", "llama")], CPU)
-        found, weights = train(case, folder / name, layout)
+        try:
+            found, weights = train(case, folder / name, layout)
+        except CheckpointError as error:
+            found, weights = {"error": str(error)}, {}
         (folder / f"{name}.{rank}.json").write_text(json.dumps(found))
         if rank == 0:
             torch.save(weights, folder / f"{name}.pt")

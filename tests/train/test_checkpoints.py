@@ -11,7 +11,7 @@ from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
 from ayllu.train.best import Best
-from ayllu.train.checkpoints import clean, restore, save, save_best, take_best
+from ayllu.train.checkpoints import clean, restore, save, save_best, step_folder, take_best
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.sealed import check_seal
 from ayllu.train.state import TrainState
@@ -31,8 +31,8 @@ def saved(run, *steps, keep=9):
         trained.step = step
         with torch.no_grad():
             trained.model.norm.weight.fill_(step)
-        folder = save(trained.state_dict(), run, keep)
-    return folder
+        save(trained.state_dict(), run, keep)
+    return step_folder(run, step)
 
 
 def names(run):

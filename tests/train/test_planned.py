@@ -17,7 +17,7 @@ from ayllu.model.spread import Ranks, spread
 from ayllu.train import plan
 from ayllu.train.head_loss import GPU_NUMBERS
 from ayllu.train.memory import predict
-from ayllu.train.planned import check_planned, foresee, plan_of, ranks_of_plan, settled_rows
+from ayllu.train.planned import check_planned, foresee, needed, plan_of, ranks_of_plan, settled_rows
 from ayllu.train.pretrain import PretrainConfig
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -101,3 +101,26 @@ def test_logits_that_exist_at_once_are_those_of_the_loss():
                    for chunk in (0, 512))
     assert whole > some + 4 * (8192 - 512) * 32_000      # one float32 number of each logit at the least
     assert ranks_of_plan(recipe("llama2-7b")).logits == GPU_NUMBERS == Ranks(1, 1, 1, 1, 1).logits
+
+
+def test_started_ranks_of_a_cpu_also_hold_what_is_written_in_the_background(monkeypatch):
+    behind = config(parallel={"data": 2}, loop={"batch_size": 4})
+    once = config(parallel={"data": 2}, loop={"batch_size": 4, "async_save": False})
+    assert needed(behind) == needed(once)                # a plan for GPUs, whose copy lies elsewhere
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    step = foresee(once)
+    assert needed(behind) == needed(once) + step.weights + step.moments
+    limit = (needed(behind) + needed(once)) / 2e9
+    with pytest.raises(ConfigError, match=r"loop\.async_save=false takes .* and fits"):
+        check_planned(config(parallel={"data": 2}, loop={"batch_size": 4}, plan={"memory_gb": limit}))
+
+
+@pytest.mark.parametrize("kind", ["llama", "transformer"])
+def test_ranks_that_can_not_hold_the_model_refuse_to_start(monkeypatch, kind):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shape = config().model.model_dump()
+    named = {"kind": kind, **{key: shape[key] for key in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim",
+                                                          "hidden_dim", "vocab_size", "max_context")}}
+    too_small = config(model=named, parallel={"data": 2}, loop={"batch_size": 4}, plan={"memory_gb": 1e-3})
+    with pytest.raises(ConfigError, match="each of 2 ranks is foreseen to take"):
+        plan.ready(too_small)
