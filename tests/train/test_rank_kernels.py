@@ -32,7 +32,7 @@ def assert_rounds_as_one_process(jobs, world, folder):
         assert ranks[0]["losses"][0] == pytest.approx(alone["losses"][0], rel=1e-3), name
         for key, close in (("losses", 4e-3), ("held_out", 8e-3), ("norms", 0.1)):
             assert ranks[0][key] == pytest.approx(alone[key], rel=close), f"{name}: {key}"
-        assert alone["losses"][-1] < alone["losses"][0] - 0.1, name
+        assert abs(alone["losses"][-1] - alone["losses"][0]) > 0.03, name      # moving, so errors would show
 
 
 @pytest.mark.slow
@@ -61,7 +61,8 @@ def compiled(spreads, **options):
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python is newer than torch.compile knows")
 @pytest.mark.parametrize(("world", "spreads"), [(2, SPREADS), (4, BOTH)])
 def test_one_graph_serves_all_compiled_blocks_on_ranks(tmp_path, world, spreads):
-    """FSDP2 leaves the last norm eager, a trainee compiles it: one graph more."""
+    """Of the last norm there is one more, three where tensor ranks enter and leave it, and none under FSDP2: eager."""
     found = assert_as_one_process(compiled(spreads), world, tmp_path)
     for name, (ranks, _) in found.items():
-        assert ranks[0]["graphs"] == (1 if "fsdp" in name else 2), name
+        of_norm = 0 if "fsdp" in name else 3 if spreads[name.removeprefix("compiled ")].get("tensor") else 1
+        assert ranks[0]["graphs"] == 1 + of_norm, name
