@@ -22,6 +22,7 @@ def chat(
     min_p: flags.MinP = None,
     repetition_penalty: flags.Penalty = None,
     seed: flags.Seed = None,
+    adapter: flags.Adapter = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
 ) -> None:
@@ -29,7 +30,8 @@ def chat(
     options = flags.stated(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                            repetition_penalty=repetition_penalty, seed=seed)
     is_person = sys.stdin.isatty() and sys.stdout.isatty()
-    repl = Repl(flags.load_llm(model, dtype, device), Conversation(model, system, options=options), is_person)
+    llm = flags.load_llm(model, dtype, device, adapter)
+    repl = Repl(llm, Conversation(model, system, options=options), is_person)
     if is_person:
         say(f"{model} · /help lists the commands, \"\"\" begins and ends several lines, Ctrl-C stops an answer, "
             "Ctrl-D leaves")

@@ -66,6 +66,7 @@ def next_token(
     candidates: Annotated[str | None, typer.Option(help="Score these texts, separated by commas; they may have several "
                                                    "tokens. Begin one with a space where the text needs it.")] = None,
     seed: flags.Seed = None,
+    adapter: flags.Adapter = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     as_json: Json = False,
@@ -75,7 +76,7 @@ def next_token(
     words = [word for word in (candidates or "").split(",") if word]
     if candidates is not None and not words:
         raise typer.BadParameter("--candidates holds no text: separate texts by commas, --candidates 阅读,编程")
-    llm = flags.load_llm(model, dtype, device)
+    llm = flags.load_llm(model, dtype, device, adapter)
     found = _look(llm, text, k, words, seed)
     print_json({"model": model, **found}) if as_json else _print_tables(found)
 

@@ -151,10 +151,13 @@ def test_an_adapter_changes_the_text(model, tiny_checkpoint, tmp_path, capsys):
     place = write_adapter(tmp_path / "a", filled(load_checkpoint(tiny_checkpoint).model, r=2))
     words = ["generate", PROMPT, "--model", model, "--temperature", "0", "--max-tokens", "12", "--json"]
     assert run([*words, "--adapter", str(place)]) == 0
-    text = json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]["text"]
-    assert text == LLM.load(tiny_checkpoint, adapter=place).generate(PROMPT, temperature=0, max_tokens=12)[0].text
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]
+    wanted = LLM.load(tiny_checkpoint, adapter=place).generate(PROMPT, temperature=0, max_tokens=12)[0]
+    assert (found["text"], found["ids"]) == (wanted.text, list(wanted.ids))
+    assert run(["next", PROMPT, "--model", model, "--adapter", str(place), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["tokens"][0]["id"] == wanted.ids[0]
     assert run(words) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]["text"] != text
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["results"][0]["ids"] != found["ids"]
     assert run([*words, "--adapter", str(tmp_path)]) == 2
     assert "holds no adapter" in capsys.readouterr().err
 
