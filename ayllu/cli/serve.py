@@ -1,6 +1,7 @@
 """`ayllu serve` answers over HTTP; `ayllu key` makes a key for it."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -96,6 +97,16 @@ def _quieten(quiet: bool) -> None:
     logging.getLogger("ayllu.access").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
+def curl_line(listener: "Listener") -> str:
+    """A first call: a chat, or a text to continue where the model has no chat template."""
+    served = listener.served
+    path, said = ("/v1/completions", {"prompt": "Once upon a time"}) if served.chat_template is None else \
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Hello!"}]})
+    body = shlex.quote(json.dumps({"model": served.name, **said, "max_tokens": 50}))
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if listener.door.keys else ""
+    return f"curl {listener.url}{path}{key} -H 'Content-Type: application/json' -d {body}"
+
+
 def _announce(listener: "Listener", as_json: bool) -> None:
     """Where it is, what it is, what it takes, and how to try it. On stderr; --json prints the facts on stdout."""
     from ayllu.server.start import cache_bytes, cache_tokens
@@ -105,8 +116,6 @@ def _announce(listener: "Listener", as_json: bool) -> None:
              "weight_bytes": served.weight_bytes, "cache_bytes": cache_bytes(served),
              "cache_tokens": cache_tokens(served), "adapters": list(served.adapters),
              "needs_key": bool(door.keys), "redacts": served.redact}
-    body = json.dumps({"model": served.name, "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 50})
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if door.keys else ""
     memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache_bytes(served))} for "
               f"keys and values of {cache_tokens(served):,} tokens")
     say(f"{served.name} at {listener.url}  (Ctrl-C ends it)\n"
@@ -116,7 +125,7 @@ def _announce(listener: "Listener", as_json: bool) -> None:
         f"  memory   {memory}\n"
         f"  key      {'needed' if door.keys else 'none: only this machine can connect'}"
         + ("\n  redact   personal data is taken out of prompts" if served.redact else "") +
-        f"\n  try      curl {listener.url}/v1/chat/completions{key} -H 'Content-Type: application/json' -d '{body}'")
+        f"\n  try      {curl_line(listener)}")
     if as_json:
         print_json(facts)
 

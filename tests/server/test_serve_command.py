@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -11,8 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from server.live import serving
 
 from ayllu.cli.main import run
+from ayllu.cli.serve import curl_line
+from ayllu.server.start import cache_tokens
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
@@ -41,10 +45,23 @@ def test_it_says_where_it_is_serves_and_ends_by_ctrl_c(tiny_checkpoint):
     code, _, err = ended(process)
     assert code == 130
     assert f"fox at {facts['url']}" in err
-    assert f"curl {facts['url']}/v1/chat/completions" in err
+    assert f"curl {facts['url']}/v1/completions " in err             # a model without a chat template
     assert "128 tokens" in err
     assert "POST /v1/completions 200" in err
     assert "The fox" not in err
+
+
+def test_the_line_for_curl_is_one_that_works(tiny_checkpoint, chat_checkpoint):
+    """A base model continues a text; a chat model gets a chat."""
+    for model, path in ((tiny_checkpoint, "/v1/completions"), (chat_checkpoint, "/v1/chat/completions")):
+        with serving(model, engine={"kv_dtype": "int8"}) as live:
+            address, _, rest = curl_line(live.listener).removeprefix("curl ").partition(" ")
+            assert address == live.url + path
+            body = shlex.split(rest)[shlex.split(rest).index("-d") + 1]
+            found = httpx.post(address, content=body, headers={"content-type": "application/json"}, timeout=60)
+            assert found.status_code == 200, found.text
+            scheduler = live.served.service.engine.scheduler
+            assert cache_tokens(live.served) == scheduler.pool.n_pages * scheduler.settings.page_size
 
 
 @pytest.mark.slow
