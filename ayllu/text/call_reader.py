@@ -117,7 +117,7 @@ class CallReader:
                 found = self._middle.search(self._buffer)
                 if found:
                     self._index, self._json = self._index + 1, JsonEnd()
-                    self._pieces.append(CallPiece(self._index, self._buffer[:found.start()]))
+                    self._pieces.append(CallPiece(self._index, self._buffer[:found.start()].strip()))
                 return self._passes(self._middle.search, _Stage.ARGUMENTS)
             case _Stage.ARGUMENTS:
                 return self._read_arguments()

@@ -116,7 +116,7 @@ ASKED = {"tools": TOOLS, "mode": st.sampled_from(["required", "auto"]), "several
          "temperature": st.sampled_from([1.0, 1.5, 3.0]), "seed": st.integers(0, 999)}
 
 
-@held(12)
+@held(8)
 @given(family=st.sampled_from(["ayllu", "llama"]), **ASKED)
 def test_every_call_is_valid_by_its_schema(folder, family, tools, mode, several, temperature, seed):
     check(folder, family, tools, mode, several, temperature, seed)
@@ -129,7 +129,7 @@ def test_calls_were_made():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", list(FAMILIES))
-@held(25)
+@held(6)
 @given(**ASKED)
 def test_every_call_is_valid_in_each_family(folder, family, tools, mode, several, temperature, seed):
     check(folder, family, tools, mode, several, temperature, seed)

@@ -11,7 +11,7 @@ from server.tooled import CHAT, SCHEMA, TOOLS, tooled
 
 
 @pytest.fixture(scope="module", params=["ayllu", *(pytest.param(family, marks=pytest.mark.slow) for family in
-                                                   ("hermes", "llama", "mistral", "mistral_args", "none"))])
+                                                   ("llama", "mistral_args", "none"))])
 def live(request, tmp_path_factory):
     with tooled(request.param, tmp_path_factory.mktemp("model")) as found:
         found.family = request.param

@@ -15,7 +15,7 @@ FLAT = [{"type": "function", "name": name, "parameters": schema, "strict": True}
 
 
 @pytest.fixture(scope="module", params=["hermes", *(pytest.param(family, marks=pytest.mark.slow) for family in
-                                                    ("ayllu", "llama", "mistral", "none"))])
+                                                    ("llama", "mistral"))])
 def live(request, tmp_path_factory):
     with tooled(request.param, tmp_path_factory.mktemp("model")) as found:
         found.family = request.param

@@ -151,3 +151,12 @@ def test_our_own_format_without_tools_is_chatml():
         assert own.render(chat, kinds.sentencepiece(), add_generation_prompt=prompt) == \
             chatml.render(chat, kinds.sentencepiece(), add_generation_prompt=prompt)
     assert ChatTemplate.of(kinds.sentencepiece()).name == "ayllu"
+
+
+def test_a_space_after_a_mark_is_no_part_of_a_name():
+    """SentencePiece may put one there, and it may come later than the mark."""
+    source, make = FAMILIES["mistral_args"]
+    form = call_form(source, make())
+    text = f"{form.begin} f{form.middle} {{}}{form.again} g{form.middle}{{}}"
+    for cut in range(len(form.begin), len(text)):
+        assert read(CallReader(form, (), is_forced=True), text, [cut]) == ("", [["f", "{}", True], ["g", "{}", True]])
