@@ -40,6 +40,8 @@ def serve(
     cache_mib: Annotated[int | None, typer.Option(min=1, help="Memory for keys and values.")] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Answers that are written at a time.")] = 64,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get 503.")] = 256,
+    max_wait: Annotated[float, typer.Option(min=0.1, help="Seconds in the queue; who would wait longer gets 503 at "
+                                            "once.")] = 1.5,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer; by default the context.")] = None,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until an answer must be finished.")] = 600,
     int8_cache: Annotated[bool, typer.Option("--int8-cache", help="Keep keys and values in 8 bits: less memory.")]
@@ -76,7 +78,7 @@ def serve(
                       where="ayllu serve")
     served = start.load_served(model, dtype=dtype, device=device, name=name, aliases=tuple(alias or ()),
                                engine=engine, draft=draft, limits=Limits(tokens=max_tokens, request_s=timeout),
-                               redact=redact, adapters=lora or (), adapter_folder=lora_folder)
+                               redact=redact, adapters=lora or (), adapter_folder=lora_folder, max_wait_s=max_wait)
     listener = start.Listener(served, door, port, tls).bind()
     _quieten(quiet)
     _announce(listener, as_json)

@@ -14,10 +14,12 @@ waits in its own queue and holds nobody up. If the engine breaks, every stream e
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TypeVar
 
 from ayllu.engine.engine import Engine
+from ayllu.engine.pace import Pace
 from ayllu.engine.request import Request, Token
 from ayllu.errors import EngineFailed, Overloaded
 
@@ -64,8 +66,10 @@ class TokenStream(AsyncIterator[Token]):
 class Service:
     """Runs an engine and hands its tokens to the event loops of those who asked."""
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    def __init__(self, engine: Engine, max_wait_s: float | None = None) -> None:
+        """`max_wait_s`: a request that would wait longer in the queue is refused with Overloaded at once."""
+        self.engine, self.max_wait_s = engine, max_wait_s
+        self._pace = Pace()
         self.failure = ""                                # why the thread ended, if it did by an error
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()   # None: end when all is done
         self._readers: dict[int, tuple[asyncio.AbstractEventLoop, TokenQueue]] = {}   # by request; the thread's own
@@ -90,6 +94,7 @@ class Service:
         loop, tokens, numbers = asyncio.get_running_loop(), TokenQueue(), list[int]()
 
         def run() -> TokenStream:
+            self._refuse_to_wait()
             number = self.engine.submit(request)
             numbers.append(number)
             self._readers[number] = loop, tokens
@@ -104,6 +109,18 @@ class Service:
         except asyncio.CancelledError:                   # the caller went away before there was a stream to close
             self._commands.put(lambda _: self._cancel_all(numbers))
             raise
+
+    def _refuse_to_wait(self) -> None:
+        n_ahead = len(self.engine.scheduler.waiting)
+        if self.max_wait_s is None or not n_ahead:
+            return
+        wait_s = self._pace.wait_s(n_ahead, time.monotonic())
+        known = wait_s is not None
+        if wait_s is None:                               # nothing is known yet: as many as run may wait
+            wait_s = 0.0 if n_ahead < self.engine.settings.max_rows else self.max_wait_s + 1
+        if wait_s > self.max_wait_s:
+            why = f"a new request would wait about {wait_s:.0f} s" if known else f"{n_ahead} requests wait already"
+            raise Overloaded(f"{why}; this server lets nobody wait longer than {self.max_wait_s:g} s: try again later")
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """End a request, or one of its samples, before the engine's next step."""
@@ -143,7 +160,10 @@ class Service:
         try:
             while not (is_ending and self.engine.is_idle and self._commands.empty()):
                 is_ending |= self._obey(wait=self.engine.is_idle and not is_ending)
-                self._hand_out(self.engine.step())
+                tokens = self.engine.step()
+                n_moved = sum(token.start is not None for token in tokens)
+                self._pace.observe(n_moved, len(self.engine.scheduler.waiting), time.monotonic())
+                self._hand_out(tokens)
         except Exception as error:                       # whatever broke, nobody may wait for ever
             self.failure = f"the engine failed: {type(error).__name__}: {error}"
             for loop, tokens in self._readers.values():

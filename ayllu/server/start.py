@@ -50,14 +50,15 @@ def load_keys(path: Path | None) -> Keys:
 def load_served(model: str, *, dtype: str | None = None, device: str = "auto", name: str | None = None,
                 aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
                 redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
-                adapter_folder: Path | None = None) -> Served:
+                adapter_folder: Path | None = None, max_wait_s: float | None = None) -> Served:
     """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
     named = [named_path(text) for text in adapters]
     llm = LLM.load(model, dtype=dtype, device=device)
     if llm.tokenizer is None:
         raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
                            "tokenizer.json beside it")
-    service = Service(Engine(llm.runner, engine, draft=_draft(draft, llm, device), grammars=_grammars(llm)))
+    built = Engine(llm.runner, engine, draft=_draft(draft, llm, device), grammars=_grammars(llm))
+    service = Service(built, max_wait_s)
     served = Served(name=name or public_name(model), service=service,
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
