@@ -130,7 +130,7 @@ def start(name: str, files: dict[str, Path], streams: int, options: argparse.Nam
                    "HF_HUB_OFFLINE": "1"}
     if name == "ayllu":
         command = [sys.executable, "-m", "ayllu", "serve", str(files["hf"]), "--name", "m", "--port", str(port), "-q",
-                   "--max-rows", str(streams), "--max-waiting", str(streams)]
+                   "--max-rows", str(streams)]
     elif name.startswith("llama.cpp"):
         command = [str(llama_server()), "-m", str(files["q8_0" if "Q8" in name else "f16"]), "--port", str(port),
                    "-c", str(CONTEXT * streams), "-np", str(streams), "-t", str(options.threads),

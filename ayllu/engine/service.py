@@ -94,7 +94,8 @@ class Service:
         loop, tokens, numbers = asyncio.get_running_loop(), TokenQueue(), list[int]()
 
         def run() -> TokenStream:
-            self._refuse_to_wait()
+            if why := self.refusal():
+                raise Overloaded(why)
             number = self.engine.submit(request)
             numbers.append(number)
             self._readers[number] = loop, tokens
@@ -110,17 +111,21 @@ class Service:
             self._commands.put(lambda _: self._cancel_all(numbers))
             raise
 
-    def _refuse_to_wait(self) -> None:
-        n_ahead = len(self.engine.scheduler.waiting)
+    def refusal(self) -> str | None:
+        """Why a new request wouldn't be taken, or None. Any thread may ask: it reads a few counts."""
+        scheduler = self.engine.scheduler
+        n_ahead = len(scheduler.waiting)
         if self.max_wait_s is None or not n_ahead:
-            return
-        wait_s = self._pace.wait_s(n_ahead, time.monotonic())
-        known = wait_s is not None
-        if wait_s is None:                               # nothing is known yet: as many as run may wait
-            wait_s = 0.0 if n_ahead < self.engine.settings.max_rows else self.max_wait_s + 1
-        if wait_s > self.max_wait_s:
-            why = f"a new request would wait about {wait_s:.0f} s" if known else f"{n_ahead} requests wait already"
-            raise Overloaded(f"{why}; this server lets nobody wait longer than {self.max_wait_s:g} s: try again later")
+            return None
+        rows = [(len(row.ids) - row.n_prompt, row.room) for row in tuple(scheduler.running)]
+        n_most = self.engine.settings.max_rows
+        wait_s = self._pace.wait_s(n_ahead, rows, n_most - len(rows), time.monotonic())
+        if wait_s is None and n_ahead >= n_most:      # as long as nothing is known
+            return f"{n_ahead} requests wait already: try again later"
+        if wait_s is not None and wait_s > self.max_wait_s:
+            return (f"a new request would wait about {wait_s:.1f} s, and this server lets nobody wait longer than "
+                    f"{self.max_wait_s:g} s: try again later")
+        return None
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """End a request, or one of its samples, before the engine's next step."""
@@ -161,8 +166,11 @@ class Service:
             while not (is_ending and self.engine.is_idle and self._commands.empty()):
                 is_ending |= self._obey(wait=self.engine.is_idle and not is_ending)
                 tokens = self.engine.step()
-                n_moved = sum(token.start is not None for token in tokens)
-                self._pace.observe(n_moved, len(self.engine.scheduler.waiting), time.monotonic())
+                self._pace.observe(
+                    time.monotonic(), n_tokens=sum(token.id is not None for token in tokens),
+                    n_finished=sum(token.finish is not None for token in tokens),
+                    n_moved=sum(token.start is not None for token in tokens),
+                    n_waiting=len(self.engine.scheduler.waiting))
                 self._hand_out(tokens)
         except Exception as error:                       # whatever broke, nobody may wait for ever
             self.failure = f"the engine failed: {type(error).__name__}: {error}"

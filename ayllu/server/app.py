@@ -38,7 +38,7 @@ class Routes(FastAPI):
 
 def build_app(served: Served, door: Door) -> Access:
     """The whole ASGI application around one model."""
-    return Access(Gate(routes(served), door, served.limits), served.metrics)
+    return Access(Gate(routes(served), door, served.limits, served.service.refusal), served.metrics)
 
 
 def routes(served: Served) -> FastAPI:

@@ -7,6 +7,7 @@ requests). The body is read here, within its limits of size and time; the applic
 
 import asyncio
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from ayllu.server.page import PATHS as PAGE_PATHS
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = PAGE_PATHS | {"/health"}
+QUEUED_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/generate",
+                          "/api/chat"})
 CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
 
 
@@ -57,8 +60,10 @@ class Door:
 class Gate:
     """Lets a request through to `app` with its body and its principal, or answers by itself."""
 
-    def __init__(self, app: Any, door: Door, limits: Limits) -> None:
-        self.app, self.door, self.limits = app, door, limits
+    def __init__(self, app: Any, door: Door, limits: Limits, refusal: Callable[[], str | None] = lambda: None) -> None:
+        """`refusal` says why nothing can be queued now: whom there is no room for is told so before the body is parsed,
+        so that saying no costs the others little."""
+        self.app, self.door, self.limits, self.refusal = app, door, limits, refusal
         self.n_active = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -90,10 +95,12 @@ class Gate:
 
     async def _pass_on(self, scope: Any, body: bytes, receive: Any, send: Any) -> None:
         is_counted = scope["path"] not in self.door.open_paths
+        why = self.refusal() if scope["path"] in QUEUED_PATHS else None
         if is_counted and self.n_active >= self.limits.active:
-            fault = Fault(503, f"{self.n_active} requests are being answered, which is the limit: try again",
-                          "overloaded_error", None, "queue_full", {"retry-after": str(RETRY_AFTER_S)})
-            await send_fault(scope["path"], send, fault)
+            why = f"{self.n_active} requests are being answered, which is the limit: try again"
+        if why:
+            await send_fault(scope["path"], send, Fault(503, why, "overloaded_error", None, "queue_full",
+                                                        {"retry-after": str(RETRY_AFTER_S)}))
             return
         _as_json(scope)
         parts = [{"type": "http.request", "body": body, "more_body": False}]

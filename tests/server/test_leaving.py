@@ -9,6 +9,7 @@ import pytest
 from server.frames import frames
 from server.live import serving
 
+from ayllu.server.gate import QUEUED_PATHS
 from ayllu.server.limits import Limits
 
 LONG = {"model": "tiny", "prompt": "The fox", "max_tokens": 100, "ignore_eos": True}
@@ -107,3 +108,18 @@ def test_many_dropped_streams_leave_the_pool_as_it_was(slow):
             thread.join()
     slow.wait_until(lambda: slow.pages_free() == free and rows(slow) == (0, 0), 10)
     assert httpx.post(f"{slow.url}/v1/completions", json={**LONG, "max_tokens": 2}).status_code == 200
+
+
+def test_who_would_wait_too_long_is_refused_before_its_body_is_read(chat_checkpoint):
+    with serving(chat_checkpoint, slow_s=0.2, engine={"max_rows": 2}, max_wait_s=0.1) as live:
+        clients = [begin(live, "/v1/completions", LONG) for _ in range(8)]
+        live.wait_until(lambda: rows(live)[1] > 0 and live.served.service.refusal(), 10)
+        for path in QUEUED_PATHS:
+            found = httpx.post(f"{live.url}{path}", content=b"no JSON at all")
+            assert (found.status_code, found.headers["retry-after"]) == (503, "1"), path
+            assert "try again later" in found.text
+        assert httpx.post(f"{live.url}/tokenize", json={"prompt": "x"}).status_code == 200
+        for client in clients:
+            client.sock.close()
+        live.wait_until(lambda: rows(live) == (0, 0), 5)
+        assert httpx.post(f"{live.url}/v1/completions", json={**LONG, "max_tokens": 2}, timeout=30).status_code == 200
