@@ -165,13 +165,13 @@ class Service:
         try:
             while not (is_ending and self.engine.is_idle and self._commands.empty()):
                 is_ending |= self._obey(wait=self.engine.is_idle and not is_ending)
-                tokens = self.engine.step()
+                chosen = self.engine.step()
                 self._pace.observe(
-                    time.monotonic(), n_tokens=sum(token.id is not None for token in tokens),
-                    n_finished=sum(token.finish is not None for token in tokens),
-                    n_moved=sum(token.start is not None for token in tokens),
+                    time.monotonic(), n_tokens=sum(token.id is not None for token in chosen),
+                    n_finished=sum(token.finish is not None for token in chosen),
+                    n_moved=sum(token.start is not None for token in chosen),
                     n_waiting=len(self.engine.scheduler.waiting))
-                self._hand_out(tokens)
+                self._hand_out(chosen)
         except Exception as error:                       # whatever broke, nobody may wait for ever
             self.failure = f"the engine failed: {type(error).__name__}: {error}"
             for loop, tokens in self._readers.values():
