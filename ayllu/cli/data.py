@@ -35,7 +35,15 @@ def prepare(
     """Clean texts, drop what is bad or double, take out personal data, and write shards of token ids with a manifest.
 
     Raw files are always prepared; a recipe's sources where it has a table [data.prepare]. Ctrl-C keeps what is done:
-    the same command goes on. Example: ayllu data prepare texts/ more.jsonl.zst --out clean
+    the same command goes on.
+
+    Writes into --out: of raw files without a tokenizer, documents/*.jsonl.zst, report.json (what was dropped, by which
+    rule) and rejects.jsonl (rows that can't be read); else token shards with manifest.json, which
+    `ayllu data inspect` and `ayllu data verify` read.
+
+    Examples: ayllu data prepare texts/ more.jsonl.zst --out clean
+
+    ayllu data prepare texts/ --tokenizer tokenizer.model --out shards data.prepare.quality.min_words=20
     """
     paths, overrides = _sorted_out(inputs)
     work = out.with_name(f".{out.name}.work")
@@ -57,7 +65,9 @@ def verify(
 ) -> None:
     """Read every byte of prepared data, and compare with the checksums that were written beside it.
 
-    Exit code 2 and the file's name where one differs. Example: ayllu data verify shards
+    Writes nothing; says how many files and bytes were right, and with exit code 2 the name of the first that differs.
+
+    Example: ayllu data verify shards
     """
     from ayllu.data.verify import check_sizes, check_sums, sums
     files = sums(folder)

@@ -34,7 +34,14 @@ def inspect(
     zh: Annotated[bool, typer.Option("--zh", help="Explanations in Chinese (the page has both).")] = False,
     as_json: Json = False,
 ) -> None:
-    """Show what the model will really see: tokens, document borders, masks, and what counts in the loss."""
+    """Show what the model will really see: tokens, document borders, masks, and what counts in the loss.
+
+    Prints coloured rows; with --out writes one HTML page instead, with --json prints the same facts as one object.
+
+    Examples: ayllu data inspect recipe.toml --step 100 --out batch.html
+
+    ayllu data inspect shards --tokenizer ayllu-mini --objective fim
+    """
     from ayllu.explain.inspect import as_table
     if objective and masks:
         raise ConfigError("--objective and --masks both say how to mask: give one of them")

@@ -36,7 +36,7 @@ COMMANDS: dict[str, Row | Family] = {
     "download": Row("ayllu.cli.convert", "download", "Fetch a model from the Hugging Face hub, with its licence."),
     "convert": Row("ayllu.cli.convert", "convert", "Convert a checkpoint to another format and check the result."),
     "merge": Row("ayllu.cli.merge", "merge", "Add an adapter to its base's weights, with a check."),
-    "data": Family("Prepare training data.", {
+    "data": Family("Prepare training data, look at it, check it. Example: ayllu data prepare texts/ --out clean", {
         "prepare": Row("ayllu.cli.data", "prepare", "Clean texts, drop doubles, and write shards of token ids."),
         "inspect": Row("ayllu.cli.inspect", "inspect", "Show what the model will really see: tokens, masks, loss."),
         "verify": Row("ayllu.cli.data", "verify", "Check that prepared data is still what was written."),

@@ -103,14 +103,14 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
                 if learned:
                     state.follower.observe(last["loss"])
             observer.advance(state, last)
-            is_last, held = state.step == loop.steps, None
+            is_last = state.step == loop.steps
+            looks = state.step % loop.eval_every == 0 or is_last
             if state.step % loop.log_every == 0 or is_last:
                 observer.log({"step": state.step, "tokens": state.tokens, "seconds": round(state.seconds, 3), **last})
-            if state.step % loop.eval_every == 0 or is_last:
-                held = _look(state, evaluate, loop, saver, observer, device)
-            if state.control is not None and learned:
+            held = _look(state, evaluate, loop, saver, observer, device) if looks else None
+            if state.control is not None and learned and not state.stopped:
                 _conclude(state, state.control, last["loss"], held, loop, optim, observer)
-                if state.stopped and not is_last:
+                if state.stopped and not looks:
                     _look(state, evaluate, loop, saver, observer, device)
             stops, failed = dist.any_rank((stop(), saver.failed), device)
             if failed:                                   # on some rank: told at once, and by all of them

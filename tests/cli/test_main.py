@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -149,3 +150,11 @@ def test_shell_completion_gives_names_without_importing_commands():
     assert complete("ayllu to", 1) == ["tokenizer"]
     assert complete("ayllu tokenizer ", 2) == ["train", "report"]
     assert "complete" in ayllu("--show-completion", "bash").stdout
+
+
+@pytest.mark.parametrize("name", ["data", *(f"data {name}" for name in COMMANDS["data"].rows)])
+def test_help_on_data_has_an_example_and_says_what_is_written(name):
+    page = " ".join(ayllu(*name.split(), "--help").stdout.split())
+    assert "Example" in page
+    assert f"ayllu {name}" in page.split("Example", 1)[1]
+    assert name == "data" or re.search(r"\b(Writes|Prints)\b", page)

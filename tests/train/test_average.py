@@ -13,9 +13,11 @@ from ayllu.errors import ConfigError
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
+from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import averaged, new_average, update_average
 from ayllu.train.best import Best, held_out_loss
 from ayllu.train.checkpoints import restore, take_best
+from ayllu.train.control import Control
 from ayllu.train.loop import LoopConfig, fit
 from ayllu.train.losses import next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
@@ -93,12 +95,13 @@ class Silent:
         pass
 
 
-def train(folder, curve, patience, state=None, steps=20):
+def train(folder, curve, patience, state=None, steps=20, control=None):
     """Train with a held-out loss that is given for each evaluation."""
     if state is None:
         model = build_model(CONFIG)
         initialise(model, 1, 0)
-        state = TrainState(model, build_optimizer(model, OPTIM), best=Best() if patience else None)
+        state = TrainState(model, build_optimizer(model, OPTIM), best=Best() if patience else None,
+                           control=control)
     tokens = torch.arange(900).numpy().astype("<u2") % 64
     observer = Silent()
     settings = LoopConfig(steps=steps, batch_size=2, micro_batch=2, eval_every=2, checkpoint_every=3, autocast=False,
@@ -122,6 +125,16 @@ def test_training_stops_after_the_patience_and_the_best_weights_are_taken(tmp_pa
     take_best(state, tmp_path)
     assert torch.equal(state.model.tok_embeddings.weight, seen[4])
     assert state.step == 10                              # what was spent stays spent
+
+
+def test_a_controller_has_no_say_once_the_patience_is_over(tmp_path):
+    """One evaluation and one reason at the last step, as without it."""
+    curve = [3, 4, 4, 1, 1, 1, 1, 1, 1, 1]
+    state, observer, _ = train(tmp_path, curve, patience=2, control=Control(AdaptConfig(kind="plateau", patience=0)))
+    assert (state.step, state.best) == (6, Best(3, 2, 2))
+    last = [row for row in observer.rows if row["step"] == 6]
+    assert [row["held_out"] for row in last if "held_out" in row] == [4]
+    assert [row["decision"] for row in last if "decision" in row] == ["stop"]
 
 
 def test_a_stopped_run_stays_stopped_after_a_resume(tmp_path):
