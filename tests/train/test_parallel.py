@@ -31,8 +31,8 @@ ON_FOUR |= {"recomputed fsdp": {"recomputes": True, "parallel": {"tensor": 2}}}
 ON_FOUR |= {"average fsdp": {"ema": 0.9, "parallel": {"tensor": 2}}}
 
 
-def assert_as_one_process(jobs, world, folder):
-    found = launch(jobs, world, folder / "ranks")
+def assert_as_one_process(jobs, world, folder, timeout_s=200):
+    found = launch(jobs, world, folder / "ranks", timeout_s)
     for name, case in jobs.items():
         alone, weights = train({**case, "compiled": False}, folder / "alone" / name)
         ranks, gathered = found[name]
