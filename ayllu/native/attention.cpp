@@ -27,41 +27,6 @@ struct Shape {
     long row() const { return H * E; }                   // from a token to the next one, in (B, T, H, E)
 };
 
-// Features 2e and 2e + 1 of up to 16 tokens from `t` on; zeros from token `n` on.
-__m512i two_features(const uint16_t* x, const Shape& s, long t, long n, long e) {
-    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __mmask16 there = n - t >= 16 ? 0xffff : n > t ? __mmask16((1 << (n - t)) - 1) : 0;
-    return _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), there, _mm512_mullo_epi32(
-        lane, _mm512_set1_epi32(int(s.row() / 2))), x + t * s.row() + 2 * e, 4);
-}
-
-// Pairs of features of M tokens, (E / 2, M, 2): the second factor of K Q^T.
-void by_feature(const uint16_t* x, const Shape& s, long n, uint32_t* to) {
-    for (long e = 0; e < s.E / 2; e++)
-        for (long t = 0; t < M; t += 16) _mm512_store_si512(to + e * M + t, two_features(x, s, t, n, e));
-}
-
-// Pairs of M tokens, (M / 2, E, 2): the second factor of P^T dY.
-void by_token(const uint16_t* x, const Shape& s, long n, uint32_t* to) {
-    for (long t = 0; t < M; t += 2)
-        for (long e = 0; e < s.E; e++) {
-            const uint32_t one = t < n ? x[t * s.row() + e] : 0, two = t + 1 < n ? x[(t + 1) * s.row() + e] : 0;
-            to[t / 2 * s.E + e] = one | two << 16;
-        }
-}
-
-// (T, E) -> (E, width), so that features are rows; zeros past the end.
-void turned(const uint16_t* x, const Shape& s, long width, uint16_t* to) {
-    for (long t = 0; t < width; t += 16)
-        for (long e = 0; e < s.E / 2; e++) {
-            const __m512i two = two_features(x, s, t, s.T, e);
-            uint16_t* row = to + 2 * e * width + t;
-            _mm256_store_si256(reinterpret_cast<__m256i*>(row), _mm512_cvtepi32_epi16(two));
-            _mm256_store_si256(reinterpret_cast<__m256i*>(row + width),
-                               _mm512_cvtepi32_epi16(_mm512_srli_epi32(two, 16)));
-        }
-}
-
 // Which of 16 query tokens from `query` on see key `key`.
 __mmask16 sees(long key, long query) {
     const long hidden = key - query;                     // lanes before this one lie before the key
@@ -97,11 +62,11 @@ extern "C" void ayllu_attention(const uint16_t* q, const uint16_t* k, const uint
         for (long b = 0; b < B; b++)
             for (long h = 0; h < H; h++) {
                 const long at = (b * T * H + h) * E;
-                turned(v + at, s, width, values.at);
+                turn(v + at, s.row(), T, E, width, values.at);
                 for (long i = 0; i < T; i += M) {
                     const long n = std::min(M, T - i), J = i + n + (i + n) % 2;
                     alignas(64) float largest[M], sum[M];
-                    by_feature(q + at + i * s.row(), s, n, queries.at);
+                    pairs_of_features(q + at + i * s.row(), s.row(), n, E, M, queries.at);
                     brgemm(i + n, M, E, s.row(), M, M, false, low(k + at), low(queries.at), scores.at);
                     for (long c = 0; c < M; c += 16) {
                         __m512 top = _mm512_set1_ps(-1e30f), total = _mm512_setzero_ps();
@@ -147,7 +112,7 @@ extern "C" void ayllu_attention_backward(const uint16_t* q, const uint16_t* k, c
             for (long h = 0; h < H; h++) {
                 const long at = (b * T * H + h) * E;
                 const float* log_sum = log_sums + (b * H + h) * T;
-                turned(k + at, s, width, keys.at);
+                turn(k + at, s.row(), T, E, width, keys.at);
                 for (long block = (T - 1) / M; block >= 0; block--) {    // the last sees all keys: it begins their sums
                     const long i = block * M, n = std::min(M, T - i), J = i + n + (i + n) % 2;
                     const bool adds = i + n < T;
@@ -160,10 +125,10 @@ extern "C" void ayllu_attention_backward(const uint16_t* q, const uint16_t* k, c
                         delta[t] = sum;
                         logs[t] = log_sum[i + t];
                     }
-                    by_feature(q + at + i * s.row(), s, n, query_features.at);
-                    by_feature(dy + at + i * s.row(), s, n, out_features.at);
-                    by_token(q + at + i * s.row(), s, n, query_tokens.at);
-                    by_token(dy + at + i * s.row(), s, n, out_tokens.at);
+                    pairs_of_features(q + at + i * s.row(), s.row(), n, E, M, query_features.at);
+                    pairs_of_features(dy + at + i * s.row(), s.row(), n, E, M, out_features.at);
+                    pairs_of_rows(q + at + i * s.row(), s.row(), n, E, M, query_tokens.at);
+                    pairs_of_rows(dy + at + i * s.row(), s.row(), n, E, M, out_tokens.at);
                     brgemm(i + n, M, E, s.row(), M, M, false, low(k + at), low(query_features.at), scores.at);
                     brgemm(i + n, M, E, s.row(), M, M, false, low(v + at), low(out_features.at), by_p.at);
                     for (long j = 0; j < J; j += 2)

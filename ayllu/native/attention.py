@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from ayllu.native.build import address, library
 
 
 def fits(q: Tensor, k: Tensor) -> bool:
-    """Whether the kernel takes these: bfloat16 on the CPU, a key for each query, an even head width."""
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape == k.shape and q.shape[-1] % 2 == 0
+    """Whether the kernel takes these: whole, bfloat16 on the CPU, a key for each query, an even head width."""
+    return (q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape == k.shape and q.shape[-1] % 2 == 0
+            and not isinstance(q, DTensor))
 
 
 def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -37,6 +37,41 @@ inline __m512i pairs_of(__m512 one, __m512 two) {
     return _mm512_permutexvar_epi16(_mm512_loadu_si512(order.data()), __m512i(_mm512_cvtne2ps_pbh(two, one)));
 }
 
+// Numbers 2e and 2e + 1 of up to 16 rows from row `r` on; zeros from row `n` on.
+inline __m512i two_features(const uint16_t* x, long stride, long r, long n, long e) {
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __mmask16 there = n - r >= 16 ? 0xffff : n > r ? __mmask16((1 << (n - r)) - 1) : 0;
+    return _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), there, _mm512_mullo_epi32(
+        lane, _mm512_set1_epi32(int(stride / 2))), x + r * stride + 2 * e, 4);
+}
+
+// x (n, E) by pairs of features, (E / 2, width, 2): the second factor of a product with x^T. Zeros past the end.
+inline void pairs_of_features(const uint16_t* x, long stride, long n, long E, long width, uint32_t* to) {
+    for (long r = 0; r < width; r += 16)
+        for (long e = 0; e < E / 2; e++) _mm512_store_si512(to + e * width + r, two_features(x, stride, r, n, e));
+}
+
+// x (n, E) by pairs of rows, (width / 2, E, 2): the second factor of a product with x. Zeros past the end.
+inline void pairs_of_rows(const uint16_t* x, long stride, long n, long E, long width, uint32_t* to) {
+    for (long r = 0; r < width; r += 2)
+        for (long e = 0; e < E; e++) {
+            const uint32_t one = r < n ? x[r * stride + e] : 0, two = r + 1 < n ? x[(r + 1) * stride + e] : 0;
+            to[r / 2 * E + e] = one | two << 16;
+        }
+}
+
+// x (n, E) -> x^T (E, width). Zeros past the end.
+inline void turn(const uint16_t* x, long stride, long n, long E, long width, uint16_t* to) {
+    for (long r = 0; r < width; r += 16)
+        for (long e = 0; e < E / 2; e++) {
+            const __m512i two = two_features(x, stride, r, n, e);
+            uint16_t* row = to + 2 * e * width + r;
+            _mm256_store_si256(reinterpret_cast<__m256i*>(row), _mm512_cvtepi32_epi16(two));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(row + width),
+                               _mm512_cvtepi32_epi16(_mm512_srli_epi32(two, 16)));
+        }
+}
+
 // Memory of a kernel's own: aligned for tile loads, on huge pages where it is large.
 template <typename T> struct Buffer {
     T* at;

@@ -114,7 +114,8 @@ class _Function(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        by_hidden, by_weight = (None if gradient is None else (gradient * upstream).to(dtype)
+        as_it_is = upstream.device.type == "cpu" and upstream.item() == 1      # a GPU would have to be waited for
+        by_hidden, by_weight = (None if gradient is None else (gradient if as_it_is else gradient * upstream).to(dtype)
                                 for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
         return by_hidden, by_weight, None, None
 
@@ -123,8 +124,8 @@ def _fastest(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
              by_weight: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The sweep in C++ where that is wanted and takes these numbers, or else `_sweep`, its slow twin."""
     if loss.kernels.native and not loss.label_smoothing and head.fits(hidden, weight):
-        done = head.head_loss(hidden, weight, loss.labels, loss.weights, loss.z_loss, loss.tokens(weight), by_hidden,
-                              by_weight)
+        chunk = loss.chunk or 2 * loss.tokens(weight)    # of bfloat16 numbers, where the twin has float32 ones too
+        done = head.head_loss(hidden, weight, loss.labels, loss.weights, loss.z_loss, chunk, by_hidden, by_weight)
         if done is not None:
             return done
     return _sweep(hidden, weight, loss, by_hidden, by_weight)

@@ -21,7 +21,7 @@ from ayllu.data.mask_marks import Marks
 from ayllu.data.masks import Mixture
 from ayllu.data.pack_loader import PackedLoader
 from ayllu.data.shards import Shards, prepare
-from ayllu.device import pick_device
+from ayllu.device import large_pages, pick_device
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.files import atomic_path, cache_folder, write_json
 from ayllu.log import only_warnings, say
@@ -133,6 +133,7 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: Resume = False
     `resume="auto"` goes on where there is a run and begins where there is none; a damaged checkpoint or damaged token
     shards are told and got over, where True raises.
     """
+    large_pages()
     device = dist.own_device(pick_device(config.device))
     if not dist.is_main():
         only_warnings()
@@ -305,10 +306,10 @@ def wants_compiler(config: PretrainConfig, device: torch.device) -> bool:
 
 def wants_native(config: PretrainConfig, device: torch.device) -> bool:
     """Whether the kernels of ayllu/native compute what they can; said, since their last bits are not torch's."""
-    wanted = config.native and device.type == "cpu" and config.loop.precision != "float32"
-    if wanted and native_missing() is None:
-        say("training uses C++ kernels (native=false: torch's)")
-    return wanted and native_missing() is None
+    if not config.native or device.type != "cpu" or config.loop.precision == "float32" or native_missing():
+        return False
+    say("training uses C++ kernels (native=false: torch's)")
+    return True
 
 
 def uses_flex(config: PretrainConfig, device: torch.device) -> bool:

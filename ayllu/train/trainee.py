@@ -20,7 +20,7 @@ from ayllu.model.attend import Attend, Causal
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Rope
 from ayllu.model.parallel import Precision
-from ayllu.native import attention
+from ayllu.native import attention, linear
 from ayllu.train.losses import Loss
 
 
@@ -48,12 +48,24 @@ class NativeCausal:
         return attention.causal(q, k, v) if attention.fits(q, k) else self.twin(q, k, v)
 
 
+class NativeLinear(nn.Linear):
+    """A linear layer whose weight's gradient comes from ayllu/native, where that takes the numbers."""
+
+    def forward(self, input: Tensor) -> Tensor:          # the name that nn.Linear has
+        if self.bias is None and linear.fits(input, self.weight):
+            return linear.linear(input, self.weight)
+        return super().forward(input)
+
+
 class WithNative(nn.Module):
-    """Calls a block with the kernel's attention in place of torch's, where each token sees all before it."""
+    """Calls a block with the kernels: its linear layers, and its attention where each token sees all before it."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        for part in module.modules():
+            if type(part) is nn.Linear:
+                part.__class__ = NativeLinear            # the module is a trainee's own copy
 
     def forward(self, x: Tensor, rope: Rope, attend: Attend) -> Tensor:
         if isinstance(attend, Causal) and not attend.dropout and (attend.window is None or attend.window >= x.shape[1]):

@@ -1,5 +1,10 @@
 """Where the kernels can't be had, the reason is said; a source that doesn't compile says what to do."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -36,3 +41,16 @@ def test_float32_and_label_smoothing_never_reach_the_kernel(monkeypatch):
         found = [HeadLoss(labels, weights, 0.0, smoothing, kernels=k)(hidden.to(dtype), matrix.to(dtype))[1]
                  for k in (Kernels(native=True), EAGER)]
         assert torch.equal(*found)
+
+
+def test_large_tensors_ask_for_large_pages():
+    """In a process of its own, since torch looks once: 40 MB are some hundred faults, and 10,000 on small pages."""
+    program = ("import resource; from ayllu.device import large_pages; large_pages(); import torch\n"
+               "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+               "torch.empty(40 << 20, dtype=torch.uint8).fill_(1)\n"
+               "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env={
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if setting.exists() and "[never]" not in setting.read_text():
+        assert int(done.stdout) < 5_000
