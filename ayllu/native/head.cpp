@@ -83,21 +83,14 @@ void powers(const float* __restrict s, long m, Row* two, uint16_t* __restrict ro
     for (int i = 0; i < 2; i++) two[i].sum += _mm512_reduce_add_ps(sum[i]);
 }
 
-// P of ids that don't exist is no part of anything; P of the label is emptied, for `finish` adds its gradient.
-void correct(const Head& h, long n, long v, long m, const float* s, Row& row, uint16_t* p, uint16_t* pairs, long strip) {
-    const auto clear = [&](long i) {
-        p[i] = 0;
-        pairs[(i / STRIP * strip + i % STRIP) * 2 + n % 2] = 0;
-    };
-    const float padding = _mm512_cvtss_f32(power_of_2(_mm512_set1_ps(-row.reference * LOG2_E)));     // P of a logit of 0
-    for (long i = h.V - v; i < m; i++) {
-        row.sum -= padding;
-        clear(i);
-    }
+// P of the label is emptied, for `finish` adds its gradient.
+void take_label(const Head& h, long n, long v, long m, const float* s, Row& row, uint16_t* p, uint16_t* pairs,
+                long strip) {
     const long label = h.labels[n] - v;
     if (label < 0 || label >= m) return;
     row.own = s[label];
-    clear(label);
+    p[label] = 0;
+    pairs[(label / STRIP * strip + label % STRIP) * 2 + n % 2] = 0;
 }
 
 // The loss, dx, and what dW needs: the factor of the token's row of P, and of the label's own row.
@@ -152,12 +145,14 @@ extern "C" int ayllu_head_loss(const uint16_t* x, const uint16_t* w, const int64
                 for (long t = from; t < to; t += TILE) {
                     auto* strips = pairs.at + v / STRIP * strip + t / 2 * STRIP;
                     brgemm(TILE, m, D, D, m, m, false, low(rows.at + (first + t) * D), low(by_width.at + v * D / 2), s.at);
+                    for (long i = 0; v + m > V && i < TILE; i++)             // no such ids: exp is 0
+                        std::fill(s.at + i * m + V - v, s.at + (i + 1) * m, -1e30f);
                     for (long i = 0; i < TILE; i += 2) {
                         auto* two = strips + i / 2 * STRIP;
                         powers(s.at + i * m, m, &state[t + i], p.at + i * m, two, strip);
                         for (long k = i; k < std::min(i + 2, end - t); k++)
-                            correct(h, first + t + k, v, m, s.at + k * m, state[t + k], p.at + k * m,
-                                    reinterpret_cast<uint16_t*>(two), strip);
+                            take_label(h, first + t + k, v, m, s.at + k * m, state[t + k], p.at + k * m,
+                                       reinterpret_cast<uint16_t*>(two), strip);
                     }
                     if (dx)
                         brgemm(TILE, D, m, m, D, D, v > 0, low(p.at), low(by_id.at + v * D / 2), by_x.at + t * D);

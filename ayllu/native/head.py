@@ -33,7 +33,7 @@ def head_loss(hidden: Tensor, weight: Tensor, labels: Tensor, weights: Tensor, z
     each = torch.empty(N)
     dx = torch.empty(N, D) if by_hidden else None
     dw = torch.empty(V, D) if by_weight else None
-    sizes = (ctypes.c_long(n) for n in (N, D, V, -(-chunk // TILE) * TILE))
+    sizes = (ctypes.c_long(n) for n in (N, D, V, -(-min(chunk, N) // TILE) * TILE))
     failed = library("head").ayllu_head_loss(
         *map(address, (x, w, labels, weights)), ctypes.c_float(z_loss), *sizes, *map(address, (each, dx, dw)),
         torch.get_num_threads())

@@ -58,6 +58,20 @@ def test_any_shape_gives_the_definition(n, half_width, ids, seed, z_loss, factor
         assert ((gradient - right).abs() <= bound).all()
 
 
+def test_a_label_far_below_0_loses_nothing_to_ids_that_do_not_exist():
+    """Blocks are filled up to 64 ids, whose logits of 0 would count e^30 each beside the label's 1."""
+    hidden, matrix = torch.full((3, 2), -15.0).bfloat16(), torch.ones(2, 2).bfloat16()
+    each, *_ = head.head_loss(hidden, matrix, torch.tensor([0, 1, 0]), torch.ones(3), 0.0, 64, True, True)
+    torch.testing.assert_close(each, torch.full((3,), 2.0).log())
+
+
+def test_a_chunk_of_more_tokens_than_there_are_takes_no_memory():
+    hidden, matrix, labels, weights = (t.detach() for t in numbers(40, 8, 3))
+    given_numbers = hidden, matrix, labels, weights, 0.0
+    found, expected = (head.head_loss(*given_numbers, chunk, True, True) for chunk in (1 << 40, 64))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_it_is_nearer_to_the_definition_than_its_twin():
     """The twin rounds the logits too."""
     given_numbers = numbers(600, 64, 900)
