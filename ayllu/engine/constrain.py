@@ -38,9 +38,10 @@ class Grammars:
         except ImportError as error:
             raise MissingExtra("answers of a given form need the package llguidance: pip install 'ayllu[grammar]'"
                                ) from error
+        eos_ids = [id for id in eos_ids if id < vocab_size]
         if not eos_ids:
             raise RequestError("answers of a given form need an end id, and this model has none")
-        self.eos_id, self.eos_ids, self.vocab_size = eos_ids[0], list(eos_ids), vocab_size
+        self.eos_id, self.eos_ids, self.vocab_size = eos_ids[0], eos_ids, vocab_size
         self._tokenizer = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Vocabulary(tokenizer, self.eos_ids, vocab_size)), n_vocab=vocab_size)
         self._limits = llguidance.LLParserLimits(max_grammar_size=50_000, max_lexer_states=50_000,

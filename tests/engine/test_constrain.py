@@ -73,6 +73,24 @@ def test_every_answer_has_its_form(checkpoint, grammars, n_guesses):
     assert len(seen) > 12
 
 
+def test_an_answer_may_end_by_any_end_id(checkpoint):
+    """Chat models have several; all come and go together. One past the vocabulary is passed over."""
+    tokenizer, size = checkpoint.tokenizer, checkpoint.config.vocab_size
+    ends = Grammars(tokenizer, (2, 7, size + 5), size)
+    matcher = ends.matcher(Grammar("choice", json.dumps(["ab", "abc"])))
+    seen = set()
+    for id in tokenizer.codec.encode_rest("abc"):
+        allowed = ends.allowed([matcher])[0]
+        assert bool(allowed[2]) == bool(allowed[7])
+        seen.add(bool(allowed[2]))
+        assert not ends.takes_end(matcher, id)
+    assert ends.allowed([matcher])[0].nonzero().flatten().tolist() == [2, 7]
+    assert ends.takes_end(matcher, 7)
+    assert False in seen
+    with pytest.raises(RequestError, match="end id"):
+        Grammars(tokenizer, (size,), size)
+
+
 def test_what_cannot_be_followed_is_refused(checkpoint, grammars):
     engine = Engine(checkpoint.model, EngineSettings(), grammars=grammars)
     for kind, text in [("json_schema", "{"), ("json_schema", '{"type": "nonsense"}'), ("regex", "(a"),

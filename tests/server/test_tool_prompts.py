@@ -2,10 +2,17 @@
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from server.live import serving
 from server.tooled import CHAT, TOOLS, tooled, write_model
 from text import kinds
 from text.tool_templates import XML
+
+from ayllu.server.faults import dump
+from ayllu.server.schema.tool_grammar import Tool
+from ayllu.server.tools import arguments_of, is_shallow
+from ayllu.server.writing import Call
 
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "call_abc", "type": "function", "function": {
     "name": "note", "arguments": '{"text": "mail to fox@example.org"}'}}]}
@@ -61,3 +68,39 @@ def test_a_template_whose_calls_cant_be_read_is_an_error(tmp_path):
         assert prompt(live)
         found = httpx.post(f"{live.url}/api/show", json={"model": "tiny"}).json()
         assert "tools" not in found["capabilities"]
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("1e999", 1.7976931348623157e308), ("-1e999", -1.7976931348623157e308), ("9" * 5000, 1.7976931348623157e308),
+    ("12", 12), ("0.5", 0.5), (str(10 ** 400), 10 ** 400)])
+def test_numbers_that_json_has_and_floats_have_not(text, value):
+    """A grammar lets any number come; the answer must be JSON again."""
+    found = arguments_of(Call("f", f'{{"n": [{text}]}}', is_whole=True))
+    assert found == {"n": [value]}
+    assert dump(found)
+    assert arguments_of(Call("f", '{"n": [', is_whole=False)) == {}
+
+
+JSON = st.recursive(st.none() | st.text(max_size=3) | st.integers(), lambda inner: st.lists(inner, max_size=2) |
+                    st.dictionaries(st.sampled_from(["format", "type", "properties", "items", "anyOf", "title", "$ref",
+                                                     "enum", "additionalProperties"]), inner, max_size=4))
+
+
+@given(st.dictionaries(st.sampled_from(["properties", "format", "type", "anyOf", "items"]), JSON))
+def test_any_json_may_be_given_as_a_schema(schema):
+    """What is no schema is the grammar engine's to refuse: nothing breaks before."""
+    assert Tool("f", None, schema).held["x-guidance"]
+    assert is_shallow(schema)
+
+
+def test_a_schema_keeps_what_says_something():
+    schema = {"type": "object", "title": "T", "$defs": {"k": {"enum": ["a"], "description": "x"}}, "properties": {
+        "title": {"type": "string", "format": "password", "default": "x"}, "when": {"format": "date", "type": "string"},
+        "k": {"$ref": "#/$defs/k"}, "list": {"type": "array", "items": {"type": "integer", "examples": [1]}}}}
+    held = Tool("f", None, schema).held
+    del held["x-guidance"]
+    assert held == {"type": "object", "$defs": {"k": {"enum": ["a"]}}, "additionalProperties": False, "properties": {
+        "title": {"type": "string"}, "when": {"format": "date", "type": "string"}, "k": {"$ref": "#/$defs/k"},
+        "list": {"type": "array", "items": {"type": "integer"}}}}
+    assert "additionalProperties" not in Tool("f", None, {"type": "object"}).held
+    assert Tool("f").held["additionalProperties"] is False

@@ -111,7 +111,7 @@ def _formal(schema: Any) -> Any:
         return schema
     found: Schema = {}
     for key, value in schema.items():
-        if key in _NOTES or (key == "format" and value not in _FORMATS):
+        if key in _NOTES or (key == "format" and isinstance(value, str) and value not in _FORMATS):
             continue
         if key in _TABLES and isinstance(value, dict):
             found[key] = {name: _formal(inner) for name, inner in value.items()}
