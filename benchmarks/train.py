@@ -106,8 +106,8 @@ def _fastest(name: str, shape: str, settings: tuple[str, ...], rows: tuple[int, 
             label = f"{setting}, {n} rows"
             worker = Worker(python_of(name), HERE / SCRIPTS[name], options.threads, log)
             try:
-                worker.ask("load", shape=SHAPES[shape], setting=setting, rows=n, threads=options.threads,
-                           compiled=not options.quick)
+                loaded = worker.ask("load", shape=SHAPES[shape], setting=setting, rows=n, threads=options.threads,
+                                    compiled=not options.quick)
                 first = worker.ask("run")["seconds"]
                 rate = n * SHAPES[shape]["max_context"] / min(worker.ask("run")["seconds"] for _ in range(2))
             except RuntimeError as error:
@@ -121,7 +121,8 @@ def _fastest(name: str, shape: str, settings: tuple[str, ...], rows: tuple[int, 
                 continue
             if best is not None:
                 best[1].close()
-            best = rate, worker, {"setting": setting, "rows": n, "first_s": first}
+            told = f"{setting}, {loaded['kernels']}" if "kernels" in loaded else setting
+            best = rate, worker, {"setting": told, "rows": n, "first_s": first}
     if best is None:
         raise SystemExit(f"{name} ran in no setting ({failed}): see {log}")
     return best[1], {**best[2], "tried": tried, "failed": failed}

@@ -42,7 +42,7 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
         loop=LoopConfig(steps=1_000_000, batch_size=rows, micro_batch=rows, precision=setting),
         loss=TraineeLoss(partial(next_token_loss, kernels=Kernels.compiled(native) if compiled else EAGER), setting,
                          compiled, False, native and compiled))
-    return {"torch": torch.__version__}
+    return {"torch": torch.__version__, "kernels": "C++ kernels" if native and compiled else "torch's kernels"}
 
 
 def run() -> dict[str, Any]:
