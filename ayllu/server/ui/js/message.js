@@ -6,6 +6,7 @@ import { edit, goOn, isBusy, pick, regenerate } from "./flow.js";
 import { renderInto } from "./render.js";
 import { tokenView } from "./tokenview.js";
 import { versions } from "./tree.js";
+import { countdown, pauseOf, waiting } from "./waiting.js";
 import { n, t } from "./words.js";
 
 /** {body, under, update, edit}: `body` holds the text, `under` everything below it. */
@@ -63,28 +64,6 @@ function stateOf(conversation, node) {
       ),
     ),
   ];
-}
-
-/** Which pause the job is in, or null. */
-function pauseOf(node) {
-  const job = jobs.get(node.id);
-  return job && !["waiting", "streaming"].includes(job.state) ? `${job.state} ${job.until}` : null;
-}
-
-function countdown(job) {
-  return t(`wait.${job.state}`, { n: Math.max(0, Math.ceil((job.until - performance.now()) / 1000)) });
-}
-
-function waiting(job) {
-  const dots = h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
-  if (job.state === "waiting") return h("p", { class: "waiting" }, dots, t("wait.first"));
-  return h(
-    "p",
-    { class: "waiting" },
-    dots,
-    h("span", { class: "left" }, countdown(job)),
-    textButton(t("now"), () => job.now(), { class: "button quiet" }),
-  );
 }
 
 function facts({ stats, finish, seed, id }) {
