@@ -114,7 +114,8 @@ class _Function(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, upstream: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        as_it_is = upstream.device.type == "cpu" and upstream.item() == 1      # a GPU would have to be waited for
+        # Where the factor is 1 nothing is multiplied. A GPU would have to be waited for, and a graph has no value yet.
+        as_it_is = not torch.compiler.is_compiling() and upstream.device.type == "cpu" and upstream.item() == 1
         by_hidden, by_weight = (None if gradient is None else (gradient if as_it_is else gradient * upstream).to(dtype)
                                 for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
         return by_hidden, by_weight, None, None
