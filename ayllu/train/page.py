@@ -171,11 +171,12 @@ def _data(story: Story) -> str:
 
 def _settings(story: Story) -> str:
     rules = story.config.get("sized") or {}
-    flat = dict(_flat({k: v for k, v in story.config.items() if k != "sized"}))
+    kept = {k: v for k, v in story.config.items() if k not in ("sized", "folder")}   # no path: pages are sent to others
+    flat = dict(_flat(kept))
     rows = [[f"<code>{escape(key)}</code>", escape(str(value)), escape(str(rules.get(key, "")))]
             for key, value in flat.items() if value is not None and not key.startswith("data.sources")]
     machine = [[f"<code>{escape(key)}</code>", escape(str(value)), ""] for key, value in story.environment.items()]
-    note = f"{_both('settings_note')}<code>ayllu pretrain {escape(str(story.run / 'config.json'))} out=…</code>"
+    note = f"{_both('settings_note')}<code>ayllu pretrain {escape(f'{story.run.name}/config.json')} out=…</code>"
     return _section("settings", f"<details><summary>{len(rows)} {_both('settings')}</summary>"
                     f"{_table(('', '', ''), rows, 'words')}</details><details><summary>{_both('machine')}</summary>"
                     f"{_table(('', '', ''), machine, 'words')}</details>", note)

@@ -54,6 +54,16 @@ def test_the_page_shows_what_the_files_say(tmp_path):
     assert losses == {r["step"]: number(math.nan if r["loss"] is None else r["loss"]) for r in rows if "loss" in r}
 
 
+def test_the_page_names_no_path_of_the_machine(tmp_path):
+    """It is made to be sent to others; the run's own name is enough."""
+    write_run(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "folder": str(tmp_path / "recipes")}))
+    html = page(read_story(tmp_path))
+    assert f"{tmp_path.name}/config.json" in html
+    assert str(tmp_path) not in html
+
+
 def test_the_page_needs_no_network_and_text_stays_text(tmp_path):
     write_run(tmp_path)
     html = page(read_story(tmp_path))
