@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "ayllu"
 FLOORS = [
-    {"errors", "principal", "config", "device", "dist", "log", "files", "folder", "jobs"},
+    {"errors", "principal", "config", "device", "dist", "cluster", "log", "files", "folder", "jobs"},
     {"text", "model", "privacy", "native"},
     {"checkpoint", "quant", "adapters", "media"},
     {"data", "engine"},

@@ -7,8 +7,6 @@ the same paths. Parts wait in the work folder as they do without Ray: a run that
 
 import json
 import logging
-import os
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from ayllu import cluster
 from ayllu.data.cut import cut
 from ayllu.data.folders import files_below, size_of
 from ayllu.data.packed import Moved
 from ayllu.data.part import Part, Preparation, content
 from ayllu.data.readers import records
 from ayllu.data.rows import weigh
-from ayllu.errors import AylluError, ConfigError, MissingExtra
+from ayllu.errors import AylluError, MissingExtra
 from ayllu.files import atomic_path, write_text
-
-HERE = "local"                                           # an address: start Ray on this machine, for this run only
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,7 @@ class OverRay:
     """A connection to Ray that prepares one source after another."""
 
     def __init__(self, address: str, workers: int, settings: Preparation, known: np.ndarray) -> None:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")            # nothing is reported to anybody
+        cluster.silence()
         try:
             import ray
             import ray.data
@@ -49,12 +46,7 @@ class OverRay:
             raise MissingExtra("preparing data over Ray needs the extra `ray`: pip install 'ayllu[ray]'; or leave "
                                "--ray away: one machine needs no Ray.") from error
         self.ray, self.settings, self.known = ray, settings, known
-        _probe(address)
-        start = {"num_cpus": workers, "include_dashboard": False} if address == HERE else {"address": address}
-        try:
-            ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise _no_cluster(address, error) from error
+        cluster.connect(ray, address, workers)
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
         context.enable_progress_bars = False
@@ -90,22 +82,6 @@ class OverRay:
         except self.ray.exceptions.RayTaskError as error:
             cause = getattr(error, "cause", None)
             raise cause if isinstance(cause, AylluError) else error from None
-
-
-def _probe(address: str) -> None:
-    """Ray itself waits for minutes for a machine that isn't there."""
-    host, _, port = address.rpartition(":")
-    if host and "/" not in host and port.isdigit():
-        try:
-            socket.create_connection((host, int(port)), timeout=10).close()
-        except OSError as error:
-            raise _no_cluster(address, error) from error
-
-
-def _no_cluster(address: str, error: Exception) -> ConfigError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return ConfigError(f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`, or give "
-                       f"--ray {HERE}")
 
 
 def _prepare_group(batch: dict[str, Any], settings: Preparation, known: np.ndarray,

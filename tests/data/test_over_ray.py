@@ -4,10 +4,12 @@ import builtins
 import hashlib
 import json
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
+from ayllu import cluster
 from ayllu.cli.main import run
 from ayllu.data.over_ray import OverRay
 from ayllu.data.part import Preparation
@@ -93,3 +95,13 @@ def test_a_cluster_that_is_not_there():
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     with pytest.raises(ConfigError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'"):
         OverRay("127.0.0.1:9", 1, Preparation(), None)
+
+
+def test_something_else_that_never_answers():
+    """`ray.init` would wait for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(ConfigError, match="no answer within 1 s"):
+            cluster.probe(address, answer_s=1)
+    with pytest.raises(ConfigError, match=r"no Ray cluster answers at 'nowhere://x' \(.*nowhere.*: start one with"):
+        cluster.probe("nowhere://x")
