@@ -1,6 +1,6 @@
 """`load_checkpoint(name_or_path)`: find the checkpoint, see its format, build the model and stream the weights in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from ayllu.log import warn
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import Uninitialised
 from ayllu.model.llama import Llama
+from ayllu.model.stretch import stretched
 
 if TYPE_CHECKING:
     from ayllu.text.tokenizer import Tokenizer
@@ -42,12 +43,15 @@ class Checkpoint:
 
 
 def load_checkpoint(name_or_path: str | Path, *, dtype: str | torch.dtype | None = None,
-                    device: str | torch.device | None = None, verify: bool = False) -> Checkpoint:
+                    device: str | torch.device | None = None, verify: bool = False,
+                    rope_scaling: str | None = None, context: int | None = None) -> Checkpoint:
     """Load a model with its tokenizer. `dtype` None keeps the file's own (Q8_0: float32), `device` None is the CPU.
 
+    `rope_scaling` ("yarn:4") and `context` take the place of the file's own (ayllu/model/stretch.py).
     `verify` first compares every file of the folder with the SHA-256 in the manifest that Ayllu wrote.
     """
     source = open_checkpoint(name_or_path)
+    source = replace(source, config=stretched(source.config, rope_scaling, context))
     if verify:
         verify_manifest(source.path if source.path.is_dir() else source.path.parent)
     model = build_model(source, dtype=dtype, device=device)

@@ -23,6 +23,7 @@ def chat(
     repetition_penalty: flags.Penalty = None,
     seed: flags.Seed = None,
     adapter: flags.Adapter = None,
+    rope_scaling: flags.RopeScaling = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
 ) -> None:
@@ -30,7 +31,7 @@ def chat(
     options = flags.stated(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                            repetition_penalty=repetition_penalty, seed=seed)
     is_person = sys.stdin.isatty() and sys.stdout.isatty()
-    llm = flags.load_llm(model, dtype, device, adapter)
+    llm = flags.load_llm(model, dtype, device, adapter, rope_scaling)
     repl = Repl(llm, Conversation(model, system, options=options), is_person)
     if is_person:
         say(f"{model} · /help lists the commands, \"\"\" begins and ends several lines, Ctrl-C stops an answer, "

@@ -32,6 +32,7 @@ def generate(
     beams: Annotated[int, typer.Option(min=1, help="Beam search with so many beams instead of sampling.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End before this text; may be given several times.")] = None,
     adapter: flags.Adapter = None,
+    rope_scaling: flags.RopeScaling = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Write the texts to a file too (.json: with ids and all).")] = None,
@@ -43,7 +44,7 @@ def generate(
     options = flags.stated(max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
                            repetition_penalty=repetition_penalty, seed=seed, n=n, num_beams=beams,
                            stop=tuple(stop or ()))
-    llm = flags.load_llm(model, dtype, device, adapter)
+    llm = flags.load_llm(model, dtype, device, adapter, rope_scaling)
     if n == beams == 1 and not as_json:
         results = [_stream(llm, text, options)]
     else:
@@ -67,6 +68,7 @@ def next_token(
                                                    "tokens. Begin one with a space where the text needs it.")] = None,
     seed: flags.Seed = None,
     adapter: flags.Adapter = None,
+    rope_scaling: flags.RopeScaling = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     as_json: Json = False,
@@ -76,7 +78,7 @@ def next_token(
     words = [word for word in (candidates or "").split(",") if word]
     if candidates is not None and not words:
         raise typer.BadParameter("--candidates holds no text: separate texts by commas, --candidates 阅读,编程")
-    llm = flags.load_llm(model, dtype, device, adapter)
+    llm = flags.load_llm(model, dtype, device, adapter, rope_scaling)
     found = _look(llm, text, k, words, seed)
     print_json({"model": model, **found}) if as_json else _print_tables(found)
 

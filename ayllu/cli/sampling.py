@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Option("--model", "-m", help="A folder, a file of any format, a hub name, or ayllu-mini.")]
 Adapter = Annotated[Path | None, typer.Option(help="An adapter for the model: a PEFT folder.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own.")]
+RopeScaling = Annotated[str | None, typer.Option(metavar="KIND:FACTOR", help="Stretch the positions beyond the trained "
+                                                 "context: linear:4, dynamic:4, yarn:4 or llama3:4; none undoes it.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="At most so many new tokens; by default 256 or what fits.")]
 Temperature = Annotated[float | None, typer.Option(min=0, help="0 takes the likeliest token always (greedy); by "
@@ -30,11 +32,12 @@ def stated(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value not in (None, (), [])}
 
 
-def load_llm(model: str, dtype: str | None, device: str, adapter: Path | None = None) -> "LLM":
+def load_llm(model: str, dtype: str | None, device: str, adapter: Path | None = None,
+             rope_scaling: str | None = None) -> "LLM":
     """Load the model; importing torch is most of the wait."""
     from ayllu.engine.llm import LLM
 
-    return LLM.load(model, dtype=dtype, device=device, adapter=adapter)
+    return LLM.load(model, dtype=dtype, device=device, adapter=adapter, rope_scaling=rope_scaling)
 
 
 def read_prompt(prompt: str | None) -> str:

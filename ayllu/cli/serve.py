@@ -37,6 +37,9 @@ def serve(
                                          "them.")] = False,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
+    context: Annotated[int | None, typer.Option(min=1, help="Tokens that a prompt and its answer may have together; "
+                                                "more than the model's own with --rope-scaling only.")] = None,
+    rope_scaling: flags.RopeScaling = None,
     cache_mib: Annotated[int | None, typer.Option(min=1, help="Memory for keys and values.")] = None,
     max_rows: Annotated[int, typer.Option(min=1, help="Answers that are written at a time.")] = 64,
     max_waiting: Annotated[int, typer.Option(min=0, help="Requests that may wait; more get 503.")] = 256,
@@ -78,7 +81,8 @@ def serve(
                       where="ayllu serve")
     served = start.load_served(model, dtype=dtype, device=device, name=name, aliases=tuple(alias or ()),
                                engine=engine, draft=draft, limits=Limits(tokens=max_tokens, request_s=timeout),
-                               redact=redact, adapters=lora or (), adapter_folder=lora_folder, max_wait_s=max_wait)
+                               redact=redact, adapters=lora or (), adapter_folder=lora_folder, max_wait_s=max_wait,
+                               rope_scaling=rope_scaling, context=context)
     listener = start.Listener(served, door, port, tls).bind()
     _quieten(quiet)
     _announce(listener, as_json)

@@ -117,9 +117,13 @@ class LLM:
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, dtype: str | None = None, device: str = "auto",
-             runner: RunnerKind = "auto", adapter: Adapter | str | Path | None = None) -> "LLM":
-        """Load a checkpoint by folder, file or name. `dtype` None keeps the file's own."""
-        return cls(load_checkpoint(name_or_path, dtype=dtype, device=pick_device(device)), runner, adapter)
+             runner: RunnerKind = "auto", adapter: Adapter | str | Path | None = None,
+             rope_scaling: str | None = None, context: int | None = None) -> "LLM":
+        """Load a checkpoint by folder, file or name. `dtype` None keeps the file's own; `rope_scaling` ("yarn:4") and
+        `context` (tokens) take the place of its own."""
+        checkpoint = load_checkpoint(name_or_path, dtype=dtype, device=pick_device(device), rope_scaling=rope_scaling,
+                                     context=context)
+        return cls(checkpoint, runner, adapter)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt, with BOS where the model wants it; ids are taken as they are."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.engine.constrain import Grammars
-from ayllu.engine.engine import Engine, EngineSettings
+from ayllu.engine.engine import Engine, EngineSettings, context_of
 from ayllu.engine.llm import LLM
 from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
@@ -50,10 +50,14 @@ def load_keys(path: Path | None) -> Keys:
 def load_served(model: str, *, dtype: str | None = None, device: str = "auto", name: str | None = None,
                 aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
                 redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
-                adapter_folder: Path | None = None, max_wait_s: float | None = None) -> Served:
+                adapter_folder: Path | None = None, max_wait_s: float | None = None,
+                rope_scaling: str | None = None, context: int | None = None) -> Served:
     """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
     named = [named_path(text) for text in adapters]
-    llm = LLM.load(model, dtype=dtype, device=device)
+    llm = LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context)
+    if rope_scaling is not None and context_of(llm.config) < llm.config.max_context:
+        raise ConfigError(f"rope scaling {rope_scaling!r} can't be served: with it, keys depend on the length of the "
+                          "text that they were computed with, so pages can't be shared; take yarn, linear or llama3")
     if llm.tokenizer is None:
         raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
                            "tokenizer.json beside it")
