@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from ci_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
+from hypothesis import settings
+from workers import pytest_xdist_auto_num_workers, share_cores  # noqa: F401 - a hook
 
 TEXT = """Once upon a time there was a small fox who liked to read books by the river.
 The fox and the bird walked along the river every day and talked about the stars.
@@ -13,9 +15,13 @@ The fox and the bird walked along the river every day and talked about the stars
 def add(a, b): return a + b  # 12345 67890
 """
 
+settings.register_profile("patient", deadline=None)      # on a busy machine an example may take any time
+settings.load_profile("patient")
 
-def pytest_configure() -> None:
+
+def pytest_configure(config: pytest.Config) -> None:
     """Started in the background (`pytest &` in a script), Ctrl-C is ignored here and in all that the tests start."""
+    share_cores(config)
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
