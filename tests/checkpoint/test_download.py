@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from checkpoint.hub import COMMIT, serve
 from checkpoint.models import assert_same_tensors, source
@@ -38,9 +39,7 @@ def ayllu(*words: str, home: Path, endpoint: str = "http://127.0.0.1:9",
     """The command line in a process of its own: huggingface_hub reads its environment once, when imported."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_") and not k.lower().endswith("_proxy")}
     clean |= {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_TELEMETRY": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-m", "ayllu", *words], env=clean | environment, capture_output=True,
-                          text=True,
-                          check=False, timeout=300)
+    return forked.ayllu(*words, env=clean | environment)
 
 
 def test_a_download_brings_weights_and_licence_and_nothing_that_runs(repository: Path, tmp_path: Path) -> None:

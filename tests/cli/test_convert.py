@@ -1,13 +1,9 @@
 """`ayllu convert` as a person runs it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-
-def ayllu(*words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "ayllu", *words], capture_output=True, text=True, check=False)
+from forked import ayllu
 
 
 def test_convert_says_how_far_the_result_is(tiny_checkpoint: Path, tmp_path: Path) -> None:

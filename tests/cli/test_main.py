@@ -37,12 +37,11 @@ def rows() -> list[tuple[str, Row]]:
 
 
 @pytest.mark.parametrize(("name", "row"), rows())
-def test_every_row_leads_to_a_function_with_a_help_page(name: str, row: Row):
+def test_every_row_leads_to_a_function_with_a_help_page(name: str, row: Row, capsys):
     function = getattr(importlib.import_module(row.module), row.function)
     assert function.__doc__
-    result = ayllu(*name.split(), "--help")
-    assert result.returncode == 0, result.stderr
-    assert f"ayllu {name}" in result.stdout
+    assert cli.run([*name.split(), "--help"]) == 0
+    assert f"ayllu {name}" in capsys.readouterr().out
 
 
 def test_help_names_the_commands_and_imports_nothing_heavy():
@@ -153,8 +152,9 @@ def test_shell_completion_gives_names_without_importing_commands():
 
 
 @pytest.mark.parametrize("name", ["data", *(f"data {name}" for name in COMMANDS["data"].rows)])
-def test_help_on_data_has_an_example_and_says_what_is_written(name):
-    page = " ".join(ayllu(*name.split(), "--help").stdout.split())
+def test_help_on_data_has_an_example_and_says_what_is_written(name, capsys):
+    assert cli.run([*name.split(), "--help"]) == 0
+    page = " ".join(capsys.readouterr().out.split())
     assert "Example" in page
     assert f"ayllu {name}" in page.split("Example", 1)[1]
     assert name == "data" or re.search(r"\b(Writes|Prints)\b", page)

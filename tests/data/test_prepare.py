@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+from forked import ayllu
 
 from ayllu.cli.main import run
 from ayllu.data.corpus import Corpus, Source, prepared, split, vocabulary_texts
@@ -196,11 +197,12 @@ def test_tokenizers_and_pretraining_see_prepared_texts_only(raw, tmp_path, monke
     assert sum(len(list(split(ready, s, raw))) for s in ready.sources) > 140
 
 
-def ayllu(*words, wait=True):
-    command = [sys.executable, "-m", "ayllu", "data", "prepare", *map(str, words)]
-    if not wait:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+PREPARE = ("data", "prepare")
+
+
+def started(*words):
+    command = [sys.executable, "-m", "ayllu", *PREPARE, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def words(raw, out):
@@ -211,7 +213,7 @@ def words(raw, out):
 @pytest.mark.slow
 def test_command_line_makes_shards_and_survives_kills(raw, tmp_path):
     """Killed with -9 and with Ctrl-C at several moments, then finished: the bytes of an undisturbed run."""
-    whole = ayllu(*words(raw, tmp_path / "whole"), "--workers", "1")
+    whole = ayllu(*PREPARE, *words(raw, tmp_path / "whole"), "--workers", "1")
     assert whole.returncode == 0, whole.stderr
     facts = json.loads(whole.stdout.splitlines()[-1])
     manifest = open_shards(tmp_path / "whole").manifest
@@ -220,7 +222,7 @@ def test_command_line_makes_shards_and_survives_kills(raw, tmp_path):
     assert {s["licence"] for s in manifest["sources"]} == {"CC0-1.0"}
     assert manifest["prepared"]["total"]["rejected"] == 2
     for name, kind in (("parts", signal.SIGKILL), ("tokens", signal.SIGINT)):
-        process = ayllu(*words(raw, tmp_path / "cut"), "--workers", "2", wait=False)
+        process = started(*words(raw, tmp_path / "cut"), "--workers", "2")
         work = tmp_path / ".cut.work"
         pattern = ".prepared.parts/*.zst" if name == "parts" else "prepared/report.json"
         wait_until(lambda w=work, p=pattern: any(w.glob(p)), process)
@@ -229,7 +231,7 @@ def test_command_line_makes_shards_and_survives_kills(raw, tmp_path):
         assert process.returncode in {-signal.SIGKILL, 130}, stderr
         assert not (tmp_path / "cut").exists()
     assert "run the same command again to go on" in stderr
-    done = ayllu(*words(raw, tmp_path / "cut"), "--workers", "2")
+    done = ayllu(*PREPARE, *words(raw, tmp_path / "cut"), "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert digest(tmp_path / "cut") == digest(tmp_path / "whole")
     assert not (tmp_path / ".cut.work").exists()
@@ -249,6 +251,6 @@ def test_what_is_wrong_is_said_at_once(raw, tmp_path):
             ((raw / "rows.jsonl", "data.prepare.quality.min_word=3"), "did you mean 'min_words'?"),
             ((raw / "rows.jsonl", "--tokenizer", tmp_path), "no tokenizer"),
             ((Path("a.toml"), raw / "rows.jsonl"), "give one recipe, or files")):
-        done = ayllu(*arguments, "--out", tmp_path / "out")
+        done = ayllu(*PREPARE, *arguments, "--out", tmp_path / "out")
         assert done.returncode == 2, done.stderr
         assert re.search(re.escape(message), done.stderr), done.stderr

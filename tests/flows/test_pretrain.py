@@ -4,7 +4,8 @@ import json
 
 import pytest
 import torch
-from flows.tiny import ayllu, losses, packed
+from flows.tiny import losses, packed, started
+from forked import ayllu
 from safetensors.torch import load_file
 
 from ayllu.checkpoint.load import load_checkpoint
@@ -12,15 +13,17 @@ from ayllu.text.tokenizer import Tokenizer
 
 
 def test_learns_and_exports_what_it_trained(recipe, tmp_path):
-    done = ayllu("pretrain", recipe("run"), "loop.steps=60", "optim.schedule.warmup_steps=5", "optim.lr=0.01", "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    process = started("pretrain", recipe("run"), "loop.steps=60", "optim.schedule.warmup_steps=5", "optim.lr=0.01",
+                      "--json")
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    result = json.loads(stdout.splitlines()[-1])
     assert result["steps"] == 60
     found = losses(tmp_path / "run")
     assert found[60] < found[1] - 2
     assert {"config.json", "environment.json", "data.json", "loss.png", "samples.jsonl", "model"} <= {
         p.name for p in (tmp_path / "run").iterdir()}
-    assert "step 60/60" in done.stderr                   # progress goes to stderr
+    assert "step 60/60" in stderr                        # progress goes to stderr
     again = ayllu("generate", "--model", result["model"], "the", "--max-tokens", "5", "--seed", "1")
     assert again.returncode == 0, again.stderr
     assert again.stdout.strip()

@@ -9,7 +9,8 @@ import sys
 import time
 
 import pytest
-from flows.tiny import ayllu, losses, packed, same_weights, wait_until
+from flows.tiny import losses, packed, same_weights, started, wait_until
+from forked import ayllu
 
 from ayllu.errors import ConfigError
 
@@ -19,7 +20,7 @@ from ayllu.errors import ConfigError
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, delay_s):
     whole = ayllu("pretrain", recipe("whole"))
     assert whole.returncode == 0, whole.stderr
-    process = ayllu("pretrain", recipe("cut"), wait=False)
+    process = started("pretrain", recipe("cut"))
     latest = tmp_path / "cut" / "checkpoints" / "latest"
     wait_until(latest.exists, process)
     time.sleep(delay_s)
@@ -37,7 +38,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, delay
 def test_a_killed_packed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path, delay_s):
     assert ayllu("pretrain", packed(recipe, "whole")).returncode == 0
     path = packed(recipe, "cut")
-    process = ayllu("pretrain", path, wait=False)
+    process = started("pretrain", path)
     wait_until((tmp_path / "cut" / "checkpoints" / "latest").exists, process)
     time.sleep(delay_s)
     process.kill()
@@ -50,7 +51,7 @@ def test_a_killed_packed_run_goes_on_as_if_nothing_had_happened(recipe, tmp_path
 
 @pytest.mark.slow
 def test_ctrl_c_saves_and_says_how_to_go_on(recipe, tmp_path):
-    process = ayllu("pretrain", recipe("run"), "loop.steps=5000", wait=False)
+    process = started("pretrain", recipe("run"), "loop.steps=5000")
     wait_until((tmp_path / "run" / "checkpoints" / "latest").exists, process)
     os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=60)

@@ -3,7 +3,8 @@
 import os
 
 import pytest
-from flows.tiny import ayllu, packed
+from flows.tiny import packed
+from forked import ayllu
 
 from ayllu.config import load_recipe
 from ayllu.errors import ConfigError

@@ -7,20 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from flows.tiny import RECIPE, losses
+from flows.tiny import losses, write_recipe, write_texts
 
 ROOT = Path(__file__).parents[2]
 
 
-def recipe_in(folder, name, extra=""):
-    animals, verbs = ["goat", "dog", "cow", "hen"], ["ran", "sang", "slept", "ate"]
-    rows = [{"text": f"the {a} {v} and the {b} {w} by the river {i}"} for i in range(6)
-            for a in animals for b in animals for v in verbs for w in verbs]
-    if not (folder / "texts.jsonl").exists():            # a file written anew would be other data
-        (folder / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    path = folder / f"{name}.toml"
-    path.write_text(RECIPE.format(out=folder / name, extra=extra) + "\n[parallel]\n", encoding="utf-8")
-    return path
+def recipe_in(folder, name):
+    write_texts(folder)
+    return write_recipe(folder, name, end="\n[parallel]\n")
 
 
 def environment(folder):

@@ -1,4 +1,4 @@
-"""A tiny recipe, the command that trains it in a process of its own, and what is read of its run."""
+"""A tiny recipe, its texts, and what is read of its run."""
 
 import json
 import subprocess
@@ -57,11 +57,27 @@ kind = "tokens"
 """
 
 
-def ayllu(*words, wait=True, **options):
-    command = [sys.executable, "-m", "ayllu", *map(str, words)]
-    if not wait:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+def write_texts(folder, times=6):
+    """256 rows, so many times; a file that stands there is left alone, for one written anew would be other data."""
+    path = folder / "texts.jsonl"
+    if not path.exists():
+        animals, verbs = ["goat", "dog", "cow", "hen"], ["ran", "sang", "slept", "ate"]
+        rows = [{"text": f"the {a} {v} and the {b} {w} by the river {i}"} for i in range(times)
+                for a in animals for b in animals for v in verbs for w in verbs]
+        path.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+
+
+def write_recipe(folder, name, extra="", end=""):
+    """The recipe `name`.toml, whose run goes to the folder `name` beside it."""
+    path = folder / f"{name}.toml"
+    path.write_text(RECIPE.format(out=folder / name, extra=extra) + end, encoding="utf-8")
+    return path
+
+
+def started(*words):
+    """The command as a person starts it, while it runs."""
+    return subprocess.Popen([sys.executable, "-m", "ayllu", *map(str, words)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)
 
 
 def losses(folder):
