@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ayllu.engine.scheduler import Plan, Work
+from ayllu.engine.plan import Plan, Work
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,11 @@ from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.paged import PagedCache
+from ayllu.engine.plan import Chosen, Forks, Row, Work
 from ayllu.engine.request import Finish, Request, Start, Token
 from ayllu.engine.sampling import Choice, SamplingTables
-from ayllu.engine.scheduler import Chosen, Row, Scheduler, SchedulerSettings, Work
+from ayllu.engine.scheduler import Scheduler, SchedulerSettings
+from ayllu.engine.searches import Searches
 from ayllu.engine.shelf import Loaded, Shelf
 from ayllu.engine.speculate import Draft, Ngrams
 from ayllu.engine.tiles import TILE, TiledSteps
@@ -107,6 +109,7 @@ class Engine:
         self.adapters = Shelf(self.runner, self.settings.max_adapters, self.settings.adapter_mib * 2**20,
                               TILE if self._tiles else None)
         self.tables = SamplingTables(self.config.vocab_size, self.runner.device)
+        self.searches = Searches(self.config.vocab_size, self.settings.max_rows, self.runner.device)
         self._draft = Draft(as_runner(draft), self.runner, n_pages, self.settings.page_size) if draft else None
         self.grammars = grammars
         self._matchers: dict[Row, LLMatcher] = {}        # of the rows that have chosen and have a grammar
@@ -122,16 +125,18 @@ class Engine:
 
     def submit(self, request: Request) -> int:
         """Queue a request; gives its number, which its tokens carry."""
-        if request.params.num_beams > 1:
-            raise RequestError("the engine doesn't search with beams: set num_beams=1, or use LLM.generate")
         room = self._room(request)
         self._check_ids(request.params.logit_bias, "logit_bias")
         self._check_ids(request.stop_ids, "stop_ids")
         self.check_grammar(request)
+        if request.params.num_beams > 1:
+            self.searches.check(request)
         adapter = None if request.adapter is None else self.adapters.find(request.adapter)
         number = self.scheduler.submit(request, room, adapter.digest if adapter else "")
         if adapter is not None:
             self.adapters.take(adapter)
+        if request.params.num_beams > 1:
+            self.searches.add(number, request, room)
         seed = new_seed() if request.params.seed is None else request.params.seed
         self._requests[number] = _Running(seed, request.params.n, adapter)
         return number
@@ -164,6 +169,12 @@ class Engine:
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """End a request, or one of its samples. A request that is over already may be cancelled, too."""
+        if number in self.searches:
+            self._events += self.searches.cancel(number, sample)
+            if self.searches.is_unwanted(number):
+                self.scheduler.cancel(number)
+                self._forget_search(number)
+            return
         for row in self.scheduler.cancel(number, sample):
             self._events.append(Token(row.number, row.sample, None, "cancelled"))
             self._forget(row)
@@ -188,11 +199,14 @@ class Engine:
         if self._draft is not None:
             self._draft.follow(batch)
         self._read_prompts(batch, hidden)
-        chosen, tokens = self._choose(batch, hidden)
-        self.scheduler.commit(plan, chosen)
+        chosen, forks, tokens = self._choose(batch, hidden)
+        self.scheduler.commit(plan, chosen, forks)
         for row, choice in chosen.items():
             if choice.is_over:
                 self._forget(row)
+        for first, beams in forks.items():
+            if not beams:
+                self._forget_search(first.number)
         return events + tokens
 
     def _hidden(self, batch: FlatBatch) -> Tensor:                            # (N, D)
@@ -212,23 +226,34 @@ class Engine:
             if may and self.tables.may_guess(self._places[row]):
                 row.draft = self._ngrams[row].guess(row.ids, n) if self._draft is None else [0] * n
 
-    def _choose(self, batch: FlatBatch, hidden: Tensor) -> tuple[dict[Row, Chosen], list[Token]]:
+    def _choose(self, batch: FlatBatch, hidden: Tensor) -> tuple[dict[Row, Chosen], Forks, list[Token]]:
         """The next ids of all choosers, and for rows with guesses those of the next steps as well."""
-        rows, ahead, ends = list[Row](), list[int](), list[int]()
+        rows, ahead, ends, beams, beam_ends = list[Row](), list[int](), list[int](), list[Row](), list[int]()
         for work, span in zip(batch.works, batch.spans, strict=True):
             n = len(work.draft) + 1
             for row in work.choosers:
-                rows += [row] * n
-                ahead += range(n)
-                ends += range(span.end - n, span.end)
-        if not rows:
-            return {}, []
-        logits = self._logits(hidden[torch.tensor(ends, device=self.runner.device)])          # (C, V)
+                if row.beams:
+                    beams.append(row)
+                    beam_ends.append(span.end - 1)
+                else:
+                    rows += [row] * n
+                    ahead += range(n)
+                    ends += range(span.end - n, span.end)
+        if not rows and not beams:
+            return {}, {}, []
+        logits = self._logits(hidden[torch.tensor(ends + beam_ends, device=self.runner.device)])   # (C, V)
+        chosen, tokens = self._choose_rows(batch, logits[:len(rows)], rows, ahead) if rows else ({}, [])
+        forks, told = self.searches.step(beams, logits[len(rows):], self._start)
+        return chosen, forks, tokens + told
+
+    def _choose_rows(self, batch: FlatBatch, logits: Tensor, rows: Sequence[Row],
+                     ahead: Sequence[int]) -> tuple[dict[Row, Chosen], list[Token]]:
+        """The same for the rows that are no beams."""
         places = [self._place(row) for row in rows]
         choice = self.tables.choose(logits, places, ahead, self._allowed(rows))
         chosen, tokens, first = dict[Row, Chosen](), list[Token](), 0
         for work in batch.works:
-            for row in work.choosers:
+            for row in work.choosers if not work.row.beams else ():
                 chosen[row] = self._accept(row, work.draft, choice, first, tokens)
                 first += len(work.draft) + 1
         self.tables.advance([self._places[row] for row in chosen], [len(c.ids) for c in chosen.values()])
@@ -311,10 +336,17 @@ class Engine:
             self.tables.drop(place)
             del self._ngrams[row]
             self._matchers.pop(row, None)
-        request = self._requests[row.number]
-        request.n_alive -= 1
+        self._end(row.number, 1)
+
+    def _forget_search(self, number: int) -> None:
+        self.searches.drop(number)
+        self._end(number, self._requests[number].n_alive)
+
+    def _end(self, number: int, n_samples: int) -> None:
+        request = self._requests[number]
+        request.n_alive -= n_samples
         if request.n_alive == 0:
-            del self._requests[row.number]
+            del self._requests[number]
             if request.adapter is not None:
                 self.adapters.give_back(request.adapter)
 

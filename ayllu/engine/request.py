@@ -74,6 +74,7 @@ class Start:
 @dataclass(frozen=True)
 class Token:
     """One event of one sample: a chosen id, or an end without one (`id` None: cancelled, or `error` says what broke).
+    With params.num_beams the samples are the best n texts, best first, and come as a whole when the search is over.
 
     `logprob` and `top` are the model's own, before penalties and temperature. The last token of a sample has `finish`;
     an end id that stopped it is given too.
@@ -87,3 +88,4 @@ class Token:
     top: tuple[tuple[int, float], ...] = ()
     start: Start | None = None                           # with the first event of a request
     error: str | None = None
+    score: float | None = None                           # with the last token of a beam search's answer

@@ -9,15 +9,23 @@ is last in rank loses its pages and waits to be computed again.
 Rank is fair between tenants: a request starts where the tenant's last one ends or at the common clock, whichever is
 later, all in tokens (start-time fair queueing, Goyal et al. 1996); priority shifts it by a bounded number of tokens.
 The clock moves with the work, so that whoever waits comes first in the end. Nobody overtakes the head of the queue.
+
+The beams of a search are rows that choose in the same step or not at all, since their choice is one: `commit` is told
+which beam goes on with which ids. Several may go on from one, and share its pages; the next to write in a shared page
+copies it, as samples do after their common prompt. They lose their pages together. When these are computed again, the
+first beam computes what all begin with and the others wait for it as samples do.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from itertools import takewhile
 
 from pydantic import Field, model_validator
 
 from ayllu.config import Settings
 from ayllu.engine.pages import PageKey, PagePool, page_keys, root_digest
+from ayllu.engine.plan import Chosen, Counts, Forks, Plan, Row, Work
 from ayllu.engine.request import Request
 from ayllu.errors import ContextTooLong, Overloaded
 
@@ -40,92 +48,6 @@ class SchedulerSettings(Settings):
             raise ValueError(f"token_budget={self.token_budget} must be above max_rows={self.max_rows}: each running "
                              "row has one token in a step, and prompts need some besides")
         return self
-
-
-@dataclass(eq=False)
-class Row:
-    """One sample of a request."""
-
-    number: int                                          # of the request, as `submit` gave it
-    sample: int
-    request: Request
-    ids: list[int]                                       # prompt and answer
-    room: int                                            # tokens that the answer may still get
-    rank: float
-    root: bytes                                          # where the chain of its page keys begins
-    computed: int = 0                                    # ids whose keys and values lie in the pages
-    cached: int | None = None                            # prompt ids found in the prefix cache at first admission
-    pages: list[int] = field(default_factory=list)
-    n_published: int = 0                                 # of them, those that the pool knows as a prefix
-    keys: list[PageKey] = field(default_factory=list)    # of full pages, made as far as they were needed
-    followers: list["Row"] = field(default_factory=list)  # samples that wait for this one's prompt
-    draft: list[int] = field(default_factory=list)       # guesses at the next ids, to be checked in one step
-
-    @property
-    def n_pending(self) -> int:
-        """Ids that are not computed yet."""
-        return len(self.ids) - self.computed
-
-    @property
-    def n_prompt(self) -> int:
-        """Ids of the prompt."""
-        return len(self.request.ids)
-
-    @property
-    def order(self) -> tuple[float, int, int]:
-        """Who comes first."""
-        return self.rank, self.number, self.sample
-
-
-@dataclass(frozen=True)
-class Work:
-    """Compute ids `begin` to `end` of a row, then `draft`. If that reaches its last id, choose the next id of each of
-    `choosers`: the row itself, and on the first time the samples that share its prompt."""
-
-    row: Row
-    begin: int
-    end: int
-    draft: tuple[int, ...] = ()
-    choosers: tuple[Row, ...] = ()
-
-    @property
-    def n_tokens(self) -> int:
-        """What it costs of the budget."""
-        return self.end - self.begin + len(self.draft)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One step: first copy pages (source, target), then compute; `commit` says what came of it."""
-
-    work: tuple[Work, ...]
-    copies: tuple[tuple[int, int], ...]
-
-    @property
-    def n_tokens(self) -> int:
-        """Tokens that this step computes."""
-        return sum(work.n_tokens for work in self.work)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """What one row got in a step: ids, of which the first `n_drafted` were in its draft, and whether it is over."""
-
-    ids: Sequence[int]
-    is_over: bool
-    n_drafted: int = 0
-
-
-@dataclass
-class Counts:
-    """What happened since the start."""
-
-    preempted: int = 0
-    computed_tokens: int = 0
-    prompt_tokens: int = 0                               # of prompts that were read, once for each
-    cached_tokens: int = 0                               # of them, those found in the prefix cache
-    drafted_tokens: int = 0                              # guesses that were checked
-    accepted_tokens: int = 0                             # of them, those that were right
 
 
 class Scheduler:
@@ -161,18 +83,24 @@ class Scheduler:
         if self.pool.pages_for(n + room) > s.n_pages:
             raise ContextTooLong(f"prompt and answer may take {n} + {room} tokens, but the cache holds "
                                  f"{s.n_pages * s.page_size}: lower max_tokens, or start with more cache memory")
+        width = request.params.num_beams
+        if width > 1 and self._n_together(n // s.page_size, [n + room] * width) > s.n_pages:
+            raise ContextTooLong(f"{width} beams of {n} + {room} tokens may need more than the {s.n_pages} pages of "
+                                 "the cache: lower max_tokens or num_beams, or start with more cache memory")
         number, self._n_requests = self._n_requests, self._n_requests + 1
-        rank = self._rank(request, n + room * request.params.n)
+        n_samples = request.params.n if width == 1 else 1
+        rank = self._rank(request, n + room * max(width, n_samples))
         root = root_digest(request.tenant, request.adapter or "", salt)
-        rows = [Row(number, sample, request, list(request.ids), room, rank, root)
-                for sample in range(request.params.n)]
+        rows = [Row(number, sample, request, list(request.ids), room, rank, root) for sample in range(n_samples)]
         rows[0].followers = rows[1:]
+        rows[0].beams = rows if width > 1 else []
         self.waiting.append(rows[0])
         return number
 
     def cancel(self, number: int, sample: int | None = None) -> list[Row]:
-        """End a request, or one of its samples; gives the rows that were still alive."""
-        gone = [row for row in self.rows() if row.number == number and sample in (None, row.sample)]
+        """End a request, or one of its samples, or a search; gives the rows that were still alive."""
+        gone = [row for row in self.rows()
+                if row.number == number and (row.beams or sample in (None, row.sample))]
         for row in list(self.rows()):
             row.followers = [follower for follower in row.followers if follower not in gone]
         for row in gone:
@@ -181,23 +109,27 @@ class Scheduler:
 
     def plan(self) -> Plan:
         """What to compute now; nothing is computed twice, and nobody else may touch the rows until `commit`."""
+        for row in [row for row in self.running if row.beams and row.followers]:
+            self._join(row)
         copies, crowded = self._secure_pages()
         left, work = self.settings.token_budget, list[Work]()
         for row in sorted(self.running, key=lambda row: (row.n_pending > 1, *row.order)):
             left -= self._allot(row, left, work)
-        while self.waiting and left > 0 and not crowded and len(self.running) < self.settings.max_rows:
+        while self.waiting and not crowded:
             row = min(self.waiting, key=lambda row: row.order)
-            if not self._admit(row):
+            if left < max(1, len(row.beams)) or row.n_seats > self._n_free_seats or not self._admit(row):
                 break
-            left -= self._allot(row, left, work)
+            for member in row.members:
+                left -= self._allot(member, left, work)
         for place, item in enumerate(work):
             if item.choosers:
                 work[place] = self._with_followers(item) if item.row.followers else self._with_draft(item, left)
                 left -= len(work[place].draft)
         return Plan(tuple(work), tuple(copies))
 
-    def commit(self, plan: Plan, chosen: Mapping[Row, Chosen]) -> None:
-        """Take over what was computed; `chosen` has an entry for every chooser."""
+    def commit(self, plan: Plan, chosen: Mapping[Row, Chosen], forks: Forks | None = None) -> None:
+        """Take over what was computed; `chosen` has an entry for every chooser that isn't a beam, `forks` for each
+        search whose beams chose: [] when it's over."""
         tenants = {row.request.tenant for row in self.rows()}
         self._clock += plan.n_tokens / max(1, len(tenants))
         self.counts.computed_tokens += plan.n_tokens
@@ -210,9 +142,12 @@ class Scheduler:
                 follower.keys, follower.n_published = list(row.keys), row.n_published
                 follower.cached = row.cached
             for chooser in work.choosers:
-                self._take_over(chooser, chosen[chooser])
+                if not chooser.beams:
+                    self._take_over(chooser, chosen[chooser])
             if row in self.running:
                 self._publish(row)
+        for first, beams in (forks or {}).items():
+            self._fork(first.beams, beams)
 
     def _rank(self, request: Request, cost: int) -> float:
         start = max(self._clock, self._ends.get(request.tenant, 0.0))
@@ -223,16 +158,19 @@ class Scheduler:
     def _secure_pages(self) -> tuple[list[tuple[int, int]], bool]:
         """A page of its own for whatever each running row writes next; whether somebody had to go for it."""
         copies, crowded = list[tuple[int, int]](), False
-        for row in sorted(self.running, key=lambda row: row.order):
-            while row in self.running and self._lacks(row) > self.pool.n_free:
+        for row in sorted((row for row in self.running if row.n_seats), key=lambda row: row.order):
+            while row in self.running and self._lacks(row.members) > self.pool.n_free:
                 self._preempt(max(self.running, key=lambda row: row.order))
                 crowded = True
-            if row in self.running:
-                copies += self._extend(row)
+            for member in row.members if row in self.running else ():
+                copies += self._extend(member)
         return copies, crowded
 
-    def _lacks(self, row: Row) -> int:
-        return self.pool.pages_for(len(row.ids)) - len(row.pages) + self._writes_shared(row)
+    def _lacks(self, rows: Sequence[Row]) -> int:
+        """Pages that these rows need for what they write next; the last of those that share one keeps it."""
+        n_missing = sum(self.pool.pages_for(len(row.ids)) - len(row.pages) for row in rows)
+        shared = Counter(row.pages[row.computed // self.settings.page_size] for row in rows if self._writes_shared(row))
+        return n_missing + sum(min(n, self.pool.refs[page] - 1) for page, n in shared.items())
 
     def _writes_shared(self, row: Row) -> bool:
         """Whether its next slot lies in a page that others hold too (samples after their common prompt)."""
@@ -251,8 +189,9 @@ class Scheduler:
         return copies
 
     def _allot(self, row: Row, left: int, work: list[Work]) -> int:
-        """Give a row its part of the budget; gives what that costs."""
-        n = min(row.n_pending, left)
+        """Give a row its part of the budget; gives what that costs. Beams compute their last ids together."""
+        is_held = len(row.beams) > 1 and any(beam.n_pending > 1 for beam in row.beams)
+        n = min(row.n_pending - is_held, left)
         if n > 0:
             end = row.computed + n
             work.append(Work(row, row.computed, end, choosers=(row,) if end == len(row.ids) else ()))
@@ -272,20 +211,61 @@ class Scheduler:
         """Give the first in the queue the pages of all its ids, known prefixes shared, if there are enough."""
         pool = self.pool
         found = pool.share(pool.find(self._findable(row)))
-        need = pool.pages_for(len(row.ids)) - len(found)
+        need = self._n_together(self._n_common(row), [len(beam.ids) for beam in row.beams or [row]]) - len(found)
         spare = len(self.running) if self.running else 0             # a page for each that will soon want one
         if pool.n_free < need + spare:
             pool.give_back(found)
             return False
         row.computed = len(found) * self.settings.page_size
-        row.pages, row.n_published = found + pool.take(need), len(found)
+        row.pages, row.n_published = found + pool.take(pool.pages_for(len(row.ids)) - len(found)), len(found)
         if row.cached is None:
             row.cached = row.computed
             self.counts.prompt_tokens += row.n_prompt
             self.counts.cached_tokens += row.cached
         self.waiting.remove(row)
         self.running.append(row)
+        if row.beams and row.followers:
+            self._join(row)
+            for beam in row.members[1:]:
+                self._extend(beam)
         return True
+
+    @property
+    def _n_free_seats(self) -> int:
+        return self.settings.max_rows - sum(row.n_seats for row in self.running)
+
+    def _n_common(self, row: Row) -> int:
+        """Full pages that all beams of a search begin with."""
+        columns = zip(*(beam.ids for beam in row.beams), strict=True)
+        return sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, columns)) // self.settings.page_size
+
+    def _n_together(self, n_common: int, lengths: Sequence[int]) -> int:
+        """Pages of rows so long that begin with the same ones."""
+        return n_common + sum(self.pool.pages_for(n) - n_common for n in lengths)
+
+    def _join(self, first: Row) -> None:
+        """Once the first beam has computed what all begin with, the others run too, on its pages or on known ones."""
+        n_common = self._n_common(first)
+        if first.computed < n_common * self.settings.page_size:
+            return
+        for beam in first.followers:
+            known = self.pool.find(self._findable(beam))
+            beam.pages = self.pool.share(known if len(known) > n_common else first.pages[:n_common])
+            beam.computed = len(beam.pages) * self.settings.page_size
+        self.running += first.followers
+        first.followers = []
+
+    def _fork(self, old: Sequence[Row], beams: Sequence[tuple[Row, int]]) -> None:
+        """The beams that go on take the places of the old ones, with these ones' pages; what nobody holds is free."""
+        new = [replace(row, sample=sample, ids=[*row.ids, token], room=row.room - 1,
+                       pages=self.pool.share(row.pages), keys=list(row.keys), followers=[])
+               for sample, (row, token) in enumerate(beams)]
+        for row in new:
+            row.beams = new
+        for row in old:
+            self.pool.give_back(row.pages)
+            self.running.remove(row)
+        self.running += new
 
     def _findable(self, row: Row) -> list[PageKey]:
         """Keys of the pages that may come from the cache: never the last id, whose logits are wanted."""
@@ -298,7 +278,7 @@ class Scheduler:
         """The samples that wait for this prompt choose their first id from the same logits, as far as rows are free;
         the others queue again and will find the prompt's pages in the cache."""
         row = item.row
-        n = max(0, self.settings.max_rows - len(self.running))
+        n = max(0, self._n_free_seats)
         now, later = row.followers[:n], row.followers[n:]
         row.followers = []
         self.running += now
@@ -339,9 +319,12 @@ class Scheduler:
 
     def _preempt(self, row: Row) -> None:
         self.counts.preempted += 1
-        self.running.remove(row)
-        self._drop_pages(row)
-        self.waiting.append(row)
+        members = row.members
+        for member in members:
+            self.running.remove(member)
+            self._drop_pages(member)
+        members[0].followers += members[1:]
+        self.waiting.append(members[0])
 
     def _remove(self, row: Row) -> None:
         """Take a row out; if others wait for its prompt, the first of them takes its place."""

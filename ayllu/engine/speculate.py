@@ -16,7 +16,7 @@ import torch
 
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.paged import PagedCache
-from ayllu.engine.scheduler import Plan, Work
+from ayllu.engine.plan import Plan, Work
 from ayllu.errors import ConfigError
 from ayllu.model.step import Runner
 

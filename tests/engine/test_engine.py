@@ -110,7 +110,7 @@ def test_what_cannot_be_done_is_refused():
             (Request(()), RequestError), (Request((101,)), RequestError),
             (Request((1,), SamplingParams(logit_bias={101: 1.0})), RequestError),
             (Request((1,), SamplingParams(stop_ids=(101,))), RequestError),
-            (Request((1,), SamplingParams(num_beams=2)), RequestError)]:
+            (Request((1,), SamplingParams(num_beams=3)), RequestError)]:
         with pytest.raises(error):
             engine.submit(request)
     for _ in range(2):

@@ -6,8 +6,8 @@ from engine.small import MODELS, model_of
 
 from ayllu.engine.batch import flat_batch
 from ayllu.engine.paged import PagedCache
+from ayllu.engine.plan import Plan, Row, Work
 from ayllu.engine.request import Request
-from ayllu.engine.scheduler import Plan, Row, Work
 from ayllu.model.step import EagerRunner
 
 LENGTHS = [1, 3, 90, 17, 16, 64, 65, 2, 33, 80]          # tokens of each row when its last one is computed

@@ -7,9 +7,10 @@ import pytest
 from oracles.pages import Memory, NaivePool
 
 from ayllu.engine.pages import PagePool, page_keys, root_digest
+from ayllu.engine.plan import Chosen
 from ayllu.engine.request import Request
-from ayllu.engine.scheduler import Chosen, Scheduler, SchedulerSettings
-from ayllu.errors import Overloaded
+from ayllu.engine.scheduler import Scheduler, SchedulerSettings
+from ayllu.errors import ContextTooLong, Overloaded
 from ayllu.model.params import SamplingParams
 
 ROOTS = [root_digest("a"), root_digest("b")]
@@ -74,21 +75,27 @@ class Trace:
         self.scheduler = Scheduler(self.settings)
         self.memory = Memory(self.settings.page_size)
         self.wanted, self.got = {}, Counter()            # (request, sample) -> ids asked for and given
-        self.cancelled = set()
+        self.cancelled, self.forked, self.recomputed = set(), 0, 0
 
     def submit(self):
         rng, s = self.rng, self.settings
         most = s.n_pages * s.page_size
         ids = tuple(rng.randrange(2) for _ in range(rng.randint(1, min(12, most - 1))))
         room = rng.randint(1, min(8, most - len(ids)))
-        request = Request(ids, SamplingParams(n=rng.choice([1, 1, 2, 3])), priority=rng.randint(-2, 2),
-                          tenant=rng.choice("ab"), prompt_logprobs=rng.choice([None, None, 0]))
+        params = SamplingParams(n=rng.choice([1, 1, 2, 3]))
+        if rng.random() < 0.3 and s.max_rows > 1:
+            params = SamplingParams(num_beams=rng.randint(2, s.max_rows))
+        request = Request(ids, params, priority=rng.randint(-2, 2), tenant=rng.choice("ab"),
+                          prompt_logprobs=rng.choice([None, None, 0]))
         try:
             number = self.scheduler.submit(request, room)
         except Overloaded:
             assert len(self.scheduler.waiting) >= s.max_waiting    # preempted rows come on top
             return
-        self.wanted.update({(number, sample): room for sample in range(request.params.n)})
+        except ContextTooLong:                           # all beams at full length
+            assert params.num_beams > 1
+            return
+        self.wanted.update({(number, sample): room for sample in range(params.n)})
 
     def cancel(self):
         alive = list(self.scheduler.rows())
@@ -96,26 +103,32 @@ class Trace:
             row = self.rng.choice(alive)
             gone = self.scheduler.cancel(row.number, self.rng.choice([None, row.sample]))
             assert row in gone
+            assert set(row.beams) <= set(gone)
             self.cancelled |= {(r.number, r.sample) for r in gone}
 
     def step(self):
         scheduler, s, rng = self.scheduler, self.settings, self.rng
         for row in scheduler.running:
-            row.draft = [rng.randrange(2) for _ in range(rng.choice([0, 0, 1, 3]))]
+            row.draft = [] if row.beams else [rng.randrange(2) for _ in range(rng.choice([0, 0, 1, 3]))]
         was_idle = scheduler.is_idle
         plan = scheduler.plan()
         assert was_idle or plan.n_tokens > 0
         assert plan.n_tokens <= s.token_budget
-        assert len(scheduler.running) <= s.max_rows
+        assert len(scheduler.running) <= sum(row.n_seats for row in scheduler.running) <= s.max_rows
         worked = [work.row for work in plan.work]
         assert len(set(worked)) == len(worked)
         choosers = [chooser for work in plan.work for chooser in work.choosers]
-        assert all(row in worked or row in choosers for row in scheduler.running if row.n_pending == 1)
+        assert all(row in worked or row in choosers for row in scheduler.running if row.n_pending == 1
+                   and all(beam.n_pending == 1 for beam in row.beams))
+        assert all(set(row.beams) <= set(choosers) for row in choosers), "beams that choose without the others"
+        self.recomputed += sum(row.n_pending > 1 for row in worked if len(row.beams) > 1)
         for work in plan.work:
             for place in range(work.begin, work.end + len(work.draft)):
                 assert scheduler.pool.refs[self.memory.slot(work.row, place)[0]] == 1, "writes where others read"
         self.memory.run(plan)
-        scheduler.commit(plan, {row: self.choose(row, work) for work in plan.work for row in work.choosers})
+        scheduler.commit(
+            plan, {row: self.choose(row, work) for work in plan.work for row in work.choosers if not row.beams},
+            {row: self.fork(row) for row in choosers if row.beams and row is row.beams[0]})
         self.check()
 
     def choose(self, row, work):
@@ -123,6 +136,15 @@ class Trace:
         ids = [*work.draft[:accepted], self.rng.randrange(2)]
         self.got[row.number, row.sample] += len(ids)
         return Chosen(ids, len(ids) == row.room or self.rng.random() < 0.05, accepted)
+
+    def fork(self, first):
+        """Random beams go on with ids that tell them apart, as beams' ids do."""
+        self.got[first.number, 0] += 1
+        if first.room == 1 or self.rng.random() < 0.05:
+            return []
+        self.forked += 1
+        beams, token = first.beams, self.rng.randrange(2)
+        return [(self.rng.choice(beams), token + 2 * place) for place in range(first.request.params.num_beams)]
 
     def check(self):
         scheduler = self.scheduler
@@ -152,9 +174,11 @@ def test_scheduler_traces(seeds):
         assert trace.scheduler.pool.n_free == trace.settings.n_pages
         done = {key for key in trace.wanted if key not in trace.cancelled}
         assert all(1 <= trace.got[key] <= trace.wanted[key] for key in done)
-        happened.update(preempted=trace.scheduler.counts.preempted, cached=trace.scheduler.counts.cached_tokens,
-                        cancelled=len(trace.cancelled), evicted=trace.scheduler.pool.n_evicted)
-    assert all(happened[what] > len(seeds) / 10 for what in ("preempted", "cached", "cancelled", "evicted")), happened
+        counts = trace.scheduler.counts
+        happened.update(preempted=counts.preempted, cached=counts.cached_tokens, cancelled=len(trace.cancelled),
+                        evicted=trace.scheduler.pool.n_evicted, forked=trace.forked, recomputed=5 * trace.recomputed)
+    assert all(happened[what] > len(seeds) / 10 for what in (
+        "preempted", "cached", "cancelled", "evicted", "forked", "recomputed")), happened
 
 
 def served(scheduler, n_steps, each=lambda step: None):
