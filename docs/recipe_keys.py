@@ -1,11 +1,15 @@
-"""Write docs/recipe.md: every key of a recipe with its default and the comment beside it in the code.
+"""Write docs/recipe.md and its Chinese twin: every key of a recipe with its default and the comment beside it.
 
     python docs/recipe_keys.py
+
+The Chinese of each comment stands in recipe_keys.zh-CN.toml; what has none yet is named, and stays English.
 """
 
 import inspect
 import json
 import re
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -14,13 +18,28 @@ from pydantic.fields import FieldInfo
 from ayllu.config import Settings
 from ayllu.train.pretrain import PretrainConfig
 
-OUT = Path(__file__).with_name("recipe.md")
+HERE = Path(__file__).parent
 HEAD = """# The keys of a recipe
+
+[中文](recipe.zh-CN.md)
 
 Every key that a recipe of `ayllu pretrain` may have, with its default and what the code says beside it. This page is
 written by `python docs/recipe_keys.py`; `tests/docs/test_recipe_page.py` holds it to the code. What the settings are
 for: [training.md](training.md), [masks.md](masks.md), [data.md](data.md); examples: [recipes](../recipes).
 """
+HEAD_ZH = """# 配方的全部设置项
+
+[English](recipe.md)
+
+`ayllu pretrain` 的配方可以有的每个键、它的默认值，以及代码里写在它旁边的说明。本页由
+`python docs/recipe_keys.py` 写出，`tests/docs/test_recipe_page.py` 保证它与代码一致。这些设置用来做什么：
+[training.zh-CN.md](training.zh-CN.md)、[masks.zh-CN.md](masks.zh-CN.md)、[data.zh-CN.md](data.zh-CN.md)；例子：
+[recipes](../recipes)。
+"""
+WORDS_ZH = {"At the top": "最外层", "Key": "键", "Default": "默认", "What it is": "是什么", "needed": "必填",
+            "none": "无", "its own defaults": "取其自身的默认值", " (of {})": "（可选 {}）",
+            "{} and {} more": "{} 和另外 {} 处", ", kind ": "，kind ", ", ": "、"}
+
 
 
 def settings_in(annotation: Any) -> list[type[Settings]]:
@@ -52,49 +71,74 @@ def said(kind: type[Settings], name: str) -> str:
     return line.partition("  # ")[2].strip() or line.partition(" # ")[2].strip()
 
 
-def default(field: FieldInfo) -> str:
+Say = Callable[[str], str]                               # an English text, in the language of the page
+
+
+def default(field: FieldInfo, say: Say) -> str:
     """What counts where the key isn't there, and what else it may be."""
     value = field.get_default(call_default_factory=True)
     choices = [x for part in (field.annotation, *get_args(field.annotation)) if get_origin(part) is Literal
                for x in get_args(part)]
-    others = f" (of {', '.join(map(toml, choices))})" if len(choices) > 1 else ""
+    others = say(" (of {})").format(say(", ").join(map(toml, choices))) if len(choices) > 1 else ""
     if field.is_required():
-        return "needed" + others
+        return say("needed") + others
     if isinstance(value, Settings) or (isinstance(value, tuple) and value and isinstance(value[0], Settings)):
-        return "its own defaults"
-    return toml(value) + others
+        return say("its own defaults")
+    return (say("none") if value is None else toml(value)) + others
 
 
 def toml(value: Any) -> str:
-    """A value as a recipe writes it; for none, the key is left out."""
-    if value is None:
-        return "none"
+    """A value as a recipe writes it."""
     written = json.dumps(list(value) if isinstance(value, tuple | set | frozenset) else value, ensure_ascii=False)
     return f"`{written}`".replace("|", "\\|")
 
 
-def title(kind: type[Settings], places: list[str]) -> str:
+def title(kind: type[Settings], places: list[str], say: Say) -> str:
     """Where a table stands, and which of several kinds it is."""
     if kind is PretrainConfig:
-        return "At the top"
+        return say("At the top")
     which = kind.model_fields.get("kind")
     only = get_args(which.annotation) if which is not None and get_origin(which.annotation) is Literal else ()
-    shown = f'`{places[0]}`' if len(places) == 1 else f'`{places[0]}` and {len(places) - 1} more'
-    return f'{shown}, kind "{only[0]}"' if len(only) == 1 else shown
+    first = f"`{places[0]}`"
+    shown = first if len(places) == 1 else say("{} and {} more").format(first, len(places) - 1)
+    return f'{shown}{say(", kind ")}"{only[0]}"' if len(only) == 1 else shown
 
 
-def page() -> str:
+def page(head: str = HEAD, say: Say = str) -> str:
     """The whole page."""
-    parts = [HEAD]
+    parts = [head]
     for kind, places in sections().items():
-        parts.append(f"\n## {title(kind, places)}\n\n{(inspect.getdoc(kind) or '').split(chr(10) * 2)[0]}\n")
-        rows = [f"| `{name}` | {default(field)} | {said(kind, name).replace('|', chr(92) + '|')} |\n"
+        about = (inspect.getdoc(kind) or "").split("\n\n")[0]
+        parts.append(f"\n## {title(kind, places, say)}\n\n{say(about)}\n")
+        rows = [f"| `{name}` | {default(field, say)} | {say(said(kind, name)).replace('|', chr(92) + '|')} |\n"
                 for name, field in kind.model_fields.items()]
         if rows:
-            parts.append("\n| Key | Default | What it is |\n| --- | --- | --- |\n" + "".join(rows))
+            head_row = " | ".join(map(say, ("Key", "Default", "What it is")))
+            parts.append(f"\n| {head_row} |\n| --- | --- | --- |\n" + "".join(rows))
     return "".join(parts)
 
 
+def chinese() -> Mapping[str, str]:
+    """The Chinese of what the English page says."""
+    return WORDS_ZH | tomllib.loads((HERE / "recipe_keys.zh-CN.toml").read_text(encoding="utf-8"))
+
+
+def page_zh(missing: set[str]) -> str:
+    """The twin; what has no Chinese is added to `missing`."""
+    known = chinese()
+
+    def say(text: str) -> str:
+        if text not in known and re.search("[a-z]{2}", text):
+            missing.add(text)
+        return known.get(text, text)
+
+    return page(HEAD_ZH, say)
+
+
 if __name__ == "__main__":
-    OUT.write_text(page(), encoding="utf-8")
-    print(OUT)
+    missing: set[str] = set()
+    for name, text in (("recipe.md", page()), ("recipe.zh-CN.md", page_zh(missing))):
+        (HERE / name).write_text(text, encoding="utf-8")
+        print(HERE / name)
+    for text in sorted(missing):
+        print(f"no Chinese yet: {text}")

@@ -70,6 +70,19 @@ def test_twins_agree(twin):
     assert same[0] == same[1]
 
 
+def test_every_page_of_the_documentation_has_its_twin():
+    pages = [page for page in (ROOT / "docs").glob("*.md") if page not in TWINS]
+    assert [page.name for page in (ROOT / "README.md", *pages) if page.with_suffix(".zh-CN.md") not in TWINS] == []
+
+
+@pytest.mark.parametrize("twin", TWINS, ids=lambda page: page.name)
+def test_a_chinese_page_leads_to_chinese_pages(twin):
+    """But for the one link to its own English."""
+    english = twin.with_name(twin.name.replace(".zh-CN", ""))
+    targets = [(twin.parent / link.partition("#")[0]).resolve() for link in links(twin) if not link.startswith("http")]
+    assert [t.name for t in targets if t != english and t.with_suffix(".zh-CN.md") in TWINS] == []
+
+
 @pytest.mark.parametrize("twin", TWINS, ids=lambda page: page.name)
 def test_the_chinese_page_is_chinese(twin):
     """At least one letter in four is Chinese; code and links, whose words may be titles, are left out."""

@@ -1,4 +1,4 @@
-"""docs/recipe.md is what docs/recipe_keys.py writes from the code, and no key of a recipe is missing in it."""
+"""docs/recipe.md and its twin are what docs/recipe_keys.py writes from the code; no key of a recipe is missing."""
 
 import importlib.util
 from pathlib import Path
@@ -17,7 +17,10 @@ def script():
 
 
 def test_the_page_is_written_from_the_code():
-    assert script().page() == PAGE, "a recipe's keys have changed: python docs/recipe_keys.py"
+    written = script()
+    for name, page in (("recipe.md", written.page()), ("recipe.zh-CN.md", written.page_zh(set()))):
+        assert page == (ROOT / "docs" / name).read_text(encoding="utf-8"), (
+            "a recipe's keys have changed: python docs/recipe_keys.py")
 
 
 def test_tables_are_found_wherever_they_stand():
