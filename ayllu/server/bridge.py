@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import torch
 
+from ayllu.engine.far import FarService, FarStream
 from ayllu.engine.request import Request, Token
 from ayllu.engine.runner import Batch
 from ayllu.engine.service import Service, TokenStream
@@ -18,7 +19,7 @@ from ayllu.server.faults import TimeLimitError
 class Tokens(AsyncIterator[tuple[int, Token]]):
     """(which request of the call, token), as they are chosen."""
 
-    def __init__(self, streams: Sequence[TokenStream], limit_s: float) -> None:
+    def __init__(self, streams: Sequence[TokenStream | FarStream], limit_s: float) -> None:
         self.streams = streams
         self._queue: asyncio.Queue[tuple[int, Token] | Exception | None] = asyncio.Queue()
         late = TimeLimitError(f"the answer was not finished after {limit_s:g} s, the server's limit: ask for fewer "
@@ -50,7 +51,7 @@ class Tokens(AsyncIterator[tuple[int, Token]]):
         for stream in self.streams:
             stream.cancel()
 
-    async def _pump(self, number: int, stream: TokenStream) -> None:
+    async def _pump(self, number: int, stream: TokenStream | FarStream) -> None:
         try:
             async for token in stream:
                 self._queue.put_nowait((number, token))
@@ -60,9 +61,9 @@ class Tokens(AsyncIterator[tuple[int, Token]]):
             self._queue.put_nowait(None)
 
 
-async def submit(service: Service, requests: Sequence[Request], limit_s: float) -> Tokens:
+async def submit(service: Service | FarService, requests: Sequence[Request], limit_s: float) -> Tokens:
     """Queue all requests of a call, or none: the first refusal cancels the others and is raised."""
-    streams: list[TokenStream] = []
+    streams: list[TokenStream | FarStream] = []
     try:
         for request in requests:
             streams.append(await service.submit(request))
@@ -73,9 +74,11 @@ async def submit(service: Service, requests: Sequence[Request], limit_s: float) 
     return Tokens(streams, limit_s)
 
 
-async def embed(service: Service, ids: Sequence[int], adapter: str | None = None) -> list[float]:
+async def embed(service: Service | FarService, ids: Sequence[int], adapter: str | None = None) -> list[float]:
     """One vector of length 1 for a text: the mean over its tokens of what the last layer gives, in the engine's thread
     between two steps. A model that was not trained for it gives rough neighbours, no more."""
+    if isinstance(service, FarService):
+        return await service.embed(ids, adapter)
     runner = service.engine.runner
 
     @torch.inference_mode()

@@ -10,6 +10,7 @@ from typing import Any
 
 from ayllu.checkpoint.licence import Licence
 from ayllu.config import validate
+from ayllu.engine.far import FarService
 from ayllu.engine.service import Service
 from ayllu.engine.shelf import Loaded
 from ayllu.model.account import n_parameters, weight_bytes
@@ -28,7 +29,7 @@ class Served:
     """One model behind one engine, under its name and aliases."""
 
     name: str
-    service: Service
+    service: Service | FarService
     tokenizer: Tokenizer
     chat_template: str | None
     eos_ids: tuple[int, ...]

@@ -20,6 +20,7 @@ from ayllu.server.keys import Keys, key_of, read_keys
 from ayllu.server.limits import Limits
 from ayllu.server.served import Served, public_name
 from ayllu.server.wire import protocol_with
+from ayllu.text.tokenizer import Tokenizer
 
 KEY_VARIABLE = "AYLLU_API_KEY"
 BACKLOG = 2048                                           # connections that wait to be accepted, uvicorn's own default
@@ -61,7 +62,8 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
     if llm.tokenizer is None:
         raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
                            "tokenizer.json beside it")
-    built = Engine(llm.runner, engine, draft=_draft(draft, llm, device), grammars=_grammars(llm))
+    built = Engine(llm.runner, engine, draft=_draft(draft, llm, device),
+                   grammars=grammars_of(llm.tokenizer, llm.eos_ids, llm.config.vocab_size))
     service = Service(built, max_wait_s)
     served = Served(name=name or public_name(model), service=service,
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
@@ -84,12 +86,10 @@ def _draft(model: str | None, llm: LLM, device: str) -> Runner | None:
     return draft.runner
 
 
-def _grammars(llm: LLM) -> Grammars | None:
+def grammars_of(tokenizer: Tokenizer, eos_ids: Sequence[int], vocab_size: int) -> Grammars | None:
     """Where llguidance is installed and the model has an end id; without them, a call that asks for a form says so."""
-    if llm.tokenizer is None:
-        return None
     try:
-        return Grammars(llm.tokenizer, llm.eos_ids, llm.config.vocab_size)
+        return Grammars(tokenizer, eos_ids, vocab_size)
     except (MissingExtra, RequestError):
         return None
 
@@ -146,6 +146,7 @@ def cache_bytes(served: Served) -> int:
 
 def cache_tokens(served: Served) -> int:
     """How many tokens that is."""
-    pool, settings = served.service.engine.scheduler.pool, served.service.engine.settings
-    return pool.n_pages * settings.page_size
+    engine = served.service.engine
+    assert isinstance(engine, Engine)
+    return engine.scheduler.pool.n_pages * engine.settings.page_size
 
