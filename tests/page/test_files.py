@@ -68,7 +68,8 @@ def test_files_are_small():
 
 
 def words(name: str) -> dict[str, str]:
-    return dict(re.findall(r'^ +"?([\w.]+)"?:\s+"((?:[^"\\]|\\.)*)",$', SCRIPTS[f"words.{name}.js"], re.MULTILINE))
+    text = SCRIPTS[f"words.{name}.js"] + SCRIPTS[f"words.drawer.{name}.js"]
+    return dict(re.findall(r'^ +"?([\w.]+)"?:\s+"((?:[^"\\]|\\.)*)",$', text, re.MULTILINE))
 
 
 def test_both_languages_say_the_same_things():

@@ -140,7 +140,7 @@ def test_export_and_import(page, opened, tmp_path):
 
     other = opened()
     other.get_by_label("Import", exact=True).and_(other.locator("input")).set_input_files(file)
-    other.get_by_text("1 conversations were imported.").first.wait_for()
+    other.get_by_text("Conversations imported: 1").first.wait_for()
     assert answers(other) == ["warm"]
 
 

@@ -5,6 +5,7 @@
 
 import { ApiError, Lost, open } from "./api.js";
 import { emit } from "./bus.js";
+import { addCall } from "./calls.js";
 import { events } from "./stream.js";
 
 export const jobs = new Map();
@@ -89,6 +90,7 @@ function take(job, event) {
     const text = choice.delta?.content ?? choice.text ?? "";
     if (text || choice.token_ids?.length) count(job, node, choice.token_ids ?? []);
     node.text += text;
+    for (const part of choice.delta?.tool_calls ?? []) addCall(node, part);
     if (choice.finish_reason) node.finish = choice.finish_reason;
     emit("node", node.id);
   }

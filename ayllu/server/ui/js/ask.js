@@ -3,6 +3,7 @@
     A plan is {path, body}. `server` is {models, isChat, eosIds}: see server.js. */
 
 import { PARAMETERS, read, readObject } from "./params.js";
+import { toolFields } from "./toolset.js";
 import { asMessages, asText, pathTo } from "./tree.js";
 
 export const CHAT = "v1/chat/completions";
@@ -20,7 +21,7 @@ export function parameters(side, kind) {
     const schema = readObject("schema", side.schema);
     found.response_format = { type: "json_schema", json_schema: { name: "answer", schema, strict: true } };
   }
-  return found;
+  return kind === "chat" ? { ...found, ...toolFields(side) } : found;
 }
 
 /** A new answer below `parent`. */
@@ -41,7 +42,7 @@ export function continuePlan(conversation, node, side, seed, prompt = null) {
   return { path: CHAT, body: { ...base, messages, continue_final_message: true, add_generation_prompt: false } };
 }
 
-function idPlan({ chat_template_kwargs, ...base }, prompt, kind) {
+function idPlan({ chat_template_kwargs, tools, tool_choice, ...base }, prompt, kind) {
   const stop = kind === "chat" && prompt.isTranscript ? [...(base.stop ?? []), TURN_END] : base.stop;
   return { path: TEXT, body: { ...base, ...(stop ? { stop } : {}), prompt: prompt.ids } };
 }
@@ -62,8 +63,10 @@ function common(side, kind, seed) {
 /** What /tokenize and /apply-template are asked, to count or to get the ids of a prompt. */
 export function tokenizeBody(conversation, nodes, side, { continues = false } = {}) {
   if (conversation.kind === "text") return { prompt: asText(nodes) };
+  const { chat_template_kwargs, tools } = parameters(side, conversation.kind);
   const messages = asMessages(nodes, side.system);
-  return { messages, continue_final_message: continues, add_generation_prompt: !continues };
+  const body = { messages, continue_final_message: continues, add_generation_prompt: !continues };
+  return { ...body, ...(tools ? { tools } : {}), ...(chat_template_kwargs ? { chat_template_kwargs } : {}) };
 }
 
 /** A seed for an answer whose settings name none, so that it can be made again. */

@@ -42,8 +42,8 @@ export function composer() {
   for (const name of ["jobs", "thread", "draft", "server"]) on(name, refresh);
   on("focus", () => field.focus());
   return h(
-    "div",
-    { class: "composer" },
+    "section",
+    { class: "composer", "aria-label": t("begin") },
     h(
       "form",
       {

@@ -2,6 +2,7 @@
 
 import { emit, on } from "./bus.js";
 import { schema, system } from "./boxes.js";
+import { toolBox } from "./toolbox.js";
 import { h, iconButton, textButton } from "./dom.js";
 import { field } from "./fields.js";
 import { library } from "./library.js";
@@ -86,6 +87,7 @@ function contents(again) {
       ),
     ),
     schema(side, change),
+    kind === "chat" && toolBox(side, change),
     textButton(
       t("reset"),
       () => {

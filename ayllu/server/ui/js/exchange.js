@@ -1,11 +1,13 @@
 /** Conversations as files, and back. A file may come from anyone: only known fields of the right kind are taken over. */
 
+import { indented } from "./calls.js";
 import { asText, newId, path } from "./tree.js";
 
 const FORMAT = "ayllu-conversations";
 const MOST_BYTES = 64 * 2 ** 20;
 const MOST_NODES = 20_000;
-const ROLES = new Set(["root", "user", "assistant"]);
+const MOST_CALLS = 128;
+const ROLES = new Set(["root", "user", "assistant", "tool"]);
 
 export function asJson(conversations) {
   return JSON.stringify({ format: FORMAT, version: 1, conversations }, null, 1);
@@ -15,10 +17,21 @@ export function asJson(conversations) {
 export function asMarkdown(conversation, title) {
   const nodes = path(conversation);
   if (conversation.kind === "text") return `# ${title}\n\n${asText(nodes)}\n`;
-  const turns = nodes.map(
-    ({ role, text, model }) => `## ${role === "user" ? "User" : model || "Assistant"}\n\n${text}`,
-  );
+  const turns = nodes.flatMap((node, i) => turnsOf(node, nodes[i - 1]));
   return `# ${title}\n\n${turns.join("\n\n")}\n`;
+}
+
+function turnsOf({ role, text, model, calls = [], results = [] }, before) {
+  if (role === "tool") return results.map((one, i) => `## Result of ${before.calls[i].name}\n\n${fenced("", one)}`);
+  const called = calls.map((call) => `Calls \`${call.name}\`\n\n${fenced("json", indented(call.arguments || "{}"))}`);
+  return [`## ${role === "user" ? "User" : model || "Assistant"}`, text, ...called].filter(Boolean).join("\n\n");
+}
+
+/** A block of code whose fence is longer than any within it. */
+function fenced(language, text) {
+  const longest = Math.max(2, ...(text.match(/`+/g) ?? []).map((one) => one.length));
+  const fence = "`".repeat(longest + 1);
+  return `${fence}${language}\n${text}\n${fence}`;
 }
 
 /** A name that every file system takes. */
@@ -80,7 +93,16 @@ function cleanNode(node, id, all, where) {
     children: [...node.children],
     active: node.active || null,
   };
+  if (node.role === "tool") {
+    const { calls } = all[node.parent];
+    need(
+      Array.isArray(calls) && Array.isArray(node.results) && node.results.length === calls.length,
+      `${where}.results`,
+    );
+    return { ...kept, results: node.results.map((one) => text(one, MOST_BYTES)) };
+  }
   if (node.role !== "assistant") return kept;
+  const calls = cleanCalls(node.calls, `${where}.calls`);
   const isIds = Array.isArray(node.ids) && node.ids.every((one) => Number.isInteger(one) && one >= 0);
   return {
     ...kept,
@@ -88,8 +110,18 @@ function cleanNode(node, id, all, where) {
     finish: text(node.finish, 20) || "stopped",
     seed: number(node.seed),
     ids: isIds ? [...node.ids] : null,
+    ...(calls.length ? { calls } : {}),
     stats: cleanStats(node.stats),
   };
+}
+
+function cleanCalls(calls, where) {
+  need(calls === undefined || (Array.isArray(calls) && calls.length <= MOST_CALLS), where);
+  return (calls ?? []).map((call) => ({
+    id: text(call?.id, 256),
+    name: text(call?.name, 128),
+    arguments: text(call?.arguments, MOST_BYTES),
+  }));
 }
 
 function cleanStats(stats) {

@@ -78,8 +78,13 @@ async function run(conversation, nodes, side, plan) {
   });
 }
 
-/** The plan for what is missing of a stream that broke, with as many tokens fewer. */
+/** The plan for what is missing of a stream that broke, with as many tokens fewer; a call is written anew. */
 function rest(conversation, node, side, plan) {
+  if (node.calls) {
+    Object.assign(node, { text: "", ids: [], stats: { tokens: 0, first_ms: null, write_ms: 0, written: 0 } });
+    delete node.calls;
+    return plan;
+  }
   node.ids = null;
   const again = continuePlan(conversation, node, side, plan.body.seed);
   if (plan.body.max_tokens) again.body.max_tokens = Math.max(1, plan.body.max_tokens - node.stats.tokens);
@@ -91,14 +96,18 @@ function finished(conversation, nodes) {
   if (node.error?.param === "response_format") server.noSchema = node.error.message;
   changed(conversation, { now: true });
   emit("settings");
-  if (conversation === library.current)
-    announce(node.error ? node.error.message : `${t("says.done")} ${node.text.slice(0, 600)}`);
+  if (conversation === library.current) announce(node.error ? node.error.message : ending(node));
+}
+
+function ending({ text, calls }) {
+  const called = calls ? t("calls.says", { names: calls.map(({ name }) => name).join(", ") }) : "";
+  return [t("says.done"), text.slice(0, 600), called].filter(Boolean).join(" ");
 }
 
 /** Another answer to the same; one that never began makes room for it. */
 export function regenerate(conversation, node) {
   const parent = conversation.nodes[node.parent];
-  if (!node.text && node.finish === "error") drop(conversation, node);
+  if (!node.text && !node.calls && node.finish === "error") drop(conversation, node);
   return ask(conversation, parent);
 }
 
@@ -133,6 +142,13 @@ export async function branchAt(conversation, node, prompt, ids, text) {
   }
   const plan = continuePlan(conversation, branch, side, newSeed(), { ...prompt, ids: [...prompt.ids, ...ids] });
   await run(conversation, [branch], side, plan);
+}
+
+/** What the tools gave is told to the model; `node` is the answer that called them. */
+export async function giveResults(conversation, node, results) {
+  choose(conversation, node.id);
+  const told = add(conversation, node.id, "tool", "", { results });
+  await ask(conversation, told);
 }
 
 /** A new version of a message: of the person's, it is answered; of an answer, it stands as edited. */

@@ -69,12 +69,14 @@ export async function remove(conversation) {
   await store.remove(conversation.id).catch(() => {});
 }
 
+const textsOf = ({ text, calls = [], results = [] }) => [text, ...calls.map((call) => call.arguments), ...results];
+
 /** Those whose title or text holds all the words. */
 export function find(words) {
   const wanted = words.toLowerCase().split(/\s+/).filter(Boolean);
   if (!wanted.length) return library.all;
   return library.all.filter((one) => {
-    const text = [one.title, ...Object.values(one.nodes).map((node) => node.text)].join("\n").toLowerCase();
+    const text = [one.title, ...Object.values(one.nodes).flatMap(textsOf)].join("\n").toLowerCase();
     return wanted.every((word) => text.includes(word));
   });
 }

@@ -1,11 +1,13 @@
 /** One message: its text, what happens with it, what can be done with it, and what is known of it. */
 
 import { jobs, speed } from "./answer.js";
+import { callCards } from "./callcards.js";
 import { copy, h, icon, iconButton, textButton } from "./dom.js";
-import { edit, goOn, isBusy, pick, regenerate } from "./flow.js";
+import { edit, goOn, isBusy, regenerate } from "./flow.js";
 import { renderInto } from "./render.js";
 import { tokenView } from "./tokenview.js";
 import { versions } from "./tree.js";
+import { versionButtons } from "./versions.js";
 import { countdown, pauseOf, waiting } from "./waiting.js";
 import { n, t } from "./words.js";
 
@@ -17,7 +19,9 @@ export function message(conversation, node) {
   const stats = h("p", { class: "stats" });
   const buttons = h("div", { class: "buttons" });
   const tokens = h("div");
-  const under = h("div", { class: "under" }, state, h("div", { class: "row wrap" }, buttons, stats), tokens);
+  const calls = isAnswer ? callCards(conversation, node) : { place: null, update: () => {} };
+  const below = h("div", { class: "row wrap" }, buttons, stats);
+  const under = h("div", { class: "under" }, calls.place, state, below, tokens);
   const view = { node, body, under, isEditing: false };
   view.update = () => {
     if (!view.isEditing) write(conversation, node, body);
@@ -26,8 +30,9 @@ export function message(conversation, node) {
     if (!pause || view.pause !== pause) state.replaceChildren(...stateOf(conversation, node));
     else state.querySelector(".left").textContent = countdown(jobs.get(node.id));
     view.pause = pause;
+    calls.update();
     stats.replaceChildren(...(isAnswer ? facts(node) : []));
-    const look = `${jobs.has(node.id)} ${isBusy()} ${node.finish} ${versions(conversation, node)} ${Boolean(node.text)}`;
+    const look = `${jobs.has(node.id)} ${isBusy()} ${node.finish} ${versions(conversation, node)} ${Boolean(node.text)} ${Boolean(node.calls)}`;
     if (view.look !== look) buttons.replaceChildren(...actions(conversation, node, view, tokens));
     view.look = look;
   };
@@ -60,7 +65,7 @@ function stateOf(conversation, node) {
         "div",
         { class: "row" },
         textButton(t("retry"), () => regenerate(conversation, node), { icon: "again" }),
-        node.text && textButton(t("onward"), () => goOn(conversation, node), { icon: "onward" }),
+        node.text && !node.calls && textButton(t("onward"), () => goOn(conversation, node), { icon: "onward" }),
       ),
     ),
   ];
@@ -85,14 +90,14 @@ function facts({ stats, finish, seed, id }) {
 function actions(conversation, node, view, tokens) {
   const found = versionButtons(conversation, node);
   if (jobs.has(node.id)) return found;
-  if (!node.text && node.error) return found; // its fault says what can be done
+  if (!node.text && !node.calls && node.error) return found; // its fault says what can be done
   const can = { disabled: isBusy() };
   const isAnswer = node.role === "assistant";
   if (isAnswer && node.text) found.push(copyButton(node));
-  found.push(iconButton("edit", isAnswer ? t("edit") : `${t("edit")}: ${t("begin")}`, view.edit, can));
+  if (!node.calls) found.push(iconButton("edit", isAnswer ? t("edit") : `${t("edit")}: ${t("begin")}`, view.edit, can));
   if (!isAnswer) return found;
   found.push(iconButton("again", t("again"), () => regenerate(conversation, node), can));
-  if (!node.text) return found;
+  if (!node.text && !node.calls) return found;
   const toggle = () => {
     const isOpen = tokens.childNodes.length > 0;
     tokens.replaceChildren(...(isOpen ? [] : [tokenView(conversation, node, toggle)]));
@@ -103,28 +108,12 @@ function actions(conversation, node, view, tokens) {
     ...can,
     "aria-expanded": String(tokens.childNodes.length > 0),
   });
-  found.push(
-    button,
-    textButton(t("onward"), () => goOn(conversation, node), { ...can, class: "button quiet small", icon: "onward" }),
-  );
+  found.push(button);
+  if (!node.calls)
+    found.push(
+      textButton(t("onward"), () => goOn(conversation, node), { ...can, class: "button quiet small", icon: "onward" }),
+    );
   return found;
-}
-
-function versionButtons(conversation, node) {
-  const all = versions(conversation, node);
-  if (all.length < 2) return [];
-  const at = all.indexOf(node.id);
-  const step = (by, drawing, label) =>
-    iconButton(drawing, t(label), () => pick(conversation, all[at + by]), { disabled: !(at + by in all) });
-  return [
-    h(
-      "span",
-      { class: "versions", role: "group", "aria-label": t("version", { i: at + 1, n: all.length }) },
-      step(-1, "left", "version.before"),
-      h("span", { class: "count" }, `${at + 1}/${all.length}`),
-      step(1, "right", "version.after"),
-    ),
-  ];
 }
 
 function copyButton(node) {

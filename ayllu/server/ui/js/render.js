@@ -34,7 +34,8 @@ function block(node) {
   }
 }
 
-function codeBlock({ language, text }) {
+/** A text of code with its language and a button that copies it. */
+export function codeBlock({ language, text }) {
   const button = iconButton("copy", t("copy.code"), async () => {
     await copy(text);
     button.replaceWith(done);
@@ -45,7 +46,7 @@ function codeBlock({ language, text }) {
     "div",
     { class: "code" },
     h("div", { class: "code-head" }, h("span", {}, language || t("code")), button),
-    h("pre", { tabindex: 0, "aria-label": t("code") }, h("code", {}, text)),
+    h("pre", { tabindex: 0, role: "group", "aria-label": t("code") }, h("code", {}, text)),
   );
 }
 
@@ -79,7 +80,7 @@ function table({ head, rows }) {
     );
   return h(
     "div",
-    { class: "table", tabindex: 0, role: "region", "aria-label": t("table") },
+    { class: "table", tabindex: 0, role: "group", "aria-label": t("table") },
     h(
       "table",
       {},

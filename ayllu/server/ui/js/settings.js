@@ -5,7 +5,7 @@ import { PARAMETERS, PRESETS } from "./params.js";
 const PLACE = "ayllu.settings";
 const SIDES = ["a", "b"];
 
-const fresh = () => ({ model: "", system: "", schema: "", values: { ...PRESETS.balanced } });
+const fresh = () => ({ model: "", system: "", schema: "", tools: "", choice: "auto", values: { ...PRESETS.balanced } });
 
 /** {sides: {a, b}, presets: {name: values}, compare, language, theme} */
 export const settings = load();
@@ -50,7 +50,9 @@ function load() {
 
 function texts(side = {}) {
   return Object.fromEntries(
-    ["model", "system", "schema"].filter((name) => typeof side[name] === "string").map((name) => [name, side[name]]),
+    ["model", "system", "schema", "tools", "choice"]
+      .filter((name) => typeof side[name] === "string")
+      .map((name) => [name, side[name]]),
   );
 }
 

@@ -2,7 +2,7 @@
 
 import { emit, on } from "./bus.js";
 import { askText } from "./dialogs.js";
-import { announce, download, h, icon, iconButton, textButton, toast } from "./dom.js";
+import { download, h, icon, iconButton, textButton, toast } from "./dom.js";
 import { asJson, asMarkdown, fileName, fromFile } from "./exchange.js";
 import { begin, changed, find, library, remove, show } from "./library.js";
 import { nextTheme, THEMES } from "./look.js";
@@ -173,7 +173,6 @@ async function bring(field) {
     found.forEach((conversation) => changed(conversation, { now: true, touch: false }));
     if (found.length) show(found[0]);
     toast(t("imported", { n: found.length }));
-    announce(t("imported", { n: found.length }));
   } catch (error) {
     toast(t("import.bad", { why: error.message }));
   }

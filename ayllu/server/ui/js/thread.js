@@ -5,6 +5,7 @@ import { h, textButton } from "./dom.js";
 import { pick } from "./flow.js";
 import { library } from "./library.js";
 import { message } from "./message.js";
+import { results } from "./results.js";
 import { path } from "./tree.js";
 import { welcome } from "./welcome.js";
 import { t } from "./words.js";
@@ -73,11 +74,8 @@ function draw(list) {
 
 /** What a person wrote, and the answer, or the two answers, to it. */
 function turn(conversation, nodes) {
-  const [first, ...rest] = nodes;
-  const pair = first.pair?.map((id) => conversation.nodes[id]);
-  const mine = view(conversation, first);
-  const answers = (pair ?? rest).map((node) => view(conversation, node));
-  if (conversation.kind === "text" && !pair) {
+  if (conversation.kind === "text" && !nodes[0].pair) {
+    const [mine, ...answers] = nodes.map((node) => view(conversation, node));
     return h(
       "article",
       { class: "turn" },
@@ -91,22 +89,24 @@ function turn(conversation, nodes) {
       answers.map(({ under }) => under),
     );
   }
-  return h(
-    "article",
-    { class: "turn" },
-    section(mine, t("you")),
-    pair ? columns(conversation, answers) : answers.map((one) => section(one, t("answer"))),
-  );
+  const parts = nodes.map((node, i) => {
+    const pair = nodes[i - 1]?.pair?.map((id) => view(conversation, conversation.nodes[id]));
+    return pair ? columns(conversation, pair) : section(view(conversation, node));
+  });
+  return h("article", { class: "turn" }, parts);
 }
 
 function view(conversation, node) {
-  const made = message(conversation, node);
+  const made = node.role === "tool" ? results(conversation, node) : message(conversation, node);
   views.set(node.id, made);
   return made;
 }
 
-function section({ node, body, under }, label) {
-  return h("section", { class: `message ${node.role}`, "aria-label": label }, body, under);
+/** Headings that only screen readers show lead from message to message. */
+function section({ node, body, under }) {
+  const label = t({ user: "you", tool: "calls.told" }[node.role] ?? "answer");
+  const head = h("h2", { class: "unseen" }, label);
+  return h("section", { class: `message ${node.role}`, role: "group", "aria-label": label }, head, body, under);
 }
 
 function columns(conversation, answers) {
@@ -124,7 +124,8 @@ function columns(conversation, answers) {
       );
       return h(
         "section",
-        { class: "message assistant", "aria-label": `${t("answer")} ${name}` },
+        { class: "message assistant", role: "group", "aria-label": `${t("answer")} ${name}` },
+        h("h2", { class: "unseen" }, `${t("answer")} ${name}`),
         head,
         one.body,
         one.under,

@@ -4,7 +4,7 @@
 import { call } from "./api.js";
 import { TEXT, tokenizeBody } from "./ask.js";
 import { server } from "./server.js";
-import { asMessages, pathTo } from "./tree.js";
+import { pathTo } from "./tree.js";
 
 const ALTERNATIVES = 10;
 
@@ -15,10 +15,7 @@ export async function promptOf(conversation, node, side) {
     const { tokens } = await call("tokenize", tokenizeBody(conversation, nodes, side));
     return { ids: tokens, isTranscript: false };
   }
-  const { tokens } = await call("apply-template", {
-    messages: asMessages(nodes, side.system),
-    add_generation_prompt: true,
-  });
+  const { tokens } = await call("apply-template", tokenizeBody(conversation, nodes, side));
   return { ids: tokens, isTranscript: !server.isChat };
 }
 

@@ -24,7 +24,7 @@ export function tokenView(conversation, node, onclose) {
   );
   const element = h(
     "section",
-    { class: "token-view", "aria-label": t("tokens") },
+    { class: "token-view", role: "group", "aria-label": t("tokens") },
     h(
       "div",
       { class: "row" },
@@ -96,7 +96,7 @@ function line(one, isChosen, onclick) {
       {
         type: "button",
         onclick,
-        "aria-label": t("tok.pick", { token: shown(one), p: percent(one.p) }),
+        title: t("tok.pick", { token: shown(one), p: percent(one.p) }),
         "aria-current": isChosen ? "true" : null,
       },
       h("span", { class: "word" }, shown(one), isChosen && icon("check")),

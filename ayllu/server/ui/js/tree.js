@@ -1,9 +1,11 @@
 /** A conversation is a tree: each edit and each further answer is a new branch, and nothing is overwritten.
 
     conversation: {id, title, kind: "chat" | "text", created, updated, nodes: {root: node, ...}}
-    node: {id, parent, role: "root" | "user" | "assistant", text, children: [id], active: id | null}
-    An answer also has what is known of it: model, ids, finish, stats, seed, error. Two answers that are shown side by
-    side stand in their parent's `pair`. */
+    node: {id, parent, role: "root" | "user" | "assistant" | "tool", text, children: [id], active: id | null}
+    An answer also has what is known of it: model, ids, finish, stats, seed, error, and its calls of tools; their results
+    hang below it (calls.js). Two answers that are shown side by side stand in their parent's `pair`. */
+
+import { messagesOf } from "./calls.js";
 
 export const newId = () => crypto.randomUUID();
 
@@ -68,7 +70,7 @@ export function asText(nodes) {
 
 /** The messages of a chat, as the API takes them; an answer that never began is none. */
 export function asMessages(nodes, system) {
-  const turns = nodes.filter(({ text }) => text).map(({ role, text }) => ({ role, content: text }));
+  const turns = nodes.flatMap((node, i) => messagesOf(node, nodes[i - 1]));
   return system ? [{ role: "system", content: system }, ...turns] : turns;
 }
 
