@@ -22,6 +22,7 @@ FIXED = {"name": "memory", "out": "runs/memory", "tokenizer": "none", "data": {"
 SHAPE = {"dim": 256, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "head_dim": 64, "hidden_dim": 704,
          "vocab_size": 8000, "tie_embeddings": True}
 WIDE = {"dim": 512, "n_heads": 8, "n_kv_heads": 4, "hidden_dim": 1408}
+MEDIUM = {"dim": 288, "n_heads": 6, "n_kv_heads": 6, "head_dim": 48, "hidden_dim": 768, "vocab_size": 32_000}
 CELLS: dict[str, dict[str, Any]] = {                     # what differs from the shape above, 8 rows of 256 in one piece
     "plain": {},
     "wide": {"model": WIDE},
@@ -33,6 +34,11 @@ CELLS: dict[str, dict[str, Any]] = {                     # what differs from the
     "micro-batch of 32": {"loop": {"batch_size": 32, "micro_batch": 32}},
     "float32": {"loop": {"precision": "float32"}},
     "bf16 masters": {"model": WIDE, "loop": {"precision": "bf16_masters"}},
+    "C++ kernels": {"model": WIDE, "compile": "auto", "loop": {"precision": "bf16_masters"}},
+    "C++ kernels, autocast": {"model": WIDE, "compile": "auto"},
+    "C++ kernels, packed": {"compile": "auto", "loop": {"precision": "bf16_masters"}, "packing": {"kind": "best_fit"}},
+    "C++ kernels, 15m": {"model": MEDIUM, "compile": "auto", "loop": {"precision": "bf16_masters", "batch_size": 32,
+                                                                     "micro_batch": 32}},
     "checkpointing": {"model": {"n_layers": 16}, "loop": {"activation_checkpointing": True}},
     "muon": {"model": WIDE, "optim": {"kind": "muon"}},
     "prodigy": {"model": WIDE, "optim": {"kind": "prodigy"}},

@@ -21,8 +21,8 @@ from train import SHAPES
 
 from ayllu.native import build
 
-PARTS = {"_Function": "head and loss", "causal_attention_backward": "attention, backward",
-         "causal_attention": "attention, forward", "flash_attention_for_cpu_backward": "attention, backward",
+PARTS = {"_Function": "head and loss", "ayllu::attention_backward": "attention, backward",
+         "ayllu::attention": "attention, forward", "flash_attention_for_cpu_backward": "attention, backward",
          "flash_attention_for_cpu": "attention, forward", "weight_gradient": "gradients of the blocks' matrices",
          "aten::mm": "products of the blocks", "CompiledFxGraph": "norms, RoPE, SwiGLU, sums, roundings",
          "_fused_adamw_": "AdamW"}

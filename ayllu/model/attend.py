@@ -43,6 +43,44 @@ class Masked:
         return sdpa(q, k, v, mask=mask, dropout=self.dropout)
 
 
+@dataclass(frozen=True)
+class Within:
+    """Each token sees the keys from `first` to before `end`, both (B, T) int32: documents of a row, prefixes, windows.
+
+    What it sees is one stretch, so that a kernel may leave out whole blocks; here it becomes a mask.
+    """
+
+    first: Tensor
+    end: Tensor
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return Masked(self.mask())(q, k, v)
+
+    def mask(self) -> Tensor:
+        """(B, T, T), the same as `Masked` has it."""
+        key = torch.arange(self.first.shape[1], device=self.first.device)
+        return (key >= self.first[:, :, None]) & (key < self.end[:, :, None])
+
+
+def within(document: Tensor, two_way: Tensor, window: int | None = None) -> Within | None:
+    """Causal within each document (B, T) of neighbouring tokens; its first tokens may be `two_way` (B, T): seen by all.
+
+    None where a window leaves a gap between what is near and what is seen by all.
+    """
+    T = document.shape[1]
+    if window is not None and window < T and bool(two_way.any()):
+        return None
+    place = torch.arange(T, device=document.device).expand(document.shape)
+    begins = torch.ones_like(two_way)
+    begins[:, 1:] = document[:, 1:] != document[:, :-1]
+    first = (place * begins).cummax(1).values
+    prefix = torch.zeros_like(first).scatter_reduce_(1, first, (place + 1) * two_way, "amax").gather(1, first)
+    end = torch.maximum(place + 1, prefix)
+    if window is not None:
+        first = torch.maximum(first, place - window + 1)
+    return Within(first.int(), end.int())
+
+
 def packed(document: Tensor, window: int | None = None, dropout: float = 0.0) -> Masked:
     """Causal within each document: `document` (B, T) holds a number for each token's document."""
     T = document.shape[-1]

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <cstdlib>
@@ -37,18 +38,44 @@ inline __m512i pairs_of(__m512 one, __m512 two) {
     return _mm512_permutexvar_epi16(_mm512_loadu_si512(order.data()), __m512i(_mm512_cvtne2ps_pbh(two, one)));
 }
 
-// Numbers 2e and 2e + 1 of up to 16 rows from row `r` on; zeros from row `n` on.
-inline __m512i two_features(const uint16_t* x, long stride, long r, long n, long e) {
+// 16 x 16 numbers of 32 bits to their transpose, by swapping quarters of ever smaller squares.
+inline void transpose(__m512i (&rows)[16]) {
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __mmask16 there = n - r >= 16 ? 0xffff : n > r ? __mmask16((1 << (n - r)) - 1) : 0;
-    return _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), there, _mm512_mullo_epi32(
-        lane, _mm512_set1_epi32(int(stride / 2))), x + r * stride + 2 * e, 4);
+#pragma GCC unroll 4
+    for (int d = 8; d; d /= 2) {
+        const __mmask16 right = _mm512_test_epi32_mask(lane, _mm512_set1_epi32(d));
+        const __m512i step = _mm512_set1_epi32(d), other = _mm512_add_epi32(lane, _mm512_set1_epi32(16));
+        const __m512i left = _mm512_mask_sub_epi32(lane, right, other, step);
+        const __m512i rest = _mm512_mask_blend_epi32(right, _mm512_add_epi32(lane, step), other);
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            if (!(i & d)) {
+                const __m512i one = rows[i], two = rows[i + d];
+                rows[i] = _mm512_permutex2var_epi32(one, left, two);
+                rows[i + d] = _mm512_permutex2var_epi32(one, rest, two);
+            }
+    }
+}
+
+inline __mmask16 first_of_16(long n) { return n >= 16 ? 0xffff : n > 0 ? __mmask16((1 << n) - 1) : 0; }
+
+// Pairs of features e to before e + 16 of rows r to before r + 16, a row to a lane. Zeros past n rows and E features.
+inline void lanes_of_rows(const uint16_t* x, long stride, long r, long n, long e, long E, __m512i (&to)[16]) {
+    const __mmask16 there = first_of_16(E / 2 - e);
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++)
+        to[i] = r + i < n ? _mm512_maskz_loadu_epi32(there, x + (r + i) * stride + 2 * e) : _mm512_setzero_si512();
+    transpose(to);
 }
 
 // x (n, E) by pairs of features, (E / 2, width, 2): the second factor of a product with x^T. Zeros past the end.
 inline void pairs_of_features(const uint16_t* x, long stride, long n, long E, long width, uint32_t* to) {
+    __m512i two[16];
     for (long r = 0; r < width; r += 16)
-        for (long e = 0; e < E / 2; e++) _mm512_store_si512(to + e * width + r, two_features(x, stride, r, n, e));
+        for (long e = 0; e < E / 2; e += 16) {
+            lanes_of_rows(x, stride, r, n, e, E, two);
+            for (long k = e; k < std::min(e + 16, E / 2); k++) _mm512_store_si512(to + k * width + r, two[k - e]);
+        }
 }
 
 // x (n, E) by pairs of rows, (width / 2, E, 2): the second factor of a product with x. Zeros past the end.
@@ -62,13 +89,16 @@ inline void pairs_of_rows(const uint16_t* x, long stride, long n, long E, long w
 
 // x (n, E) -> x^T (E, width). Zeros past the end.
 inline void turn(const uint16_t* x, long stride, long n, long E, long width, uint16_t* to) {
+    __m512i two[16];
     for (long r = 0; r < width; r += 16)
-        for (long e = 0; e < E / 2; e++) {
-            const __m512i two = two_features(x, stride, r, n, e);
-            uint16_t* row = to + 2 * e * width + r;
-            _mm256_store_si256(reinterpret_cast<__m256i*>(row), _mm512_cvtepi32_epi16(two));
-            _mm256_store_si256(reinterpret_cast<__m256i*>(row + width),
-                               _mm512_cvtepi32_epi16(_mm512_srli_epi32(two, 16)));
+        for (long e = 0; e < E / 2; e += 16) {
+            lanes_of_rows(x, stride, r, n, e, E, two);
+            for (long k = e; k < std::min(e + 16, E / 2); k++) {
+                uint16_t* row = to + 2 * k * width + r;
+                _mm256_store_si256(reinterpret_cast<__m256i*>(row), _mm512_cvtepi32_epi16(two[k - e]));
+                _mm256_store_si256(reinterpret_cast<__m256i*>(row + width),
+                                   _mm512_cvtepi32_epi16(_mm512_srli_epi32(two[k - e], 16)));
+            }
         }
 }
 

@@ -1,34 +1,38 @@
 """The loss of packed, masked batches: each document by itself, with its own attention and positions."""
 
+from typing import Literal
+
 from ayllu.data.pack_loader import PackedBatch
-from ayllu.model.attend import Attend, Causal
+from ayllu.model.attend import Attend, Causal, within
 from ayllu.model.build import CausalModel
 from ayllu.model.flex import flex as block_sparse
 from ayllu.train.head_loss import EAGER, Kernels
 from ayllu.train.losses import Loss, token_loss
 
+By = Literal["mask", "flex", "within"]                   # SDPA; FlexAttention; stretches of keys, for ayllu/native
+
 
 def masked_loss(model: CausalModel, batch: PackedBatch, z_loss: float = 0.0, label_smoothing: float = 0.0,
                 chunk: int | None = None, kernels: Kernels = EAGER,
-                flex: bool = False) -> Loss:
+                by: By = "mask") -> Loss:
     """Sum of weight × -log p(label) over all learned places; `weight` is the sum of the weights.
 
     The label is the next id for left-to-right objectives and the hidden id itself for masked tokens: the batch says.
-    `flex` says what computes attention, not its result; the rest is as in `next_token_loss`.
+    `by` says what computes attention, not its result; the rest is as in `next_token_loss`.
     """
-    hidden = model.trunk(model.embed(batch.ids), batch.positions, attends(model, batch, flex))    # (B, T, D)
+    hidden = model.trunk(model.embed(batch.ids), batch.positions, attends(model, batch, by))      # (B, T, D)
     return token_loss(model, hidden, batch.labels, batch.weights, z_loss, label_smoothing, chunk, kernels)
 
 
-def attends(model: CausalModel, batch: PackedBatch, flex: bool = False) -> list[Attend]:
+def attends(model: CausalModel, batch: PackedBatch, by: By = "mask") -> list[Attend]:
     """One view for each layer, with the window and the dropout that it has in plain training."""
     made: dict[Causal, Attend] = {}
     out: list[Attend] = []
     for plain in model.causal():
         assert isinstance(plain, Causal)
         if plain not in made:                                                # layers of a kind share one mask
-            can = flex and not plain.dropout                                 # which FlexAttention doesn't have
-            made[plain] = (block_sparse(batch.document, batch.two_way, plain.window) if can
-                           else batch.attend(plain.window, plain.dropout))
+            make = None if plain.dropout else {"flex": block_sparse, "within": within}.get(by)   # these have no dropout
+            made[plain] = ((make and make(batch.document, batch.two_way, plain.window))
+                           or batch.attend(plain.window, plain.dropout))
         out.append(made[plain])
     return out

@@ -52,7 +52,7 @@ from ayllu.train.export import export
 from ayllu.train.head_loss import Kernels
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
-from ayllu.train.objective import masked_loss
+from ayllu.train.objective import By, masked_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.report import Report, Unseen
 from ayllu.train.run_folder import Resume, claimed, describe
@@ -287,9 +287,8 @@ def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
         extras["kernels"] = Kernels.compiled(native)
     loss: LossFunction = partial(next_token_loss, **extras)
     if config.packing.kind != "none":
-        loss = partial(masked_loss, flex=uses_flex(config, device), **extras)
-    return TraineeLoss(loss, config.loop.precision, compiled, config.loop.activation_checkpointing,
-                       native)
+        loss = partial(masked_loss, by=packed_by(config, device, native and dist.world_size() == 1), **extras)
+    return TraineeLoss(loss, config.loop.precision, compiled, config.loop.activation_checkpointing, native)
 
 
 def wants_compiler(config: PretrainConfig, device: torch.device) -> bool:
@@ -312,13 +311,13 @@ def wants_native(config: PretrainConfig, device: torch.device) -> bool:
     return True
 
 
-def uses_flex(config: PretrainConfig, device: torch.device) -> bool:
-    """Whether block-sparse kernels compute packed attention; they need a GPU and a compiler."""
+def packed_by(config: PretrainConfig, device: torch.device, native: bool) -> By:
+    """What computes packed attention: block-sparse kernels on a GPU with a compiler, those of ayllu/native, or SDPA."""
     can = device.type == "cuda" and may_compile(config, device)
     if config.packing.attention == "flex" and not can:
         raise ConfigError(f"packing.attention=flex needs a GPU and a compiler; this run has {device} and "
                           f"compile={config.compile}: leave it at auto")
-    return can and config.packing.attention != "sdpa"
+    return "mask" if config.packing.attention == "sdpa" else "flex" if can else "within" if native else "mask"
 
 
 def may_compile(config: PretrainConfig, device: torch.device) -> bool:

@@ -25,7 +25,8 @@ from ayllu.device import pick_device
 from ayllu.errors import ConfigError
 from ayllu.model.generate import generate
 from ayllu.model.params import SamplingParams
-from ayllu.train.control import Parts
+from ayllu.train.adapt import AdaptConfig
+from ayllu.train.control import Control, Parts
 from ayllu.train.loop import fit
 from ayllu.train.losses import bits_per_byte
 from ayllu.train.pretrain import PretrainConfig, new_state, training_loss
@@ -66,7 +67,6 @@ class Watch:
         self.config, self.device, self.meter = config, device, meter
         self.seconds: dict[str, list[float]] = {}
         self.peaks: dict[str, int] = {}
-        self.copies: list[Any] = []
         self._since = time.perf_counter()
 
     def lap(self, name: str) -> None:
@@ -80,9 +80,10 @@ class Watch:
     def advance(self, state: TrainState, row: dict[str, Any]) -> None:
         """After each step."""
         self.lap("step")
-        if self.config.adapt.kind == "follow" and not self.copies:
+        if self.config.adapt.kind == "follow" and state.control is None:
             parts = Parts(state.model, state.optimizer, state.average)
-            self.copies = [parts.copy(0) for _ in range(COPIES)]
+            state.control = Control(AdaptConfig(kind="plateau"))    # which keeps what it's given; checkpoints hold it
+            state.control.copies = {str(n): parts.copy(0) for n in range(COPIES)}
 
     def log(self, row: dict[str, Any]) -> None:
         """Nothing is kept."""

@@ -16,7 +16,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from ayllu.model.attend import Attend, Causal
+from ayllu.model.attend import Attend, Causal, Within
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Rope
 from ayllu.model.parallel import Precision
@@ -37,15 +37,24 @@ class InBfloat16(nn.Module):
 
 
 @dataclass(frozen=True)
-class NativeCausal:
-    """Plain causal attention by the kernel of ayllu/native, where that takes the numbers; autocast rounds them."""
+class NativeAttend:
+    """Attention without dropout by the kernel of ayllu/native, where that takes the numbers; autocast rounds them."""
 
-    twin: Causal
+    twin: Causal | Within
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         if torch.is_autocast_enabled("cpu"):
             q, k, v = (t.to(torch.get_autocast_dtype("cpu")) for t in (q, k, v))
-        return attention.causal(q, k, v) if attention.fits(q, k) else self.twin(q, k, v)
+        if not attention.fits(q, k):
+            return self.twin(q, k, v)
+        if isinstance(self.twin, Within):
+            return attention.attention(q, k, v, self.twin.first, self.twin.end)
+        B, T = q.shape[:2]
+        if self.twin.window is None or self.twin.window >= T:
+            return attention.attention(q, k, v)
+        end = torch.arange(1, T + 1, dtype=torch.int32)
+        first = (end - self.twin.window).clamp(min=0)
+        return attention.attention(q, k, v, first.repeat(B, 1), end.repeat(B, 1))
 
 
 class NativeLinear(nn.Linear):
@@ -58,7 +67,7 @@ class NativeLinear(nn.Linear):
 
 
 class WithNative(nn.Module):
-    """Calls a block with the kernels: its linear layers, and its attention where each token sees all before it."""
+    """Calls a block with the kernels: its linear layers, and attention over one stretch of keys a token."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -68,8 +77,8 @@ class WithNative(nn.Module):
                 part.__class__ = NativeLinear            # the module is a trainee's own copy
 
     def forward(self, x: Tensor, rope: Rope, attend: Attend) -> Tensor:
-        if isinstance(attend, Causal) and not attend.dropout and (attend.window is None or attend.window >= x.shape[1]):
-            attend = NativeCausal(attend)
+        if isinstance(attend, Within) or (isinstance(attend, Causal) and not attend.dropout):
+            attend = NativeAttend(attend)
         return self.module(x, rope, attend)
 
 

@@ -15,7 +15,7 @@ from ayllu.data.masks import Causal, FillIn, Mixture, Prefix, Spans, Tokens, lon
 from ayllu.data.pack import best_fit, document_starts, pack
 from ayllu.data.pack_loader import PADDING, PackedLoader
 from ayllu.errors import ConfigError, DataError
-from ayllu.model.attend import packed, prefix
+from ayllu.model.attend import packed, prefix, within
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
 from ayllu.model.llama import Llama
@@ -241,6 +241,7 @@ def test_attention_is_packed_or_prefix_attention():
     assert torch.equal(causal.attend().mask, packed(causal.document).mask)
     both = loader(mixture=EVERYTHING).batch(0)
     mask = both.attend().mask
+    assert torch.equal(within(both.document, both.two_way).mask(), mask)
     for row in range(8):
         for number in both.document[row].unique().tolist():
             places = (both.document[row] == number).nonzero().flatten()

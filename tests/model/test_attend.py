@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ayllu.model.attend import Causal, Masked, packed, padded, prefix, window_mask
+from ayllu.model.attend import Causal, Masked, Within, packed, padded, prefix, window_mask, within
 
 B, T, H, K, E = 2, 11, 6, 2, 5
 
@@ -59,6 +59,26 @@ def test_packed_documents(window):
     document = torch.tensor([[0] * 4 + [1] * 7, [5] * 2 + [3] * 6 + [9] * 3])
     assert_sees(packed(document, window), lambda b, i, j: j <= i and i - j < (window or T)
                 and document[b, i] == document[b, j])
+
+
+def test_stretches_of_keys():
+    first = torch.tensor([[0, 0, 1, 3, 3, 5, 5, 0, 8, 8, 10], [0] * 11], dtype=torch.int32)
+    end = torch.tensor([[1, 4, 4, 4, 8, 8, 8, 8, 11, 11, 11], list(range(1, 12))], dtype=torch.int32)
+    assert_sees(Within(first, end), lambda b, i, j: first[b, i] <= j < end[b, i])
+
+
+@pytest.mark.parametrize("window", [None, 3, T])
+def test_documents_as_stretches_are_documents_as_masks(window):
+    document = torch.tensor([[0] * 4 + [1] * 7, [5] * 2 + [3] * 6 + [-1] * 3])
+    nobody = torch.zeros(B, T, dtype=torch.bool)
+    assert torch.equal(within(document, nobody, window).mask(), packed(document, window).mask)
+
+
+def test_a_prefix_and_a_window_may_leave_a_gap():
+    some = torch.zeros(1, T, dtype=torch.bool)
+    some[0, :2] = True
+    assert within(torch.zeros(1, T), some, 3) is None
+    assert within(torch.zeros(1, T), some, T).end.tolist() == [[2, *range(2, T + 1)]]
 
 
 def test_a_document_number_that_comes_again_is_the_same_document():

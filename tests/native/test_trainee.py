@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ayllu.data.loader import Batch
-from ayllu.model.attend import Causal, packed
+from ayllu.data.pack_loader import PackedBatch
+from ayllu.model.attend import Causal, Within, packed
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
@@ -14,9 +15,10 @@ from ayllu.native import attention
 from ayllu.train.head_loss import Kernels
 from ayllu.train.loop import LoopConfig, accumulate, step
 from ayllu.train.losses import next_token_loss
+from ayllu.train.objective import masked_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.state import TrainState
-from ayllu.train.trainee import TraineeLoss, WithNative
+from ayllu.train.trainee import NativeAttend, TraineeLoss, WithNative
 
 CPU = torch.device("cpu")
 SHAPE = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 4, "head_dim": 16, "hidden_dim": 96, "vocab_size": 200,
@@ -41,9 +43,9 @@ def batch(seed=0):
     return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
 
 
-def gradients(name, how, precision):
+def gradients(name, how, precision, of=None):
     model = new_state(name).model
-    accumulate(model, batch(), how, LoopConfig(steps=1, micro_batch=2, precision=precision), CPU)
+    accumulate(model, of or batch(), how, LoopConfig(steps=1, micro_batch=2, precision=precision), CPU)
     return torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
@@ -58,22 +60,50 @@ def test_gradients_are_as_near_to_float32_as_without(name, precision):
 
 @pytest.mark.parametrize("native", [False, True])
 def test_the_kernel_is_called_where_it_was_asked_for(monkeypatch, native):
-    calls, whole = [], attention.causal
-    monkeypatch.setattr(attention, "causal", lambda *qkv: calls.append(1) or whole(*qkv))
+    calls, whole = [], attention.attention
+    monkeypatch.setattr(attention, "attention", lambda *qkv: calls.append(1) or whole(*qkv))
     gradients("llama", loss("bf16_masters", native), "bf16_masters")
-    gradients("grouped", loss("bf16_masters", native), "bf16_masters")        # fewer keys than queries: torch's
-    assert len(calls) == (2 * 2 if native else 0)
+    gradients("grouped", loss("bf16_masters", native), "bf16_masters")
+    assert len(calls) == (2 * 2 * 2 if native else 0)
 
 
-def test_masks_windows_and_dropout_stay_with_torch():
+@pytest.mark.parametrize("changes", [{}, {"sliding_window": 20, "first_sliding_layer": 1}])
+def test_packed_gradients_are_as_near_to_float32_as_without(monkeypatch, changes):
+    """Documents of any length, of which some places are seen by all where no layer has a window."""
+    plain, calls, whole = batch(), [], attention.attention
+    document = (torch.rand(4, 96, generator=torch.Generator().manual_seed(1)) < 0.05).cumsum(1)
+    place = torch.arange(96).expand(4, -1)
+    packed_batch = PackedBatch(plain.ids, plain.labels, torch.ones(4, 96), document, place,
+                               (place < 7) & (document == 0) & (not changes))
+    monkeypatch.setitem(MODELS, "packed", LlamaConfig(**SHAPE | {"n_kv_heads": 2} | changes, tie_embeddings=True))
+    monkeypatch.setattr(attention, "attention", lambda *qkv: calls.append(1) or whole(*qkv))
+    exact = gradients("packed", masked_loss, "float32", packed_batch)
+    slow, fast = (gradients("packed", TraineeLoss(partial(masked_loss, by=by), "bf16_masters", False, False, native),
+                            "bf16_masters", packed_batch) for by, native in (("mask", False), ("within", True)))
+    assert len(calls) == 2 * 2                           # layers, micro-batches
+    assert (fast - exact).norm() < 1.1 * (slow - exact).norm()
+    assert not torch.equal(fast, slow)
+
+
+def test_masks_and_dropout_stay_with_torch():
     given = []
     block = WithNative(torch.nn.Module())
     block.module.forward = lambda x, rope, attend: given.append(attend)
-    for attend in (packed(torch.zeros(1, 8)), Causal(window=4), Causal(dropout=0.1)):
+    for attend in (packed(torch.zeros(1, 8)), Causal(dropout=0.1)):
         block(torch.zeros(1, 8, 2), None, attend)
         assert given[-1] is attend
-    block(torch.zeros(1, 8, 2), None, Causal(window=8))
-    assert given[-1].twin == Causal(window=8)
+    for attend in (Causal(window=4), Within(torch.zeros(1, 8), torch.ones(1, 8))):
+        block(torch.zeros(1, 8, 2), None, attend)
+        assert given[-1].twin is attend
+
+
+def test_a_window_is_a_window():
+    """Values are rounded to bfloat16, after sums of rounded probabilities: 2^-7 of numbers about 1."""
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 70, 2, 16, generator=draw).bfloat16() for _ in range(3))
+    for window in (1, 20, 70):
+        found, expected = NativeAttend(Causal(window))(q, k, v), Causal(window)(q.float(), k.float(), v.float())
+        torch.testing.assert_close(found.float(), expected, rtol=2**-7, atol=2**-7)
 
 
 def test_fifty_steps_learn_the_same():
