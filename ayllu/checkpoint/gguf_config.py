@@ -94,8 +94,8 @@ def _scaling_to_gguf(config: LlamaConfig) -> dict[str, Any]:
     scaling = config.rope_scaling
     if scaling is None or scaling.kind == "llama3":      # llama3 is in rope_freqs.weight
         return {}
-    if scaling.kind == "dynamic":
-        raise CheckpointError("GGUF has no key for rope_scaling.kind=dynamic: convert to hf, or choose yarn")
+    if scaling.follows_length:
+        raise CheckpointError(f"GGUF has no key for rope_scaling.kind={scaling.kind}: convert to hf, or choose yarn")
     table: dict[str, Any] = {"rope.scaling.type": scaling.kind, "rope.scaling.factor": scaling.factor}
     if scaling.kind == "yarn":
         if not scaling.truncate:

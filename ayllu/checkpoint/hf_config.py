@@ -28,7 +28,7 @@ _NOT_COMPUTED = {
 }
 _ROPE_KEYS = {"rope_type", "type", "rope_theta", "factor", "original_max_position_embeddings", "low_freq_factor",
               "high_freq_factor", "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate",
-              "partial_rotary_factor", "finetuned"}
+              "partial_rotary_factor", "finetuned", "short_factor", "long_factor"}
 
 
 def config_from_hf(raw: dict[str, Any], where: str = "config.json") -> LlamaConfig:
@@ -148,9 +148,9 @@ def _rope_from_hf(table: dict[str, Any], where: str) -> tuple[float, RopeScaling
     rope = {**new, **old}
     unknown = sorted(set(rope) - _ROPE_KEYS)
     kind = rope.get("rope_type") or rope.get("type") or "default"
-    if kind not in ("default", "linear", "dynamic", "yarn", "llama3"):
+    if kind not in ("default", "linear", "dynamic", "yarn", "llama3", "longrope"):
         raise CheckpointError(f"{where}: rope_type {kind!r} is not computed; Ayllu knows default, linear, dynamic, "
-                              "yarn and llama3")
+                              "yarn, llama3 and longrope")
     if unknown:
         raise CheckpointError(f"{where}: the RoPE table has the unknown key {unknown[0]!r}, whose meaning for the "
                               "positions Ayllu does not know")
@@ -168,15 +168,16 @@ def _rope_from_hf(table: dict[str, Any], where: str) -> tuple[float, RopeScaling
 def _scaling_from_hf(kind: str, rope: dict[str, Any], table: dict[str, Any], where: str) -> RopeScaling:
     context = table["max_position_embeddings"]
     original = None
-    if kind in ("yarn", "llama3"):                       # the other two stretch from max_position_embeddings
+    if kind in ("yarn", "llama3", "longrope"):           # the other two stretch from max_position_embeddings
         original = table.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings")
     factor = rope.get("factor")
-    if factor is None and kind == "yarn" and original:
+    if factor is None and kind in ("yarn", "longrope") and original:
         factor = context / original
     if factor is None or not _is_number(factor):
         raise CheckpointError(f"{where}: rope_type {kind!r} needs a number as factor, found {factor!r}")
     fields: dict[str, Any] = {"kind": kind, "factor": float(factor), "original_context": original}
-    wanted = {"llama3": ("low_freq_factor", "high_freq_factor"), "yarn": ("beta_fast", "beta_slow", "truncate")}
+    wanted = {"llama3": ("low_freq_factor", "high_freq_factor"), "yarn": ("beta_fast", "beta_slow", "truncate"),
+              "longrope": ("short_factor", "long_factor", "attention_factor")}
     fields |= {key: rope[key] for key in wanted.get(kind, ()) if rope.get(key) is not None}
     if kind == "yarn":
         fields["attention_factor"] = _yarn_attention(rope, float(factor))
@@ -215,8 +216,11 @@ def _rope_to_hf(config: LlamaConfig) -> dict[str, Any]:
         case "yarn":
             table |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow, "truncate": scaling.truncate,
                       "original_max_position_embeddings": original}
-            if scaling.attention_factor is not None:
-                table["attention_factor"] = scaling.attention_factor
+        case "longrope":
+            table |= {"short_factor": list(scaling.short_factor), "long_factor": list(scaling.long_factor),
+                      "original_max_position_embeddings": original}
+    if scaling.attention_factor is not None:
+        table["attention_factor"] = scaling.attention_factor
     return {"rope_theta": config.rope_theta, "rope_scaling": table,
             "rope_parameters": {**table, "rope_theta": config.rope_theta}}
 

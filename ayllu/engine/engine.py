@@ -155,8 +155,8 @@ class Engine:
         if left < (request.params.max_tokens or 1):
             raise ContextTooLong(
                 f"the prompt has {len(request.ids)} tokens, and of the {self.context} that this engine serves (a model "
-                "with dynamic NTK scaling within its original context only) too few are left: shorten the prompt, "
-                "lower max_tokens, or use LLM.generate")
+                "whose RoPE scaling follows the length, within its original context only) too few are left: shorten "
+                "the prompt, lower max_tokens, or use LLM.generate")
         return min(room, left)
 
     def check_grammar(self, request: Request) -> None:
@@ -358,10 +358,10 @@ class Engine:
 
 
 def context_of(config: LlamaConfig | TransformerConfig) -> int:
-    """Tokens that one row may have. With dynamic NTK, keys depend on the length of the text that they were computed
-    with, so they can't be shared or computed in chunks; within the original context nothing is stretched yet."""
+    """Tokens that one row may have. With dynamic NTK and LongRoPE, keys depend on the length of the text that they were
+    computed with, so they can't be shared or computed in chunks; within the original context nothing changes yet."""
     scaling = config.rope_scaling
-    if scaling is not None and scaling.kind == "dynamic":
+    if scaling is not None and scaling.follows_length:
         return min(config.max_context, scaling.original_context or config.max_context)
     return config.max_context
 

@@ -11,18 +11,26 @@ class RopeScaling(Settings):
     """How rotary positions are stretched past the context that the model was trained with.
 
     linear: positions divided by `factor` (arXiv:2306.15595). dynamic: NTK-aware, the base grows with the length
-    (Hugging Face's form). yarn: arXiv:2309.00071. llama3: the wavelength bands of Llama 3.1.
+    (Hugging Face's form). yarn: arXiv:2309.00071. llama3: the wavelength bands of Llama 3.1. longrope: each
+    frequency's own divisors, found by search, for short texts and for long ones (arXiv:2402.13753).
     """
 
-    kind: Literal["linear", "dynamic", "yarn", "llama3"]
+    kind: Literal["linear", "dynamic", "yarn", "llama3", "longrope"]
     factor: float = Field(gt=0)
     original_context: int | None = None                  # None: the model's max_context
     low_freq_factor: float = 1.0                         # llama3
     high_freq_factor: float = 4.0                        # llama3
     beta_fast: float = 32.0                              # yarn
     beta_slow: float = 1.0                               # yarn
-    attention_factor: float | None = None                # yarn; None: 0.1 ln(factor) + 1
+    attention_factor: float | None = None                # yarn, longrope; None: 0.1 ln(factor) + 1, or that of longrope
+    short_factor: tuple[float, ...] = ()                 # longrope: E/2 divisors up to the original context
+    long_factor: tuple[float, ...] = ()                  # longrope: and for longer texts
     truncate: bool = True                                # yarn: whether the band's borders become whole numbers
+
+    @property
+    def follows_length(self) -> bool:
+        """Whether frequencies depend on how long a text is, so that a longer one turns its first keys differently."""
+        return self.kind in ("dynamic", "longrope")
 
 
 class LlamaConfig(Settings):
@@ -59,6 +67,12 @@ class LlamaConfig(Settings):
         scaling = self.rope_scaling
         if scaling is not None and scaling.kind == "dynamic" and self.head_dim == 2:
             raise ValueError("dynamic rope_scaling needs head_dim of at least 4: its exponent is E / (E - 2)")
+        if scaling is not None and scaling.kind == "longrope":
+            for name in ("short_factor", "long_factor"):
+                factors = getattr(scaling, name)
+                if len(factors) != self.head_dim // 2 or min(factors) <= 0:
+                    raise ValueError(f"longrope's {name} needs {self.head_dim // 2} numbers above 0, one for each pair "
+                                     f"of features; found {len(factors)}")
         if scaling is not None and scaling.kind == "llama3" and scaling.high_freq_factor <= scaling.low_freq_factor:
             raise ValueError(f"high_freq_factor={scaling.high_freq_factor} must be above "
                              f"low_freq_factor={scaling.low_freq_factor}")

@@ -69,7 +69,7 @@ class FusedRunner:
         self._layers = [_Layer(block, make) for block in model.layers if isinstance(block, Block)]
         self._norm = model.norm.weight.detach()
         scaling = self.config.rope_scaling
-        self._is_dynamic = scaling is not None and scaling.kind == "dynamic"
+        self._follows_length = scaling is not None and scaling.follows_length
         self._rotations = _rotation(model, torch.arange(1), self.dtype)      # of positions 0.., grows with the caches
 
     def give_back(self) -> Llama:
@@ -101,7 +101,7 @@ class FusedRunner:
     def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
              adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
         """What `logits` takes, for tokens of any rows side by side; `attends` know whose they are."""
-        if self._is_dynamic:
+        if self._follows_length:
             cos, sin = (turn[:, 0] for turn in _rotation(self._own(), positions[:, None], self.dtype))
         else:
             self._turn_to(int(positions.max()) + 1)
@@ -166,7 +166,7 @@ class FusedRunner:
 
     def _rotation(self, positions: Tensor, cache: DenseCache) -> tuple[Tensor, Tensor]:
         """cos and signed sin, (T, 1, E) or (B, T, 1, E)."""
-        if self._is_dynamic:                                                  # frequencies follow each row's length
+        if self._follows_length:                                              # frequencies, each row's own
             return _rotation(self._own(), positions, self.dtype)
         if cache.length > len(self._rotations[0]):
             self._turn_to(max(cache.capacity, cache.length))

@@ -49,9 +49,9 @@ class Rope:
 
 
 def rope_frequencies(config: LlamaConfig, length: Tensor | None = None) -> tuple[Tensor, float]:
-    """Radians per position for each of the E/2 pairs, in float32, and the factor on cos and sin (1 but for YaRN).
+    """Radians per position for each of the E/2 pairs, in float32, and the factor on cos and sin (often 1).
 
-    `length` (...), the tokens that each row has seen so far, matters to dynamic NTK only: (E/2,) becomes (..., E/2).
+    `length` (...), the tokens of each row so far, matters to dynamic NTK and LongRoPE: (E/2,) becomes (..., E/2).
     """
     E, theta, scaling = config.head_dim, config.rope_theta, config.rope_scaling
     device = length.device if length is not None else None
@@ -68,6 +68,8 @@ def rope_frequencies(config: LlamaConfig, length: Tensor | None = None) -> tuple
             return _llama3(config, scaling, frequencies), 1.0
         case "yarn":
             return _yarn(config, scaling, frequencies)
+        case "longrope":
+            return _longrope(config, scaling, frequencies, length)
 
 
 def _dynamic_ntk(config: LlamaConfig, scaling: RopeScaling, exponent: Tensor, length: Tensor | None) -> Tensor:
@@ -107,6 +109,17 @@ def _yarn(config: LlamaConfig, scaling: RopeScaling, frequencies: Tensor) -> tup
     if temperature is None:
         temperature = 0.1 * math.log(scaling.factor) + 1.0 if scaling.factor > 1 else 1.0
     return mixed, temperature
+
+
+def _longrope(config: LlamaConfig, scaling: RopeScaling, frequencies: Tensor,
+              length: Tensor | None) -> tuple[Tensor, float]:
+    """One set of divisors up to the original context, another beyond it (arXiv:2402.13753, section 3.2)."""
+    original = scaling.original_context or config.max_context
+    temperature = scaling.attention_factor
+    if temperature is None:
+        temperature = math.sqrt(1 + math.log(scaling.factor) / math.log(original)) if scaling.factor > 1 else 1.0
+    short, long = (frequencies / frequencies.new_tensor(f) for f in (scaling.short_factor, scaling.long_factor))
+    return (short if length is None else torch.where(length[..., None] > original, long, short)), temperature
 
 
 class Attention(nn.Module):

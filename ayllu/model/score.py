@@ -54,7 +54,7 @@ def _tail_logprobs(runner: Runner, rows: list[list[int]], base: int) -> list[lis
         runner.hidden(Batch(torch.tensor([rows[0][:base - 1]], device=runner.device), cache))
     out: list[list[float]] = []
     scaling = runner.config.rope_scaling
-    size = 1 if scaling is not None and scaling.kind == "dynamic" else ROWS    # filling would count as length there
+    size = 1 if scaling is not None and scaling.follows_length else ROWS    # filling would count as length there
     for start in range(0, len(rows), size):
         out += _pass(runner, cache, rows[start:start + size], base)
         cache.truncate(base - 1)

@@ -100,7 +100,7 @@ class EagerRunner:
 def prompt_parts(ids: Tensor, config: LlamaConfig | TransformerConfig) -> Sequence[Tensor]:
     """New ids (B, T) in the pieces that are computed one after the other."""
     scaling = config.rope_scaling
-    if scaling is not None and scaling.kind == "dynamic":
+    if scaling is not None and scaling.follows_length:
         return [ids]                                                          # its rotation depends on a pass's length
     return ids.split(CHUNK, dim=1)
 

@@ -9,7 +9,7 @@ from ayllu.config import validate
 from ayllu.errors import ConfigError
 from ayllu.model.config import LlamaConfig, RopeScaling
 
-KINDS: tuple[str, ...] = get_args(RopeScaling.model_fields["kind"].annotation)
+KINDS = tuple(kind for kind in get_args(RopeScaling.model_fields["kind"].annotation) if kind != "longrope")   # + lists
 FORM = f"expected none, or KIND:FACTOR with KIND one of {', '.join(KINDS)} and a factor of at least 1, such as yarn:4"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.engine.constrain import Grammars
-from ayllu.engine.engine import Engine, EngineSettings, context_of
+from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
 from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
@@ -56,7 +56,7 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
     """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
     named = [named_path(text) for text in adapters]
     llm = LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context)
-    if rope_scaling is not None and context_of(llm.config) < llm.config.max_context:
+    if rope_scaling is not None and llm.config.rope_scaling is not None and llm.config.rope_scaling.follows_length:
         raise ConfigError(f"rope scaling {rope_scaling!r} can't be served: with it, keys depend on the length of the "
                           "text that they were computed with, so pages can't be shared; take yarn, linear or llama3")
     if llm.tokenizer is None:

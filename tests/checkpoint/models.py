@@ -19,6 +19,9 @@ CONFIGS = {
     "llama 3.1": LlamaConfig(**BASE | {"max_context": 131072}, rope_theta=500_000.0, rope_scaling=LLAMA3),
     "linear": LlamaConfig(**BASE, rope_scaling=RopeScaling(kind="linear", factor=2.0)),
     "yarn": LlamaConfig(**BASE, rope_scaling=YARN, norm_eps=1e-6),
+    "longrope": LlamaConfig(**BASE, rope_scaling=RopeScaling(
+        kind="longrope", factor=2.0, original_context=16, short_factor=(1.0,) * (BASE["head_dim"] // 2),
+        long_factor=(1.5,) * (BASE["head_dim"] // 2))),
     "dynamic": LlamaConfig(**BASE, rope_scaling=RopeScaling(kind="dynamic", factor=2.0)),
     "all biases": LlamaConfig(**BASE, qkv_bias=True, out_bias=True, mlp_bias=True),
     "qwen2": LlamaConfig(**BASE, qkv_bias=True, rope_theta=1_000_000.0, norm_eps=1e-6),
@@ -28,7 +31,7 @@ CONFIGS = {
 }
 META = ("plain", "grouped tied", "llama 3.1")            # what Meta's fields can say
 LLAMA2C = ("plain", "grouped tied")
-GGUF = tuple(name for name in CONFIGS if name != "dynamic")
+GGUF = tuple(name for name in CONFIGS if name not in ("dynamic", "longrope"))
 
 
 def random_model(config: LlamaConfig, dtype: torch.dtype = torch.float32, seed: int = 0) -> Llama:

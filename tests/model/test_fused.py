@@ -24,6 +24,8 @@ FAMILIES = {
     "all biases": {"qkv_bias": True, "out_bias": True, "mlp_bias": True}, "wide heads": {"head_dim": 24},
     "dynamic": {"rope_scaling": RopeScaling(kind="dynamic", factor=4, original_context=16)},
     "yarn": {"rope_scaling": RopeScaling(kind="yarn", factor=4, original_context=16)},
+    "longrope": {"rope_scaling": RopeScaling(kind="longrope", factor=4, original_context=16, short_factor=(1,) * 4,
+                                             long_factor=(1, 1.5, 2, 4))},
 }
 
 

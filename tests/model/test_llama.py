@@ -127,7 +127,8 @@ def test_dynamic_frequencies_without_a_length_are_plain():
     ({"n_kv_heads": 3}, "multiple of n_kv_heads"), ({"head_dim": 7}, "must be even"), ({"dim": 0}, "greater than 0"),
     ({"head_dim": 2, "rope_scaling": {"kind": "dynamic", "factor": 2.0}}, "head_dim of at least 4"),
     ({"rope_scaling": {"kind": "llama3", "factor": 2.0, "low_freq_factor": 4.0}}, "must be above"),
-    ({"rope_scaling": {"kind": "longrope", "factor": 2.0}}, "linear")])
+    ({"rope_scaling": {"kind": "ntk", "factor": 2.0}}, "linear"),
+    ({"rope_scaling": {"kind": "longrope", "factor": 2.0}}, "short_factor needs")])
 def test_impossible_shapes_are_refused(fields, says):
     with pytest.raises(ValidationError, match=says):
         LlamaConfig(**{**SHAPE, **fields})

@@ -54,7 +54,7 @@ def test_padded_batch(name):
     positions = (is_token.cumsum(1) - 1).clamp(min=0)
     masks = [padded(is_token, both.ours.config.window(i)) for i in range(both.ours.config.n_layers)]
     masked = both.ours(ids, positions, masks)[is_token]
-    if name.startswith("dynamic"):                      # theirs turns all rows by the longest one's length: one by one
+    if name.startswith(("dynamic", "longrope")):        # theirs turns all rows by the longest one's length: one by one
         theirs = torch.cat([fresh(name).theirs(torch.tensor([row])).logits[0] for row in rows])
     else:
         theirs = both.theirs(ids, attention_mask=is_token.long(), position_ids=positions).logits[is_token]
