@@ -22,7 +22,7 @@ class RopeScaling(Settings):
     high_freq_factor: float = 4.0                        # llama3
     beta_fast: float = 32.0                              # yarn
     beta_slow: float = 1.0                               # yarn
-    attention_factor: float | None = None                # yarn, longrope; None: 0.1 ln(factor) + 1, or that of longrope
+    attention_factor: float | None = None                # yarn, longrope; None: from the factor, by their papers
     short_factor: tuple[float, ...] = ()                 # longrope: E/2 divisors up to the original context
     long_factor: tuple[float, ...] = ()                  # longrope: and for longer texts
     truncate: bool = True                                # yarn: whether the band's borders become whole numbers
