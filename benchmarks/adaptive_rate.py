@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +33,22 @@ from ayllu.log import say, setup
 from ayllu.model.build import build_model, count_parameters
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
+from ayllu.model.parallel import Precision
+from ayllu.native import build
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.control import Control
+from ayllu.train.head_loss import Kernels
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import bits_per_byte, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.pretrain import missing_compiler
 from ayllu.train.schedule import Schedule
 from ayllu.train.state import TrainState
+from ayllu.train.trainee import TraineeLoss
 
 SIZES = {"0.1m": (64, 2, 176), "0.3m": (96, 3, 256), "1m": (128, 4, 448), "5m": (256, 6, 704)}
 # width, layers, hidden width
+PRECISION = {"5m": "autocast"}                            # others in float32; at 5m bfloat16 halves the hours
 RATES = {"0.1m": 8e-3, "0.3m": 4e-3, "1m": 4e-3, "5m": 2e-3}                 # the middle of the seven that are tried
 STARTS = {"tuned": 1.0, "10x too high": 10.0, "10x too low": 0.1}
 METHODS = ("cosine", "plateau", "greedy", "follow")
@@ -60,6 +66,7 @@ class Plan:
     held_out: torch.Tensor                               # (tokens,)
     device: torch.device
     loss: LossFunction
+    precision: Precision = "float32"
     batch: int = 8
     context: int = 64
 
@@ -126,8 +133,18 @@ class Notes:
         """No bar."""
 
 
+def trainee(precision: Precision, eager: bool, device: torch.device) -> LossFunction:
+    """The loss, compiled where it can be; in bfloat16 with what `ayllu pretrain` trains with."""
+    if precision == "float32" or eager:
+        return next_token_loss if eager else torch.compile(next_token_loss)
+    native = device.type == "cpu" and build.missing() is None
+    loss = partial(next_token_loss, kernels=Kernels.compiled(native))
+    return TraineeLoss(loss, precision, True, False, native)
+
+
 def train(plan: Plan, run: Run) -> Run:
     """One run of `plan.steps` computed batches."""
+    torch.compiler.reset()                               # else each run's model counts towards the compiler's limit
     torch.manual_seed(run.seed)
     config = plan.model()
     model = build_model(config)
@@ -141,7 +158,7 @@ def train(plan: Plan, run: Run) -> Run:
                        control=Control(adapt) if adapt.kind != "off" else None)
     loop = LoopConfig(steps=plan.steps, batch_size=plan.batch, micro_batch=plan.batch,
                       eval_every=max(plan.steps // LOOKS, 1), checkpoint_every=plan.steps,
-                      precision="autocast" if plan.device.type == "cuda" else "float32")
+                      precision=plan.precision)
     notes, before = Notes(), time.perf_counter()
     look = _held_out(plan, plan.held_out[:3000]) if state.control is not None else lambda state: {}
     try:
@@ -214,14 +231,14 @@ def main() -> int:
     if options.quick:
         options.sizes, options.seeds, options.steps, options.rates = "0.1m", 1, 160, 3
     device = torch.device(options.device)
-    eager = options.quick or missing_compiler(device)
-    loss: LossFunction = next_token_loss if eager else torch.compile(next_token_loss)
+    eager = bool(options.quick or missing_compiler(device))
     data = np.frombuffer("".join(documents(options.data)).encode(), dtype=np.uint8).astype("<u2")
     cut = len(data) * 9 // 10
     held = torch.from_numpy(data[cut:][:8000 if options.quick else None].astype(np.int64))
     study, results, rows = Study(options.runs), [], []
     for size in options.sizes.split(","):
-        plan = Plan(size, options.steps, data[:cut], held, device, loss)
+        precision: Precision = "autocast" if device.type == "cuda" else PRECISION.get(size, "float32")
+        plan = Plan(size, options.steps, data[:cut], held, device, trainee(precision, eager, device), precision)
         say(f"{size}: {count_parameters(plan.model()):,} parameters, "
             f"{plan.steps * plan.batch * plan.context:,} tokens")
         results += table(study, plan, options.seeds, options.rates, tuple(options.methods.split(",")))
