@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,16 @@ from ayllu.log import say, setup
 from ayllu.model.build import CausalModel, build_model, count_parameters
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
-from ayllu.train.loop import LoopConfig, fit
+from ayllu.model.parallel import Precision
+from ayllu.native import build
+from ayllu.train.head_loss import Kernels
+from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import IGNORED, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.pretrain import missing_compiler
 from ayllu.train.schedule import Schedule
 from ayllu.train.state import TrainState
+from ayllu.train.trainee import TraineeLoss
 
 DATA = Path(__file__).resolve().parents[2] / "shared/data/tinyshakespeare/input.txt.zst"
 CONTEXTS = (64, 256)
@@ -51,7 +57,7 @@ def settings(budget: str) -> tuple[LlamaConfig, OptimConfig, LoopConfig]:
                         residual_dropout=dropout, embedding_dropout=dropout)
     optim = OptimConfig(kind="muon", lr=5e-3, schedule=Schedule(kind="linear", warmup_steps=50))
     loop = LoopConfig(steps=steps, batch_size=rows, micro_batch=rows, eval_every=250, checkpoint_every=steps,
-                      autocast=wide)
+                      precision="autocast" if wide else "float32")
     return model, optim, loop
 
 
@@ -62,6 +68,14 @@ def load(path: Path) -> tuple[np.ndarray, torch.Tensor]:
     ids = np.array([places[c] for c in text], dtype="<u2")
     cut = len(ids) * 9 // 10
     return ids[:cut], torch.from_numpy(ids[cut:].astype(np.int64))
+
+
+def trainee(precision: Precision) -> LossFunction:
+    """The loss; in bfloat16 compiled, with the kernels that `ayllu pretrain` takes there. A minute isn't worth it."""
+    if precision == "float32" or missing_compiler(torch.device("cpu")):
+        return next_token_loss
+    native = build.missing() is None
+    return TraineeLoss(partial(next_token_loss, kernels=Kernels.compiled(native)), precision, True, False, native)
 
 
 @torch.no_grad()
@@ -105,7 +119,7 @@ def train(budget: str, seed: int, learn: np.ndarray, judge: torch.Tensor, share:
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as run:
-        fit(state, WindowLoader(learn, shape.max_context, loop.batch_size, seed), next_token_loss, loop=loop,
+        fit(state, WindowLoader(learn, shape.max_context, loop.batch_size, seed), trainee(loop.precision), loop=loop,
             optim=optim, run=Path(run), observer=Curve(), evaluate=look, device=torch.device("cpu"))
     return {"budget": budget, "seed": seed, "parameters": count_parameters(shape), "tokens": state.tokens,
             "seconds": round(state.seconds, 1), "all_seconds": round(time.perf_counter() - started, 1), **look(state)}

@@ -17,7 +17,7 @@ Action = Literal["hold", "try", "grow", "shrink", "skip", "roll back", "cooldown
 Place = Literal["", "good", "end"]                       # weights kept: the last good, and a trial's best end
 
 
-ROUNDS = (Round(keep=0.25), Round(at=0.05, factor=3.0, margin=0.003, hopeless=0.02))
+ROUNDS = (Round(keep=0.25),)                             # a second one, later, cost more than it found
 
 
 class AdaptConfig(Settings):
