@@ -24,24 +24,24 @@ from typing import Any
 import psutil
 from peers import machine
 from serve import Server, start, write_models
-from serve_load import Answer, Load, ask, figures, offer, prompts
+from serve_load import Answer, Connections, Load, figures, offer, prompts
 
 TOKENS, LATEST_S = 64, 2.0
 LOADS = (0.5, 0.75, 1.0, 1.5, 2.0)                       # of what the closed loop did
 
 
 async def _arrivals(url: str, fields: dict[str, Any], rate: float, seconds: float) -> list[tuple[Answer, float]]:
-    """Requests at random times, each on a connection of its own, and when each answer ended."""
+    """Requests at random times over kept connections, as many as are needed, and when each answer ended."""
     rng, found, tasks = random.Random(1), list[tuple[Answer, float]](), set[asyncio.Task[None]]()
-    texts = [row[0] for row in prompts(Load(512, 1), seed=3)]
+    texts, connections = [row[0] for row in prompts(Load(512, 1), seed=3)], Connections(url)
 
     async def one(number: int) -> None:
         answer = Answer(time.perf_counter())
         body = {"prompt": f"{number} {texts[number % len(texts)]}", "max_tokens": TOKENS, "temperature": 0,
                 "stream": True, "stream_options": {"include_usage": True}, **fields}
         try:
-            await ask(url, body, answer)
-        except OSError as error:                         # refused or reset: no answer
+            await connections.ask(body, answer)
+        except (OSError, EOFError) as error:                         # refused or reset: no answer
             answer.error = str(error)
         found.append((answer, time.perf_counter()))
 
@@ -52,6 +52,7 @@ async def _arrivals(url: str, fields: dict[str, Any], rate: float, seconds: floa
         task.add_done_callback(tasks.discard)
         due, number = due + rng.expovariate(rate), number + 1
     await asyncio.wait(tasks, timeout=60) if tasks else None
+    connections.close()
     return found
 
 

@@ -1,6 +1,6 @@
 """Streams of completions over HTTP, all at once, and when each piece came: the same generator for every server.
 
-The asking is plain asyncio over one connection per stream, without a client library, so that little of the two cores
+The asking is plain asyncio over connections that are kept, without a client library, so that little of the two cores
 goes to it.
 """
 
@@ -44,37 +44,79 @@ def prompts(load: Load, seed: int) -> list[list[str]]:
             for _ in range(load.streams)]
 
 
-async def ask(url: str, body: dict[str, Any], answer: Answer) -> None:
-    """Send one request and note each piece of the answer, a server-sent event with text in it."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
+class Connections:
+    """Connections to one server that are kept open between requests, as clients' pools do."""
+
+    def __init__(self, url: str) -> None:
+        self.parts = urlsplit(url)
+        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+
+    async def ask(self, body: dict[str, Any], answer: Answer) -> None:
+        """Send one request and note each piece of the answer, a server-sent event with text in it."""
+        data, parts = json.dumps(body).encode(), self.parts
+        request = (f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
+                   f"Content-Length: {len(data)}\r\n\r\n").encode() + data
+        while True:
+            is_new = not self._free
+            reader, writer = await self._opened() if is_new else self._free.pop()
+            writer.write(request)
+            if (status := await _line(reader)) or is_new:
+                break
+            writer.close()                               # the server had closed it while it lay idle: take another
+        try:
+            is_whole = await _read(reader, status, answer)
+        except BaseException:
+            writer.close()
+            raise
+        if is_whole:
+            self._free.append((reader, writer))
+        else:
+            writer.close()
+
+    def close(self) -> None:
+        """All that are open and idle."""
+        while self._free:
+            self._free.pop()[1].close()
+
+    async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.parts.hostname, self.parts.port, limit=2**20)
+
+
+async def _line(reader: asyncio.StreamReader) -> bytes:
     try:
-        data = json.dumps(body).encode()
-        writer.write(f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
-                     f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data)
-        await writer.drain()
-        status = await reader.readline()
-        if b" 200 " not in status:
-            answer.error = (status + await reader.read(2000)).decode(errors="replace")[:600]
-            return
-        while line := await reader.readline():           # headers and chunk sizes begin otherwise
-            if not line.startswith(b"data:") or line.startswith(b"data: [DONE]"):
-                continue
+        return await reader.readline()
+    except ConnectionError:
+        return b""
+
+
+async def _read(reader: asyncio.StreamReader, status: bytes, answer: Answer) -> bool:
+    """The rest of an answer; whether the connection can be used again."""
+    length, closes = 0, False
+    while (line := (await reader.readline()).strip().lower()):
+        name, _, value = line.partition(b":")
+        length = int(value) if name == b"content-length" else length
+        closes = closes or (name == b"connection" and value.strip() == b"close")
+    if b" 200 " not in status:
+        answer.error = (status + await reader.readexactly(length)).decode(errors="replace")[:600]
+        return bool(status) and not closes
+    while (line := await reader.readline()) and line != b"0\r\n":     # the last chunk; others' sizes stand between
+        if line.startswith(b"data:") and not line.startswith(b"data: [DONE]"):
             event = json.loads(line[5:])
             if usage := event.get("usage"):
                 answer.tokens = usage["completion_tokens"]
             if event.get("choices") and event["choices"][0].get("text"):
                 answer.pieces.append(time.perf_counter())
-    finally:
-        writer.close()
+    return await reader.readline() == b"\r\n" and not closes
 
 
 async def _stream(url: str, fields: dict[str, Any], texts: list[str], max_tokens: int, found: list[Answer]) -> None:
+    connections = Connections(url)
     for text in texts:
         found.append(Answer(time.perf_counter()))
         body = {"prompt": text, "max_tokens": max_tokens, "temperature": 0, "stream": True,
                 "stream_options": {"include_usage": True}, **fields}
-        await ask(url, body, found[-1])
+        await connections.ask(body, found[-1])
+    connections.close()
 
 
 async def _all(url: str, fields: dict[str, Any], load: Load, seed: int) -> tuple[list[Answer], float]:
