@@ -17,7 +17,7 @@ Action = Literal["hold", "try", "grow", "shrink", "skip", "roll back", "cooldown
 Place = Literal["", "good", "end"]                       # weights kept: the last good, and a trial's best end
 
 
-ROUNDS = (Round(keep=0.25),)                             # a second one, later, cost more than it found
+ROUNDS = (Round(tie=0.02, keep=0.25),)                   # a second one, later, cost more than it found
 
 
 class AdaptConfig(Settings):
@@ -236,9 +236,9 @@ def _go_on(config: AdaptConfig, state: AdaptState) -> tuple[AdaptState, Decision
     if score is None:
         return state, Decision()
     why = f"{why} at x {state.multiplier:.3g}"
-    trial = judged(trial, state.multiplier, score)
-    following = next_rate(trial, now.factor, config.least, config.most)
-    is_best = trial.best()[0] == state.multiplier and score < math.inf
+    trial = judged(trial, state.multiplier, score, now.tie)
+    following = next_rate(trial, now, config.least, config.most)
+    is_best = trial.best(now.tie)[0] == state.multiplier and score < math.inf
     if following is None:
         return _finish(config, state, trial, why, is_best)
     return (replace(_forget(state), multiplier=following, trial=trial),
@@ -249,8 +249,8 @@ def _go_on(config: AdaptConfig, state: AdaptState) -> tuple[AdaptState, Decision
 def _finish(config: AdaptConfig, state: AdaptState, trial: Trial, why: str,
             is_best: bool) -> tuple[AdaptState, Decision]:
     """The best rate goes on from its own end; a part of it begins where the trial began."""
-    winner, score = trial.best()
-    keep = config.rounds[state.round].keep
+    now = config.rounds[state.round]
+    (winner, score), keep = trial.best(now.tie), now.keep
     found = min(max(winner * keep, config.least), config.most)
     action: Action = "grow" if found > trial.start else "shrink" if found < trial.start else "hold"
     state = replace(_forget(state), multiplier=found, wanted=found, trial=None, round=state.round + 1)

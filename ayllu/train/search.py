@@ -23,7 +23,7 @@ class Round(Settings):
     at: float = Field(default=0.0, ge=0, lt=1)           # where it begins; 0: before the first update
     share: float = Field(default=0.01, gt=0, lt=1)       # the updates of each rate
     factor: float = Field(default=4.0, gt=1)             # between a rate and the next
-    margin: float = Field(default=0.0, ge=0)             # the share by which it must beat the one that there was
+    tie: float = Field(default=0.0, ge=0)                # so near the best is as good, and the lowest of them wins
     hopeless: float = Field(default=0.05, gt=0)          # behind the best by this share halfway: it goes no further
     keep: float = Field(default=1.0, gt=0)               # what the best one is multiplied by: short runs like high ones
 
@@ -51,9 +51,13 @@ class Trial:
         """As plain numbers and lists."""
         return asdict(self)
 
-    def best(self) -> tuple[float, float]:
-        """The best multiplier and its score; where all broke, the lowest."""
-        return min(self.tried, key=lambda pair: (pair[1], pair[0]))
+    def best(self, tie: float) -> tuple[float, float]:
+        """The lowest multiplier whose score is the best or within `tie` of it, and that score.
+
+        Above the rates that are too low lies a plain on which chance decides, and a long run wants its lower end.
+        """
+        enough = min(score for _, score in self.tried) * (1 + tie)
+        return min(pair for pair in self.tried if pair[1] <= enough)
 
 
 def shape(trial: Trial) -> float:
@@ -77,23 +81,22 @@ def verdict(trial: Trial, now: Round) -> tuple[float | None, str]:
     if done == n // 2 and trial.best_losses:
         loss, best = _mean(trial.losses[n // 4:n // 2]), _mean(trial.best_losses[n // 4:n // 2])
         if loss > best * (1 + now.hopeless):
-            return loss / best * trial.best()[1], f"loss {loss:.3f} against {best:.3f} halfway"
+            return loss / best * trial.best(now.tie)[1], f"loss {loss:.3f} against {best:.3f} halfway"
     if done < n:
         return None, ""
     score = _mean(trial.losses[n - max(n // TAIL, 1):n])
-    return score * (1 + now.margin if trial.tried else 1), f"loss {score:.3f}"
+    return score, f"loss {score:.3f}"
 
 
-def judged(trial: Trial, multiplier: float, score: float) -> Trial:
+def judged(trial: Trial, multiplier: float, score: float, tie: float) -> Trial:
     """The trial with one more rate judged, ready for the next."""
-    is_best = not trial.tried or score < trial.best()[1]
-    return replace(trial, tried=(*trial.tried, (multiplier, score)), losses=(), broken=0,
-                   best_losses=trial.losses if is_best else trial.best_losses)
+    after = replace(trial, tried=(*trial.tried, (multiplier, score)), losses=(), broken=0)
+    return replace(after, best_losses=trial.losses if after.best(tie)[0] == multiplier else trial.best_losses)
 
 
-def next_rate(trial: Trial, factor: float, least: float, most: float) -> float | None:
+def next_rate(trial: Trial, now: Round, least: float, most: float) -> float | None:
     """The neighbour of the best rate that has not been tried, the higher one first; None where both have been."""
-    best = trial.best()[0]
+    best, factor = trial.best(now.tie)[0], now.factor
     broken = min((m for m, score in trial.tried if score == math.inf), default=math.inf)
     for rate in (best * factor, best / factor):
         known = any(math.isclose(rate, m, rel_tol=1e-6) for m, _ in trial.tried)

@@ -255,20 +255,34 @@ def test_what_one_glitch_shrunk_grows_back_and_what_comes_again_does_not():
 
 
 @settings(deadline=None)
-@given(st.lists(st.one_of(st.floats(1, 5), st.just(math.inf)), min_size=60, max_size=60), st.floats(1.5, 5))
-def test_the_rates_of_a_trial_are_neighbours_and_come_to_an_end(scores, factor):
-    trial, rate = Trial(0, 8, 1.0), 1.0
+@given(st.lists(st.one_of(st.floats(1, 5), st.just(math.inf)), min_size=60, max_size=60), st.floats(1.5, 5),
+       st.sampled_from([0.0, 0.02, 0.5]))
+def test_the_rates_of_a_trial_are_neighbours_and_come_to_an_end(scores, factor, tie):
+    trial, rate, now = Trial(0, 8, 1.0), 1.0, Round(factor=factor, tie=tie)
     for score in scores:
         broken = [m for m, s in trial.tried if s == math.inf]
         assert all(rate < m for m in broken)             # never above a rate that broke
-        trial = judged(trial, rate, score)
-        rate = next_rate(trial, factor, 1e-3, 1e3)
+        trial = judged(trial, rate, score, tie)
+        rate = next_rate(trial, now, 1e-3, 1e3)
         if rate is None:
             break
         assert 1e-3 <= rate <= 1e3
         assert any(math.isclose(rate / m, f) for m, _ in trial.tried for f in (factor, 1 / factor))
     assert rate is None
-    assert trial.best()[1] == min(s for _, s in trial.tried)
+    winner, score = trial.best(tie)
+    least = min(s for _, s in trial.tried)
+    assert score <= least * (1 + tie)
+    assert all(s > least * (1 + tie) for m, s in trial.tried if m < winner)      # no lower one is as good
+    assert tie or score == least
+
+
+def test_on_a_plain_the_lowest_rate_wins():
+    trial = Trial(0, 8, 1.0)
+    for rate, score in ((1.0, 4.7), (4.0, 4.3), (16.0, 3.76), (64.0, 3.417), (256.0, 3.411)):        # of a 5M model
+        trial = judged(trial, rate, score, 0.02)
+    assert trial.best(0.02) == (64.0, 3.417)
+    assert trial.best(0.0) == (256.0, 3.411)
+    assert next_rate(trial, Round(tie=0.02), 1e-3, 1e4) is None          # both neighbours of 64 were tried
 
 
 @given(st.integers(4, 300))
