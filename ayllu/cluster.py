@@ -50,5 +50,5 @@ def probe(address: str, answer_s: float = ANSWER_S) -> None:
 
 
 def _no_cluster(address: str, reason: str) -> ConfigError:
-    return ConfigError(f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head`, or give "
-                       f"--ray {HERE}")
+    return ConfigError(f"no Ray cluster answers at {address!r} ({reason}): start one with `ray start --head` (where it "
+                       f"asks for a token, set RAY_AUTH_MODE=token here, too), or give --ray {HERE}")

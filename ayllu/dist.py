@@ -73,9 +73,18 @@ def any_rank(values: Sequence[bool], device: torch.device) -> list[bool]:
     return [bool(n) for n in sum_over_ranks(torch.tensor(values, dtype=torch.float32, device=device)).tolist()]
 
 
-def group_apart() -> dist.ProcessGroup | None:
+def group_apart(patience: timedelta = PATIENCE) -> dist.ProcessGroup | None:
     """A group of all ranks whose messages may go beside those of training, from another thread; None: one process."""
-    return dist.new_group(backend="gloo", timeout=PATIENCE) if dist.is_initialized() else None
+    return dist.new_group(backend="gloo", timeout=patience) if dist.is_initialized() else None
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """All of a tensor of which the ranks hold shares; every rank must ask."""
+    if not dist.is_initialized():
+        return tensor
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def from_first(value: T, group: dist.ProcessGroup | None = None) -> T:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ayllu import dist
 from ayllu.adapters.config import LoraConfig
 from ayllu.adapters.names import modules
 from ayllu.errors import ConfigError
@@ -173,7 +174,7 @@ def fingerprint(model: Llama) -> str:
     own = {name.replace(".base.", "."): tensor for name, tensor in model.named_parameters()
            if ".lora_" not in name and not name.endswith(".magnitude")}
     for name, tensor in sorted(own.items()):
-        flat = tensor.detach().reshape(-1)
+        flat = dist.whole(tensor.detach()).reshape(-1)
         ends = torch.cat((flat[:512], flat[-512:])).to("cpu", torch.bfloat16)
         found.update(name.encode() + ends.view(torch.int16).numpy().tobytes())
     return found.hexdigest()

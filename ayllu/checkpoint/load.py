@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -28,6 +28,14 @@ if TYPE_CHECKING:
     from ayllu.text.tokenizer import Tokenizer
 
 
+class Builder(Protocol):
+    """As `build_model`."""
+
+    def __call__(self, source: OpenCheckpoint, *, dtype: str | torch.dtype | None = None,
+                 device: str | torch.device | None = None) -> Llama:
+        """A model with the source's weights."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A model ready to run, and everything that came with it."""
@@ -44,17 +52,19 @@ class Checkpoint:
 
 def load_checkpoint(name_or_path: str | Path, *, dtype: str | torch.dtype | None = None,
                     device: str | torch.device | None = None, verify: bool = False,
-                    rope_scaling: str | None = None, context: int | None = None) -> Checkpoint:
+                    rope_scaling: str | None = None, context: int | None = None,
+                    build: "Builder | None" = None) -> Checkpoint:
     """Load a model with its tokenizer. `dtype` None keeps the file's own (Q8_0: float32), `device` None is the CPU.
 
     `rope_scaling` ("yarn:4") and `context` take the place of the file's own (ayllu/model/stretch.py).
-    `verify` first compares every file of the folder with the SHA-256 in the manifest that Ayllu wrote.
+    `verify` first compares every file of the folder with the SHA-256 in the manifest that Ayllu wrote. `build` may take
+    `build_model`'s place: ranks build their shares.
     """
     source = open_checkpoint(name_or_path)
     source = replace(source, config=stretched(source.config, rope_scaling, context))
     if verify:
         verify_manifest(source.path if source.path.is_dir() else source.path.parent)
-    model = build_model(source, dtype=dtype, device=device)
+    model = (build or build_model)(source, dtype=dtype, device=device)
     tokenizer = source.open_tokenizer()
     if tokenizer is not None and tokenizer.vocab_size > source.config.vocab_size:
         warn(f"{source.path}: the tokenizer has {tokenizer.vocab_size} ids, the model {source.config.vocab_size}: the "

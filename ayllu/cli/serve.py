@@ -67,7 +67,9 @@ def serve(
         from ayllu.server import start
     except ImportError as error:
         raise MissingExtra(f"ayllu serve needs {error.name}: pip install 'ayllu[serve]'") from error
+    from ayllu import dist
     from ayllu.config import validate
+    from ayllu.device import pick_device
     from ayllu.engine.engine import EngineSettings
     from ayllu.server.gate import Door
     from ayllu.server.limits import Limits
@@ -79,14 +81,19 @@ def serve(
                                        "kv_dtype": "int8" if int8_cache else "auto",
                                        "n_guesses": guesses or (DRAFTED if draft else 0), "adapter_mib": lora_mib},
                       where="ayllu serve")
-    served = start.load_served(model, dtype=dtype, device=device, name=name, aliases=tuple(alias or ()),
-                               engine=engine, draft=draft, limits=Limits(tokens=max_tokens, request_s=timeout),
-                               redact=redact, adapters=lora or (), adapter_folder=lora_folder, max_wait_s=max_wait,
-                               rope_scaling=rope_scaling, context=context)
-    listener = start.Listener(served, door, port, tls).bind()
-    _quieten(quiet)
-    _announce(listener, as_json)
-    listener.run()
+    own: dict[str, Any] = {"dtype": dtype, "device": device, "engine": engine, "rope_scaling": rope_scaling,
+                           "context": context}
+    with dist.processes(pick_device(device)):            # torchrun's ranks share the model (engine/ranks.py)
+        if not dist.is_main():
+            start.follow_first(model, **own)
+            return
+        served = start.load_served(model, **own, name=name, aliases=tuple(alias or ()), draft=draft,
+                                   limits=Limits(tokens=max_tokens, request_s=timeout), redact=redact,
+                                   adapters=lora or (), adapter_folder=lora_folder, max_wait_s=max_wait)
+        listener = start.Listener(served, door, port, tls).bind()
+        _quieten(quiet)
+        _announce(listener, as_json)
+        listener.run()
 
 
 def _tls(cert: Path | None, key: Path | None) -> Any:

@@ -91,17 +91,20 @@ class Engine:
     """Continuous batching over pages. `step` computes one batch and gives what was chosen."""
 
     def __init__(self, model: Model | Runner, settings: EngineSettings | None = None,
-                 draft: Model | Runner | None = None, grammars: Grammars | None = None) -> None:
+                 draft: Model | Runner | None = None, grammars: Grammars | None = None,
+                 held: LlamaConfig | TransformerConfig | None = None) -> None:
         """`draft`: a smaller model that guesses where settings.n_guesses asks for it; without one, repetition does.
-        `grammars` belong to the model's tokenizer; without them no request may have a grammar."""
+        `grammars` belong to the model's tokenizer; without them no request may have a grammar. `held`: the heads whose
+        keys and values lie here, where ranks share a model (ranks.py)."""
         self.runner = as_runner(model)
         self.settings = settings or EngineSettings()
         self.config = self.runner.config
         self.context = context_of(self.config)
         dtype = self.runner.dtype
-        n_pages = pages_within(self.config, self.settings, self.context, dtype)
+        held = held or self.config
+        n_pages = pages_within(held, self.settings, self.context, dtype)
         self.scheduler = Scheduler(self.settings.scheduler(n_pages))
-        self.cache = PagedCache(self.config, n_pages + self.settings.deterministic, self.settings.page_size,
+        self.cache = PagedCache(held, n_pages + self.settings.deterministic, self.settings.page_size,
                                 dtype=dtype, device=self.runner.device, is_int8=self.settings.kv_dtype == "int8")
         self._tiles = TiledSteps(self.runner, self.cache) if self.settings.deterministic else None
         if self._tiles is not None:

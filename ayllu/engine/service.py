@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from ayllu.engine.engine import Engine
 from ayllu.engine.pace import Pace
+from ayllu.engine.ranks import LedEngine
 from ayllu.engine.request import Request, Token
 from ayllu.errors import EngineFailed, Overloaded
 
@@ -66,7 +67,7 @@ class TokenStream(AsyncIterator[Token]):
 class Service:
     """Runs an engine and hands its tokens to the event loops of those who asked."""
 
-    def __init__(self, engine: Engine, max_wait_s: float | None = None) -> None:
+    def __init__(self, engine: Engine | LedEngine, max_wait_s: float | None = None) -> None:
         """`max_wait_s`: a request that would wait longer in the queue is refused with Overloaded at once."""
         self.engine, self.max_wait_s = engine, max_wait_s
         self._pace = Pace()

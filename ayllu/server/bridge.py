@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator, Sequence
 import torch
 
 from ayllu.engine.far import FarService, FarStream
+from ayllu.engine.ranks import LedEngine
 from ayllu.engine.request import Request, Token
 from ayllu.engine.runner import Batch
 from ayllu.engine.service import Service, TokenStream
+from ayllu.errors import RequestError
 from ayllu.server.faults import TimeLimitError
 
 
@@ -79,6 +81,8 @@ async def embed(service: Service | FarService, ids: Sequence[int], adapter: str 
     between two steps. A model that was not trained for it gives rough neighbours, no more."""
     if isinstance(service, FarService):
         return await service.embed(ids, adapter)
+    if isinstance(service.engine, LedEngine):
+        raise RequestError("a server of several ranks gives no embeddings: ask one that runs in one process")
     runner = service.engine.runner
 
     @torch.inference_mode()

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from ayllu.engine.engine import Engine
+    from ayllu.engine.ranks import LedEngine
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -34,7 +35,7 @@ class Metrics:
         self.answer_tokens = Counter("ayllu_answer_tokens", "Tokens of answers.", registry=r)
         self.redacted = Counter("ayllu_redacted", "Pieces of personal data taken out of prompts.", ["kind"], registry=r)
 
-    def watch(self, engine: "Engine") -> None:
+    def watch(self, engine: "Engine | LedEngine") -> None:
         """Show the engine's own state, too."""
         self.registry.register(_EngineState(engine))
 
@@ -46,7 +47,7 @@ class Metrics:
 class _EngineState(Collector):
     """Reads plain integers of the engine while its thread runs: each is right, though not all of one instant."""
 
-    def __init__(self, engine: "Engine") -> None:
+    def __init__(self, engine: "Engine | LedEngine") -> None:
         self.engine = engine
 
     def collect(self) -> Iterator[Metric]:

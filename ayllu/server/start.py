@@ -1,15 +1,18 @@
 """From settings to a running server: load, build, listen."""
 
 import os
+import signal
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ayllu import dist
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
+from ayllu.engine.ranks import LedEngine, follow
 from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
 from ayllu.errors import ConfigError, MissingExtra, RequestError
@@ -55,16 +58,18 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
                 rope_scaling: str | None = None, context: int | None = None) -> Served:
     """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
     named = [named_path(text) for text in adapters]
-    llm = LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context)
+    if dist.world_size() > 1 and (draft or adapters or adapter_folder):
+        raise ConfigError("a server of several ranks takes no draft model and no adapters: leave --draft and --lora "
+                          "away, or merge the adapter into the model (ayllu merge)")
+    llm = _load(model, dtype, device, rope_scaling, context)
     if rope_scaling is not None and llm.config.rope_scaling is not None and llm.config.rope_scaling.follows_length:
         raise ConfigError(f"rope scaling {rope_scaling!r} can't be served: with it, keys depend on the length of the "
                           "text that they were computed with, so pages can't be shared; take yarn, linear or llama3")
     if llm.tokenizer is None:
         raise RequestError(f"{model} has no tokenizer, so no text can be served: put its tokenizer.model or "
                            "tokenizer.json beside it")
-    built = Engine(llm.runner, engine, draft=_draft(draft, llm, device),
-                   grammars=grammars_of(llm.tokenizer, llm.eos_ids, llm.config.vocab_size))
-    service = Service(built, max_wait_s)
+    built = _engine(llm, engine, _draft(draft, llm, device))
+    service = Service(built if dist.world_size() == 1 else LedEngine(built), max_wait_s)
     served = Served(name=name or public_name(model), service=service,
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
@@ -73,6 +78,33 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
     for adapter, path in named:
         load_now(served, adapter, path)
     return served
+
+
+def follow_first(model: str, *, dtype: str | None = None, device: str = "auto", engine: EngineSettings | None = None,
+                 rope_scaling: str | None = None, context: int | None = None) -> None:
+    """What every rank but the first does until that one ends, whatever signals come."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)         # answers that are under way need all ranks
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    follow(_engine(_load(model, dtype, device, rope_scaling, context), engine))
+
+
+def _load(model: str, dtype: str | None, device: str, rope_scaling: str | None, context: int | None) -> LLM:
+    """The model, or of several ranks each one's share of it."""
+    if dist.world_size() == 1:
+        return LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context)
+    from ayllu.engine.share import load_share
+
+    return LLM(load_share(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context), "eager")
+
+
+def _engine(llm: LLM, settings: EngineSettings | None, draft: Runner | None = None) -> Engine:
+    grammars = grammars_of(llm.tokenizer, llm.eos_ids, llm.config.vocab_size) if llm.tokenizer else None
+    held = None
+    if dist.world_size() > 1:
+        from ayllu.engine.share import held_by_rank
+
+        held = held_by_rank(llm.config)
+    return Engine(llm.runner, settings, draft, grammars, held)
 
 
 def _draft(model: str | None, llm: LLM, device: str) -> Runner | None:
@@ -115,7 +147,12 @@ class Listener:
         """Serve until Ctrl-C; running answers get a moment to end."""
         import uvicorn
 
-        uvicorn.Server(self._config()).run(sockets=self.sockets)
+        service = self.served.service
+        try:
+            uvicorn.Server(self._config()).run(sockets=self.sockets)
+        finally:
+            if isinstance(service.engine, LedEngine) and not service.failure:
+                service.engine.close()
 
     def bind(self) -> "Listener":
         """Take the port; an error here is the caller's."""
@@ -147,6 +184,6 @@ def cache_bytes(served: Served) -> int:
 def cache_tokens(served: Served) -> int:
     """How many tokens that is."""
     engine = served.service.engine
-    assert isinstance(engine, Engine)
+    assert isinstance(engine, Engine | LedEngine)
     return engine.scheduler.pool.n_pages * engine.settings.page_size
 

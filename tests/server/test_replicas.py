@@ -21,7 +21,13 @@ from ayllu.errors import EngineFailed, Overloaded
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "deploy" / "ray-serve.yaml"
-START_S = 240                                            # a dozen processes that import torch or Ray
+RUN = """
+import sys, ray
+from ray.serve.scripts import cli
+ray.init(num_cpus=2, include_dashboard=False)            # which `serve run` would start, and does without
+cli(["run", sys.argv[1]])
+"""
+START_S = 300                                            # a dozen processes that import torch or Ray
 
 
 @pytest.fixture
@@ -47,16 +53,15 @@ def deployment(port):
 
 @contextmanager
 def running(folder):
-    """`serve run FILE` until the server answers: its address and its process."""
+    """`serve run FILE`, once the server answers: its address and its process."""
     import yaml
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     (folder / "serve.yaml").write_text(yaml.safe_dump(deployment(port)), encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-           "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0",
-           "RAY_raylet_start_wait_time_s": "180", "RAY_agent_register_timeout_ms": "180000"}     # on a busy machine
+           "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "120"}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen([sys.executable, "-m", "ray.serve.scripts", "run", folder / "serve.yaml"], env=env,
+        process = subprocess.Popen([sys.executable, "-c", RUN, folder / "serve.yaml"], env=env,
                                    stdout=log, stderr=log, start_new_session=True)
         family = []
         try:
