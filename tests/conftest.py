@@ -44,14 +44,12 @@ def chat_checkpoint(tmp_path_factory) -> Path:
 
 def write_checkpoint(folder: Path) -> Path:
     import sentencepiece
-    import torch
+    from untamed import untamed
 
     from ayllu.checkpoint.generation import GenerationDefaults
     from ayllu.checkpoint.hf import write_hf
     from ayllu.checkpoint.source import Entry, OpenCheckpoint
     from ayllu.model.config import LlamaConfig
-    from ayllu.model.init import initialise
-    from ayllu.model.llama import Llama
 
     pieces = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
@@ -62,13 +60,7 @@ def write_checkpoint(folder: Path) -> Path:
     (folder / "tokenizer.model").write_bytes(pieces.getvalue())
     config = LlamaConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=64, vocab_size=vocab,
                          max_context=128)
-    model = Llama(config)
-    initialise(model, 2, seed=0)
-    with torch.no_grad():                                # tame weights would make every text the same
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(8)
-    weights = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.detach() for name, tensor in untamed(config).state_dict().items()}
     entries = {name: Entry(tuple(t.shape), t.dtype, lambda t=t: t, folder, "F32") for name, t in weights.items()}
     write_hf(folder, OpenCheckpoint(folder, "memory", config, entries,
                                     generation=GenerationDefaults(bos_id=1, eos_ids=(2,))))

@@ -1,11 +1,10 @@
 """The recipes of the architecture comparison differ in one change each; size, data, steps and first values agree."""
 
-import importlib.util
-import sys
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from ayllu.config import load_recipe
 from ayllu.errors import ConfigError
@@ -25,12 +24,7 @@ def recipe(name):
 
 @pytest.fixture(scope="module")
 def benchmark_file():
-    spec = importlib.util.spec_from_file_location("architecture_benchmark", ROOT / "benchmarks/architecture.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module                      # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script("benchmarks/architecture.py")
 
 
 def test_every_recipe_is_compared_and_every_arm_has_a_recipe(benchmark_file):

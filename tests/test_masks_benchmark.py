@@ -1,14 +1,13 @@
 """The comparison of masks compares what it says: equal mean shares, holes where they are, intervals by hand."""
 
-import importlib.util
 import math
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from scripts import load_script
 
 from ayllu.config import load_recipe
 from ayllu.data.mask_marks import Marks
@@ -22,12 +21,7 @@ MARKS = Marks(vocab_size=400, bos=1, eos=2, fim=(5, 6, 7, 8))
 
 @pytest.fixture(scope="module")
 def study_of_masks():
-    spec = importlib.util.spec_from_file_location("masks_benchmark", ROOT / "benchmarks/masks.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module                      # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    return load_script("benchmarks/masks.py")
 
 
 def test_the_schedule_has_the_fixed_mixture_s_shares_on_average(study_of_masks):

@@ -9,8 +9,8 @@ MOST = 8                                                 # each has models, a se
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The answer to `-n auto`; one file runs in this process, where it begins at once and prints and stops are seen."""
-    if len(config.args) == 1 and ".py" in config.args[0]:
+    """The answer to `-n auto`; files that are named run in this process, where they begin at once."""
+    if all(".py" in name for name in config.args):
         return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MOST) if cores > 1 else 0

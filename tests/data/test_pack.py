@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from untamed import untamed
 
 from ayllu.data.mask_marks import Marks
 from ayllu.data.mask_schedule import ByLoss, Ramp
@@ -17,8 +18,6 @@ from ayllu.data.pack_loader import PADDING, PackedLoader
 from ayllu.errors import ConfigError, DataError
 from ayllu.model.attend import packed, prefix, within
 from ayllu.model.config import LlamaConfig
-from ayllu.model.init import initialise
-from ayllu.model.llama import Llama
 
 MARKS = Marks(vocab_size=400, bos=1, eos=2, pad=3, mask=4, fim=(5, 6, 7, 8), sentinels=tuple(range(10, 110)),
               modes=(110, 111, 112), special=frozenset(range(113)))
@@ -254,15 +253,8 @@ def test_attention_is_packed_or_prefix_attention():
 
 @pytest.fixture(scope="module")
 def model():
-    config = LlamaConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=64, vocab_size=400,
-                         max_context=128)
-    model = Llama(config)
-    initialise(model, 2, seed=0)
-    with torch.no_grad():                                # tame weights would make every text the same
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(8)
-    return model
+    return untamed(LlamaConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=64, vocab_size=400,
+                               max_context=128))
 
 
 def losses(model, batch, embedded):

@@ -1,30 +1,19 @@
 """What the documentation shows is run: shell and Python blocks, transcripts, the examples, the two first commands."""
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/faq.md", "docs/install.md")  # tests/docs/test_pages.py: their twins have the same blocks
 SAME_EVERYWHERE = ("ayllu --help", "ayllu info llama2-7b")   # what they print depends on no weights and no machine
 
 
-def load_transcripts() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("transcripts", ROOT / "docs" / "transcripts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["transcripts"] = module                  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-transcripts = load_transcripts()
+transcripts = load_script("docs/transcripts.py")
 
 
 def cases(kind: str) -> list[Any]:

@@ -1,17 +1,15 @@
 """docs/scale.md: its tables are what the formulas say, and its formulas are those of the code."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from ayllu.model.account import layer_bytes
 from ayllu.model.presets import preset
 
 DOCS = Path(__file__).parents[2] / "docs"
-spec = importlib.util.spec_from_file_location("scale_tables", DOCS / "scale_tables.py")
-scale_tables = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(scale_tables)
+scale_tables = load_script("docs/scale_tables.py")
 
 
 @pytest.mark.parametrize("page", scale_tables.PAGES)

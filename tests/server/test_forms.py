@@ -3,10 +3,7 @@
 import json
 import re
 
-import anthropic
 import httpx
-import ollama
-import openai
 import pytest
 
 SCHEMA = {"type": "object", "properties": {"kind": {"enum": ["fox", "bird"]}, "is_wild": {"type": "boolean"}},
@@ -17,13 +14,6 @@ CHAT = [{"role": "user", "content": "Which?"}]
 def fits(text):
     found = json.loads(text)
     return set(found) == {"kind", "is_wild"} and found["kind"] in ("fox", "bird") and isinstance(found["is_wild"], bool)
-
-
-@pytest.fixture(scope="module")
-def client(live):
-    with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0,
-                       _strict_response_validation=True) as found:
-        yield found
 
 
 def chat(client, **options):
@@ -54,17 +44,15 @@ def test_structured_outputs(client, form, fits):
     assert re.fullmatch(fits, text.choices[0].text)
 
 
-def test_responses_messages_and_ollama(client, live):
+def test_responses_messages_and_ollama(client, claude, llama):
     text = {"format": {"type": "json_schema", "name": "animal", "schema": SCHEMA}}
     found = client.responses.create(model="tiny", input="Which?", text=text, max_output_tokens=60)
     assert fits(found.output_text)
     assert found.text.format.schema_ == SCHEMA
-    claude = anthropic.Anthropic(base_url=live.url, api_key="none", max_retries=0, _strict_response_validation=True)
     message = claude.messages.create(model="tiny", max_tokens=60, messages=CHAT,
                                      output_config={"format": {"type": "json_schema", "schema": SCHEMA}})
     assert fits(message.content[0].text)
     assert message.stop_reason == "end_turn"
-    llama = ollama.Client(host=live.url)
     assert fits(llama.chat("tiny", CHAT, format=SCHEMA, options={"num_predict": 60}).message.content)
     assert llama.generate("tiny", "Which?", format="json", options={"num_predict": 60}).response.startswith("{")
 

@@ -7,18 +7,6 @@ import pytest
 CHAT = [{"role": "user", "content": "Tell me about the fox"}]
 
 
-@pytest.fixture(scope="module")
-def claude(live):
-    with anthropic.Anthropic(base_url=live.url, api_key="none", max_retries=0,
-                             _strict_response_validation=True) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def llama(live):
-    return ollama.Client(host=live.url)
-
-
 def message(claude, **options):
     return claude.messages.create(**{"model": "tiny", "max_tokens": 10, "messages": CHAT,
                                      "extra_body": {"temperature": 0}, **options})

@@ -4,25 +4,11 @@ is nonsense, and only the grammar makes it a call, so each test holds for any mo
 import json
 
 import httpx
-import jsonschema
 import openai
 import pytest
-from server.tooled import CHAT, SCHEMA, TOOLS, tooled
+from server.tooled import CHAT, TOOLS, fits, live_families
 
-
-@pytest.fixture(scope="module", params=["ayllu", *(pytest.param(family, marks=pytest.mark.slow) for family in
-                                                   ("llama", "mistral_args", "none"))])
-def live(request, tmp_path_factory):
-    with tooled(request.param, tmp_path_factory.mktemp("model")) as found:
-        found.family = request.param
-        yield found
-
-
-@pytest.fixture(scope="module")
-def client(live):
-    with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0,
-                       _strict_response_validation=True) as found:
-        yield found
+live = live_families("ayllu", "llama", "mistral_args", "none")
 
 
 def chat(client, **options):
@@ -36,10 +22,8 @@ def made(choice):
     return calls[:-1] if choice.finish_reason == "length" else calls
 
 
-def fits(call):
-    arguments = json.loads(call.function.arguments)
-    jsonschema.validate(arguments, SCHEMA[call.function.name])
-    return call.type == "function" and bool(call.id)
+def is_call(call):
+    return fits(call.function.name, call.function.arguments) and call.type == "function" and bool(call.id)
 
 
 @pytest.mark.parametrize("temperature", [0, 1.5])
@@ -50,11 +34,11 @@ def test_required_and_named(client, temperature):
         assert choice.finish_reason == "tool_calls"
         assert choice.message.content is None
         assert len(choice.message.tool_calls) == 1
-        assert fits(choice.message.tool_calls[0])
+        assert is_call(choice.message.tool_calls[0])
     named = {"type": "function", "function": {"name": "count"}}
     found = chat(client, tool_choice=named, temperature=temperature)
     assert {call.function.name for call in found.choices[0].message.tool_calls} == {"count"}
-    assert all(map(fits, made(found.choices[0])))
+    assert all(map(is_call, made(found.choices[0])))
     allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [named]}}
     found = chat(client, tool_choice=allowed, temperature=temperature)
     assert {call.function.name for call in found.choices[0].message.tool_calls} == {"count"}
@@ -65,7 +49,7 @@ def test_auto_and_none(client):
     for seed in range(3):
         found = chat(client, temperature=1.5, seed=seed, max_tokens=60).choices[0]
         assert found.finish_reason in ("stop", "length", "tool_calls")
-        assert all(map(fits, made(found)))
+        assert all(map(is_call, made(found)))
         none = chat(client, tool_choice="none", temperature=1.5, seed=seed, max_tokens=60).choices[0]
         assert none.message.tool_calls is None
         assert none.message.content is not None
@@ -98,7 +82,7 @@ def test_a_stream_gives_what_the_whole_answer_has(client):
     with client.chat.completions.stream(model="tiny", messages=CHAT, tools=TOOLS, max_tokens=250,
                                         tool_choice="required", seed=1) as stream:
         final = stream.get_final_completion()
-    assert all(map(fits, made(final.choices[0])))
+    assert all(map(is_call, made(final.choices[0])))
 
 
 def test_several_answers_have_ids_of_their_own(client):
@@ -138,7 +122,7 @@ def test_text_of_a_form_beside_tools(client, live):
         message = chat(client, response_format=form, seed=seed, temperature=1.5, max_tokens=100).choices[0]
         if message.finish_reason == "stop":
             assert isinstance(json.loads(message.message.content), list)
-        assert all(map(fits, made(message)))
+        assert all(map(is_call, made(message)))
 
 
 def bad(**change):

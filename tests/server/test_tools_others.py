@@ -4,41 +4,16 @@ import json
 
 import anthropic
 import httpx
-import jsonschema
 import ollama
 import openai
 import pytest
-from server.tooled import CHAT, SCHEMA, TOOLS, tooled
+from server.tooled import CHAT, SCHEMA, TOOLS, fits, live_families
 
 CLAUDES = [{"name": name, "description": f"Does {name}.", "input_schema": schema} for name, schema in SCHEMA.items()]
 FLAT = [{"type": "function", "name": name, "parameters": schema, "strict": True} for name, schema in SCHEMA.items()]
 
 
-@pytest.fixture(scope="module", params=["hermes", *(pytest.param(family, marks=pytest.mark.slow) for family in
-                                                    ("llama", "mistral"))])
-def live(request, tmp_path_factory):
-    with tooled(request.param, tmp_path_factory.mktemp("model")) as found:
-        found.family = request.param
-        yield found
-
-
-@pytest.fixture(scope="module")
-def claude(live):
-    with anthropic.Anthropic(base_url=live.url, api_key="none", max_retries=0,
-                             _strict_response_validation=True) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def client(live):
-    with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0,
-                       _strict_response_validation=True) as found:
-        yield found
-
-
-def fits(name, arguments):
-    jsonschema.validate(arguments, SCHEMA[name])
-    return True
+live = live_families("hermes", "llama", "mistral")
 
 
 def said(message):
@@ -155,8 +130,7 @@ def test_responses_results_go_back(client):
     assert called(cut) == [] or called(cut)[-1][2] == "incomplete"
 
 
-def test_ollama(live):
-    llama = ollama.Client(host=live.url)
+def test_ollama(live, llama):
     options = {"temperature": 1.5, "num_predict": 150, "seed": 3}
     whole = llama.chat("tiny", CHAT, tools=TOOLS, options=options)
     parts = list(llama.chat("tiny", CHAT, tools=TOOLS, options=options, stream=True))

@@ -1,7 +1,16 @@
 """Live servers of tiny random models, one for each family of chat templates that know tools (and one without)."""
 
+import json
+
+import jsonschema
+import pytest
 from server.live import serving
 from text.tool_templates import FAMILIES
+from untamed import untamed
+
+from ayllu.checkpoint.generation import GenerationDefaults
+from ayllu.checkpoint.save import save_checkpoint
+from ayllu.model.config import LlamaConfig
 
 CHAT = [{"role": "user", "content": "Count the foxes."}]
 SCHEMA = {
@@ -22,23 +31,27 @@ def tooled(family, folder, **options):
     return serving(folder, engine={"cache_mib": 8}, **options)
 
 
+def live_families(first, *others):
+    """The fixture `live` of a file: such a server for one family, and for the others where slow tests run."""
+    @pytest.fixture(scope="module", params=[first, *(pytest.param(name, marks=pytest.mark.slow) for name in others)])
+    def live(request, tmp_path_factory):
+        with tooled(request.param, tmp_path_factory.mktemp("model")) as found:
+            found.family = request.param
+            yield found
+
+    return live
+
+
+def fits(name, arguments):
+    """Whether arguments, as JSON or read, are what the tool of that name takes."""
+    jsonschema.validate(json.loads(arguments) if isinstance(arguments, str) else arguments, SCHEMA[name])
+    return True
+
+
 def write_model(folder, template, make, context=2048):
-    import torch
-
-    from ayllu.checkpoint.generation import GenerationDefaults
-    from ayllu.checkpoint.save import save_checkpoint
-    from ayllu.model.config import LlamaConfig
-    from ayllu.model.init import initialise
-    from ayllu.model.llama import Llama
-
     tokenizer = make()
     config = LlamaConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=64,
                          vocab_size=tokenizer.vocab_size, max_context=context)
-    model = Llama(config)
-    initialise(model, 2, seed=0)
-    with torch.no_grad():                                # tame weights would make every text the same
-        for parameter in model.parameters():
-            if parameter.dim() == 2:
-                parameter.mul_(8)
     defaults = GenerationDefaults(bos_id=tokenizer.bos_id, eos_ids=tokenizer.eos_ids)
-    save_checkpoint(folder, model, tokenizer=tokenizer, generation=defaults, chat_template=template, overwrite=True)
+    save_checkpoint(folder, untamed(config), tokenizer=tokenizer, generation=defaults, chat_template=template,
+                    overwrite=True)
