@@ -116,7 +116,7 @@ def test_a_masked_id_can_not_be_read_from_the_inputs(predicts):
 
 @pytest.mark.parametrize("part", ALL.parts, ids=lambda part: part.kind)
 def test_every_objective_can_be_learned(part):
-    """A few steps on one batch bring its loss down by half."""
+    """At most 60 steps on one batch bring its loss down by half."""
     network = Llama(LlamaConfig(dim=32, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=64, vocab_size=200,
                                 max_context=128))
     initialise(network, 2, seed=0)
@@ -129,4 +129,6 @@ def test_every_objective_can_be_learned(part):
         optimizer.step()
         optimizer.zero_grad()
         losses.append((loss.total / loss.weight).item())
-    assert losses[-1] < losses[0] / 2
+        if losses[-1] < losses[0] / 2:
+            return
+    raise AssertionError(f"still {losses[-1]:.2f} of {losses[0]:.2f} after 60 steps")
