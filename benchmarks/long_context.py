@@ -29,7 +29,7 @@ from lines import Worker
 from long_context_quality import Reader, bundled, keys_found, nats, passkey
 from peers import machine, python_of
 
-from ayllu.files import cache_folder, write_json
+from ayllu.files import write_json
 from ayllu.log import say, setup
 
 HERE = Path(__file__).parent
@@ -57,12 +57,11 @@ def scalings(reader: Reader, longest: int) -> list[str | None]:
 
 def small_models(args: argparse.Namespace) -> list[Reader]:
     """The model over bytes and the one that went on from it; trained now, where no earlier run has left them."""
-    folder = args.models or cache_folder() / "passkey"
+    folder = args.models
     plain, stretched = folder / "trained", folder / "stretched"
     for out, more in ((plain, []), (stretched, ["--from", plain, "--stretch", WENT_ON])):
         if not (out / "config.json").is_file():
-            quick = ["--quick"] if args.quick else []
-            subprocess.run([sys.executable, HERE / "passkey_model.py", "--out", out, *more, *quick], check=True)
+            subprocess.run([sys.executable, HERE / "passkey_model.py", "--out", out, *more], check=True)
     return [passkey(plain, "bytes", args.longest, args.texts),
             passkey(stretched, f"bytes, {WENT_ON}", args.longest, args.texts, WENT_ON)]
 
@@ -198,11 +197,12 @@ def main() -> int:
     """Measure the parts that are asked for, print tables, write JSON and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="loss,passkey,cost")
-    parser.add_argument("--quick", action="store_true", help="up to 1k tokens, models of a few steps: under a minute")
+    parser.add_argument("--quick", action="store_true", help="up to 1k tokens, one key at each depth: under a minute")
     parser.add_argument("--longest", type=int, default=32_768)
     parser.add_argument("--shortest", type=int, default=512)
     parser.add_argument("--texts", type=int, default=1, help="books of each language")
-    parser.add_argument("--models", type=Path, metavar="FOLDER", help="where the small models are or will be")
+    parser.add_argument("--models", type=Path, metavar="FOLDER", default=HERE / "runs" / "passkey",
+                        help="where the small models are, or will be once they are trained")
     parser.add_argument("--keys", type=int, default=4, help="at each depth, fewer for long texts")
     parser.add_argument("--shape", choices=sorted(SHAPES), default="bundled")
     parser.add_argument("--dtype", choices=sorted(BYTES), default="float32")
@@ -217,7 +217,6 @@ def main() -> int:
     setup()
     if args.quick:
         args.shortest, args.longest, args.texts, args.keys, args.rounds, args.new = 512, 1024, 1, 1, 1, 4
-        args.models = args.models or Path(tempfile.mkdtemp())
     torch.set_num_threads(args.threads)
     parts, results, tables = args.parts.split(","), dict[str, Any](), dict[str, str]()
     small = small_models(args) if {"loss", "passkey"} & set(parts) else []

@@ -6,8 +6,8 @@ at the end. The window grows while it learns (128 to 512 bytes), so that copying
 With `--stretch` a trained model goes on for some steps with scaled positions and a longer window, as YaRN's paper does
 (arXiv:2309.00071, section 4).
 
-    python benchmarks/passkey_model.py --out benchmarks/runs/passkey
-    python benchmarks/passkey_model.py --from benchmarks/runs/passkey --stretch yarn:8 --out benchmarks/runs/stretched
+    python benchmarks/passkey_model.py --out benchmarks/runs/passkey/trained
+    python benchmarks/passkey_model.py --from RUN/trained --stretch yarn:8 --out RUN/stretched
 """
 
 import argparse
