@@ -176,6 +176,16 @@ def layer_bytes(config: Config, autocast: bool, tensor: int = 1) -> int:
     return 2 * norm + inputs + attention + feed_forward
 
 
+def compiled_layer_bytes(config: Config, low_stream: bool) -> int:
+    """As `layer_bytes`, of a compiled block: it keeps what products and attention read or gave, the rest comes again.
+
+    `low_stream`: what flows between blocks is bfloat16 (bf16_masters), and not float32 (autocast).
+    """
+    D, F, Q, KV = config.dim, config.hidden_dim, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    stream = 2 * D * (2 if low_stream else 4)                                # before each half of the layer
+    return stream + 2 * (2 * D + 2 * Q + 2 * KV + 3 * F) + 4 * (config.n_heads + 2)
+
+
 def lora_parameters(config: LlamaConfig, rank: int) -> int:
     """Parameters of LoRA on every linear layer but the head: rank * (inputs + outputs) each (arXiv:2106.09685)."""
     D, F = config.dim, config.hidden_dim

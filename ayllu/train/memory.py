@@ -18,9 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ayllu.model.account import compiled_layer_bytes
 from ayllu.train.control import Parts
 from ayllu.train.loop import step
-from ayllu.train.pretrain import PretrainConfig, training_loss
+from ayllu.train.pretrain import PretrainConfig, may_compile, training_loss
 from ayllu.train.rehearse import COPIES, Meter, Windows, empty_state, look, shortened
 
 NUMBER = torch.ops.aten._local_scalar_dense.default      # what .item() asks for
@@ -92,10 +93,15 @@ class Peaks:
 def predict(config: PretrainConfig, device: torch.device) -> Peaks:
     """The peaks of a run by its settings; nothing is allocated and no data is read.
 
-    A compiled run is predicted as if it were eager, which is the more. On a CPU, malloc keeps some of what was freed
-    and matrix products take room for themselves; `_kept` was fitted to the first nine cells of benchmarks/memory.py.
+    A compiled run on a CPU is predicted as one that computes its blocks again in the backward pass, beside what
+    compiled blocks keep by the account; on a GPU as if it were eager, which is the more. Eager on a CPU, malloc keeps
+    some of what was freed and products take room for themselves: `_kept` was fitted to nine cells of
+    benchmarks/memory.py. Compiled cells showed nothing of it.
     """
-    eager = config.model_copy(update={"compile": "off"})
+    eager, compiled = config.model_copy(update={"compile": "off"}), 0
+    if device.type == "cpu" and may_compile(config, device) and not config.loop.activation_checkpointing:
+        eager = eager.model_copy(update={"loop": config.loop.model_copy(update={"activation_checkpointing": True})})
+        compiled = _kept_compiled(config)
     with without_data() as ledger:
         state = empty_state(eager, device)
         for parameter in state.model.parameters():
@@ -109,7 +115,7 @@ def predict(config: PretrainConfig, device: torch.device) -> Peaks:
         peaks.state = ledger.live
         ledger.begin()
         step(state, batch, loss, config.loop, config.optim, device)
-        peaks.moments["step"] = ledger.peak
+        peaks.moments["step"] = ledger.peak + compiled
         ledger.begin()
         with state.averaged():
             look(config, state, device)
@@ -119,9 +125,16 @@ def predict(config: PretrainConfig, device: torch.device) -> Peaks:
             peaks.moments["saving"] = peaks.moments["step"] + peaks.state
         if device.type == "cpu":
             for name, size in peaks.moments.items():
-                peaks.moments[name] = size + min(_kept(config), size // 2)
+                peaks.moments[name] = size + (0 if compiled else min(_kept(config), size // 2))
         del copies
     return peaks
+
+
+def _kept_compiled(config: PretrainConfig) -> int:
+    """Bytes that compiled blocks keep for the backward pass."""
+    tokens = min(int(config.loop.micro_batch), config.loop.batch_size) * config.context
+    size = compiled_layer_bytes(config.model, config.loop.precision == "bf16_masters")
+    return tokens * config.model.n_layers * size * (2 if config.loop.precision == "float32" else 1)
 
 
 def _kept(config: PretrainConfig) -> int:

@@ -11,6 +11,7 @@ import torch
 
 from ayllu.errors import ConfigError
 from ayllu.model.account import n_parameters
+from ayllu.train import memory
 from ayllu.train.costs import PlanConfig, Times, costs, hours, watts_of
 from ayllu.train.loop import LoopConfig
 from ayllu.train.memory import Peaks, predict, without_data
@@ -61,6 +62,15 @@ def test_what_takes_more_is_predicted_to_take_more():
     assert predict(config(context=128), CPU).moments["step"] > 1.5 * plain.moments["step"]
     assert predict(config(adapt={"kind": "follow"}), CPU).state > 3 * plain.state
     assert predict(config(loop={"async_save": False}), CPU).most < plain.most
+
+
+def test_compiled_blocks_keep_more_than_their_inputs_and_less_than_eager_ones(monkeypatch):
+    """Where activations are most of it: 24 rows of 64 tokens."""
+    monkeypatch.setattr(memory, "may_compile", lambda config, device: config.compile != "off")
+    big = {"batch_size": 24, "micro_batch": 24, "precision": "bf16_masters"}
+    eager, compiled, least = (predict(config(loop=loop, compile=how), CPU).moments["step"] for loop, how in (
+        (big, "off"), (big, "on"), (big | {"activation_checkpointing": True}, "on")))
+    assert least != compiled < eager
 
 
 def test_a_model_that_this_machine_could_never_hold_is_predicted():
