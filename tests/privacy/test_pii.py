@@ -123,7 +123,7 @@ def test_what_appears_by_redaction_is_taken_out_too():
     assert redact("call 1381a@b.example 2345678", "remove")[0] == "call  "
 
 
-@given(st.from_regex(r"[0-9]{12,19}", fullmatch=True))
+@given(st.text("0123456789", min_size=12, max_size=19))
 def test_luhn_equals_its_definition(number):
     total = 0
     for i, c in enumerate(reversed(number)):
@@ -132,7 +132,7 @@ def test_luhn_equals_its_definition(number):
     assert luhn(number) == (total % 10 == 0)
 
 
-@given(st.from_regex(r"[0-9]{15}", fullmatch=True), st.integers(0, 14), st.integers(1, 9))
+@given(st.text("0123456789", min_size=15, max_size=15), st.integers(0, 14), st.integers(1, 9))
 def test_every_wrong_digit_is_noticed(number, place, shift):
     """What the check digits promise: any single wrong digit changes the verdict."""
     last = next(d for d in "0123456789" if luhn(number + d))
