@@ -33,7 +33,7 @@ def test_through_a_pipe_stdout_is_the_answers_alone(tiny_checkpoint, env):
 def test_in_a_terminal(chat_checkpoint, env):
     """History on disk, Ctrl-C stops the answer and not the program, Ctrl-D leaves with code 0."""
     words = ["-m", "ayllu", "chat", "-m", str(chat_checkpoint), "--seed", "1"]
-    child = pexpect.spawn(sys.executable, words, env=env, encoding="utf-8", timeout=40, dimensions=(40, 200))
+    child = pexpect.spawn(sys.executable, words, env=env, encoding="utf-8", timeout=120, dimensions=(40, 200))
     child.expect("/help lists the commands")
     child.send("/set max_tokens 6\r")
     child.expect("max_tokens = 6")
@@ -58,7 +58,7 @@ def test_in_a_terminal(chat_checkpoint, env):
 def test_ctrl_c_in_an_answer(slow_checkpoint, env):
     """A model with a long context that ignores its end id would write for a long time."""
     words = ["-m", "ayllu", "chat", "-m", str(slow_checkpoint), "--seed", "1", "--max-tokens", "30000"]
-    child = pexpect.spawn(sys.executable, words, env=env, encoding="utf-8", timeout=40, dimensions=(40, 200),
+    child = pexpect.spawn(sys.executable, words, env=env, encoding="utf-8", timeout=120, dimensions=(40, 200),
                           codec_errors="replace")
     child.expect(">>>")
     child.send("/set ignore_eos true\r")

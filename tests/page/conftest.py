@@ -40,7 +40,7 @@ def opened(browser, server) -> Iterator[Any]:
               ready: Any = None, **options: Any) -> Any:
         context = browser.new_context(viewport={"width": width, "height": height},
                                       **{"locale": "en-US", "accept_downloads": True, **options})
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(120_000)          # beside other tests on a busy machine
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))

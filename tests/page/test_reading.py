@@ -22,6 +22,7 @@ RENDER = """async ([text]) => {
 def reader(browser, server):
     """A page that only lends its modules."""
     context = browser.new_context()
+    context.set_default_timeout(120_000)                 # as in conftest.py
     page = context.new_page()
     page.goto(server.url)
     yield page
