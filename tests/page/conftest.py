@@ -18,6 +18,7 @@ def browser() -> Iterator[Any]:
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install 'ayllu[test]'")
     if EXECUTABLE is None:
         pytest.skip("no Chromium on this machine: apt-get install chromium")
+    playwright.expect.set_options(timeout=30_000)
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=EXECUTABLE, args=FLAGS)
         yield chromium
