@@ -27,7 +27,7 @@ class SamplingParams(Settings):
     ignore_eos: bool = False
     logprobs: int | None = Field(default=None, ge=0, le=100)    # 0: of the chosen ids; k: of the k likeliest ids too
     num_beams: int = Field(default=1, ge=1, le=256)
-    length_penalty: float = Field(default=1.0, allow_inf_nan=False)             # beams: sum / length ** length_penalty
+    length_penalty: float = Field(default=1.0, ge=-30, le=30)       # beams: sum / length ** length_penalty
     early_stopping: bool | None = False                  # beams: None is what transformers calls "never"
 
     @model_validator(mode="after")

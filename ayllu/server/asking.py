@@ -155,7 +155,7 @@ class Run:
         if self.first_s is None:
             self.first_s = now - self.begun
             self.served.metrics.first_token.observe(self.first_s)
-        else:
+        elif self.ask.params.num_beams == 1:             # beams come all at once
             self.served.metrics.between_tokens.observe(now - last)
         return now
 

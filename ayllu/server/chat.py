@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu.server.asking import Ask, Event, Run, begin
+from ayllu.server.beams import with_search
 from ayllu.server.faults import FieldError
 from ayllu.server.openai import (
     content_logprobs,
@@ -61,6 +62,7 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
         raise FieldError("top_logprobs", "top_logprobs needs logprobs=true")
     params = params_of(served, body, logprobs=(body.top_logprobs or 0) if body.logprobs else None,
                        max_tokens=body.max_completion_tokens or body.max_tokens)
+    params = with_search(served, body, params, form, body.n or 1, "n")
     ask = Ask(model=name, prompts=[prompt], params=params, n=body.n or 1, form=form, calls=calls,
               principal=who(request),
               redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=body.prompt_logprobs)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from ayllu.errors import RequestError
 from ayllu.server.asking import Ask, Run, begin
+from ayllu.server.beams import with_search
 from ayllu.server.faults import FieldError
 from ayllu.server.openai import (
     error_event,
@@ -47,24 +48,28 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     served = served_of(request)
     name, redactor = served.check_model(body.model), redactor_for(served)
     n = body.n or 1
-    if body.best_of is not None and body.best_of != n:
-        raise FieldError("best_of", f"best_of={body.best_of} with n={n}: nothing is drawn and thrown away here; leave "
-                         "best_of out")
+    width = max(n, body.best_of or n)
+    if body.best_of is not None and body.best_of != (width if body.use_beam_search else n):
+        raise FieldError("best_of", f"best_of={body.best_of} with n={n}: it may be more than n with use_beam_search "
+                         "only, since nothing is drawn and thrown away here; leave it out")
     prompts = await prepared(lambda: prompts_of(served, body.prompt, redactor, body.add_special_tokens))
     max_tokens = MAX_TOKENS if body.max_tokens is None else max(1, body.max_tokens)
     params = params_of(served, body, max_tokens=max_tokens, logprobs=body.logprobs)
+    form = form_in(body)
+    params = with_search(served, body, params, form, width, "n" if body.best_of is None else "best_of")
     reads = body.logprobs if body.echo and body.logprobs is not None else None
     if body.prompt_logprobs is not None:
         reads = max(reads or 0, body.prompt_logprobs)
-    ask = Ask(model=name, prompts=prompts, params=params, n=n, form=form_in(body), principal=who(request),
+    ask = Ask(model=name, prompts=prompts, params=params, n=n, form=form, principal=who(request),
               redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=reads)
     run = await begin(served, ask, request.scope)
     head = {"id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": name,
             "system_fingerprint": None}
-    form = _Form(run, body)
+    written = _Form(run, body)
     if body.stream:
-        return streamed(run, _chunks(form, head), error_event(PATH))
-    return await whole(run, request, lambda answers: {**head, "choices": form.choices(answers), "usage": form.usage()})
+        return streamed(run, _chunks(written, head), error_event(PATH))
+    return await whole(run, request, lambda answers: {**head, "choices": written.choices(answers),
+                                                      "usage": written.usage()})
 
 
 def prompts_of(served: Served, given: Prompts, redactor: Redactor, special: bool = True) -> list[Prompt]:

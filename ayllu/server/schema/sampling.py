@@ -1,6 +1,6 @@
 """Parameters of generation that OpenAI's chat and text completions share, with those that local servers added."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -50,4 +50,6 @@ class Sampling(Body):
     guided_choice: Annotated[Any, Refuse(OTHER_GRAMMAR)] = None
     bad_words: Annotated[Any, Refuse("use logit_bias to forbid ids", ([],))] = None
     allowed_token_ids: Annotated[Any, Refuse("use logit_bias to forbid the others")] = None
-    use_beam_search: Annotated[Any, Refuse("beams are not served: `ayllu generate --beams`", (False,))] = None
+    use_beam_search: bool | None = None                  # vLLM's, with these two: n is the number of beams (beams.py)
+    length_penalty: float | None = Field(default=None, ge=-30, le=30)
+    early_stopping: bool | Literal["never"] | None = None
