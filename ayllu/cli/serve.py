@@ -49,8 +49,8 @@ def serve(
     timeout: Annotated[float, typer.Option(min=1, help="Seconds until an answer must be finished.")] = 600,
     int8_cache: Annotated[bool, typer.Option("--int8-cache", help="Keep keys and values in 8 bits: less memory.")]
     = False,
-    guesses: Annotated[int, typer.Option(min=0, max=32, help="Tokens guessed ahead from repetition, or by --draft; the "
-                                         "answers stay the same.")] = 0,
+    guesses: Annotated[int, typer.Option(min=0, max=32, help="Tokens guessed ahead from repetition, or by --draft; "
+                                         "greedy answers stay the same.")] = 0,
     draft: Annotated[str | None, typer.Option(help="A small model of the same vocabulary that guesses ahead.")] = None,
     lora: Annotated[list[str] | None, typer.Option(metavar="NAME=PATH", help="An adapter (a PEFT folder), asked for as "
                                                    "a model of this name; may be given several times.")] = None,

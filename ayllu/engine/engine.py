@@ -196,13 +196,13 @@ class Engine:
             return events
         self.cache.copy(plan.copies)
         if self._draft is not None:
-            plan = self._draft.guess(plan)
+            plan = self._draft.guess(plan, lambda logits, rows, ahead: self.tables.guess(
+                logits, [self._places[row] for row in rows], ahead))
         batch = flat_batch(plan, self.settings.page_size, self.runner.device)
         hidden = self._hidden(batch)
-        if self._draft is not None:
-            self._draft.follow(batch)
+        drafted = None if self._draft is None else self._draft.follow(batch)
         self._read_prompts(batch, hidden)
-        chosen, forks, tokens = self._choose(batch, hidden)
+        chosen, forks, tokens = self._choose(batch, hidden, drafted)
         self.scheduler.commit(plan, chosen, forks)
         for row, choice in chosen.items():
             if choice.is_over:
@@ -229,7 +229,8 @@ class Engine:
             if may and self.tables.may_guess(self._places[row]):
                 row.draft = self._ngrams[row].guess(row.ids, n) if self._draft is None else [0] * n
 
-    def _choose(self, batch: FlatBatch, hidden: Tensor) -> tuple[dict[Row, Chosen], Forks, list[Token]]:
+    def _choose(self, batch: FlatBatch, hidden: Tensor,
+                drafted: Tensor | None) -> tuple[dict[Row, Chosen], Forks, list[Token]]:      # (N, D), (N, draft's D)
         """The next ids of all choosers, and for rows with guesses those of the next steps as well."""
         rows, ahead, ends, beams, beam_ends = list[Row](), list[int](), list[int](), list[Row](), list[int]()
         for work, span in zip(batch.works, batch.spans, strict=True):
@@ -244,16 +245,20 @@ class Engine:
                     ends += range(span.end - n, span.end)
         if not rows and not beams:
             return {}, {}, []
-        logits = self._logits(hidden[torch.tensor(ends + beam_ends, device=self.runner.device)])   # (C, V)
-        chosen, tokens = self._choose_rows(batch, logits[:len(rows)], rows, ahead) if rows else ({}, [])
+        index = torch.tensor(ends + beam_ends, device=self.runner.device)
+        logits = self._logits(hidden[index])                                  # (C, V)
+        guide = None if drafted is None else drafted[index[:len(rows)]]
+        chosen, tokens = self._choose_rows(batch, logits[:len(rows)], rows, ahead, guide) if rows else ({}, [])
         forks, told = self.searches.step(beams, logits[len(rows):], self._start)
         return chosen, forks, tokens + told
 
     def _choose_rows(self, batch: FlatBatch, logits: Tensor, rows: Sequence[Row],
-                     ahead: Sequence[int]) -> tuple[dict[Row, Chosen], list[Token]]:
-        """The same for the rows that are no beams."""
-        places = [self._place(row) for row in rows]
-        choice = self.tables.choose(logits, places, ahead, self._allowed(rows))
+                     ahead: Sequence[int], guide: Tensor | None) -> tuple[dict[Row, Chosen], list[Token]]:
+        """The same for the rows that are no beams. `guide`: the draft model's hidden states there."""
+        places, draft = [self._place(row) for row in rows], None
+        if guide is not None and self._draft is not None and self._tiles is None and self.tables.draws(places):
+            draft = self._draft.runner.logits(guide)
+        choice = self.tables.choose(logits, places, ahead, self._allowed(rows), draft)
         chosen, tokens, first = dict[Row, Chosen](), list[Token](), 0
         for work in batch.works:
             for row in work.choosers if not work.row.beams else ():

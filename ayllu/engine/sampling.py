@@ -21,6 +21,7 @@ NAMES = ("temperature", "top_k", "top_p", "min_p", "typical_p",
          "repetition_penalty", "presence_penalty", "frequency_penalty")
 NEUTRAL = np.array((1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0), np.float32)
 U64 = np.uint64
+ACCEPT, REDRAW = U64(1 << 20), U64(2 << 20)              # added to sample numbers: more numbers for the same step
 
 
 def uniforms(seeds: np.ndarray, samples: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -34,6 +35,20 @@ def _mix(value: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> U64(30))) * U64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> U64(27))) * U64(0x94D049BB133111EB)
     return z ^ (z >> U64(31))
+
+
+def draw_by_draft(p: Tensor, q: Tensor, u: Sequence[Tensor]) -> Tensor:
+    """Ids (R,) distributed as softmax(p), as often as can be the one that is drawn from softmax(q) with u[0].
+
+    That one is taken with probability min(1, p / q), else one is drawn from the positive part of p - q (Leviathan et
+    al. 2023, arXiv:2211.17192, algorithm 1). p, q: logits (R, V); u: three times uniform numbers (R,).
+    """
+    ids = sample.draw(q, u[0])
+    p, q = p.softmax(-1), q.softmax(-1)                                       # (R, V)
+    p_there, q_there = (x.gather(-1, ids[:, None])[:, 0] for x in (p, q))
+    rest = (p - q).clamp(min=0)
+    rest = torch.where(rest.sum(-1, keepdim=True) > 0, rest, p)               # equal ones: nothing is ever refused
+    return torch.where(u[1] * q_there < p_there, ids, sample.draw(rest.log(), u[2]))
 
 
 @dataclass(frozen=True)
@@ -92,10 +107,11 @@ class SamplingTables:
         self._free.append(place)
 
     def choose(self, logits: Tensor, places: Sequence[int], ahead: Sequence[int] | None = None,
-               allowed: tuple[Sequence[int], Tensor] | None = None) -> Choice:
+               allowed: tuple[Sequence[int], Tensor] | None = None, draft: Tensor | None = None) -> Choice:
         """The next ids from the model's logits (R, V). `ahead`: the choice is for so many steps later than the row's
         next one; then a row may stand here several times, if it has no penalties. `advance` says what was kept.
-        `allowed`: some of the R rows, and the ids (rows, V) that each of them may choose."""
+        `allowed`: some of the R rows, and the ids (rows, V) that each of them may choose. `draft`: the draft model's
+        logits (R, V) in the same places; rows that may guess then draw so that its guesses are mostly right."""
         rows = np.asarray(places)
         steps = self.keys[rows, 2] + (U64(0) if ahead is None else np.asarray(ahead, dtype=U64))
         plain = logits.float()                                                # (R, V)
@@ -105,6 +121,12 @@ class SamplingTables:
             shaped = shaped.index_copy(0, index, shaped[index].masked_fill(~allowed[1].to(self.device), -torch.inf))
         values, ids = shaped.max(-1)                                          # NaN counts as the largest
         drawing = ~self.is_greedy[rows]
+        if draft is not None:
+            guided = drawing & (self.settings[rows, 5:] == NEUTRAL[5:]).all(-1)
+            guided[list(allowed[0]) if allowed else []] = False
+            drawing &= ~guided
+            if guided.any():
+                ids[torch.from_numpy(guided)] = self._draw(shaped, rows, steps, guided, draft)
         if drawing.any():
             ids[torch.from_numpy(drawing)] = self._draw(shaped, rows, steps, drawing)
         self._remember(ids, rows)
@@ -112,6 +134,20 @@ class SamplingTables:
         is_stop = (self.stops[rows] == np.asarray(chosen)[:, None]).any(-1)
         logprobs, tops = self._details(plain, ids, rows)
         return Choice(chosen, (~values.isfinite()).tolist(), is_stop.tolist(), logprobs, tops)
+
+    def guess(self, logits: Tensor, places: Sequence[int], ahead: Sequence[int]) -> list[int]:
+        """What `choose` will mostly choose so many steps ahead, from the draft model's logits (R, V) there."""
+        rows = np.asarray(places)
+        steps = self.keys[rows, 2] + np.asarray(ahead, dtype=U64)
+        shaped = self.shape(logits.float(), rows, steps)
+        ids, drawing = shaped.argmax(-1), ~self.is_greedy[rows]
+        if drawing.any():
+            ids[torch.from_numpy(drawing)] = self._draw(shaped, rows, steps, drawing)
+        return ids.tolist()
+
+    def draws(self, places: Sequence[int]) -> bool:
+        """Whether any of these rows isn't greedy."""
+        return not self.is_greedy[np.asarray(places)].all()
 
     def advance(self, places: Sequence[int], n_chosen: Sequence[int]) -> None:
         """So many of the chosen ids belong to the rows now."""
@@ -150,11 +186,16 @@ class SamplingTables:
                 logits = logits.index_copy(0, index, apply(logits[index], columns[name][index]))
         return logits
 
-    def _draw(self, shaped: Tensor, rows: np.ndarray, steps: np.ndarray, drawing: np.ndarray) -> Tensor:
-        some = rows[drawing]
-        logits = shaped if drawing.all() else shaped[torch.from_numpy(drawing)]
-        u = uniforms(self.keys[some, 0], self.keys[some, 1], steps[drawing])
-        return sample.draw(self.filter(logits, some), torch.from_numpy(u).to(self.device))
+    def _draw(self, shaped: Tensor, rows: np.ndarray, steps: np.ndarray, drawing: np.ndarray,
+              draft: Tensor | None = None) -> Tensor:
+        some, steps = rows[drawing], steps[drawing]
+        index = torch.from_numpy(drawing)
+        logits = self.filter(shaped if drawing.all() else shaped[index], some)
+        u = [torch.from_numpy(uniforms(self.keys[some, 0], self.keys[some, 1] + more, steps)).to(self.device)
+             for more in ((U64(0),) if draft is None else (U64(0), ACCEPT, REDRAW))]
+        if draft is None:
+            return sample.draw(logits, u[0])
+        return draw_by_draft(logits, self.filter(self.shape(draft[index].float(), some, steps), some), u)
 
     def _penalise(self, logits: Tensor, rows: np.ndarray, part: str) -> Tensor:
         """Repetition penalty over `seen`, or presence and frequency over `counts`, for the rows that use it."""

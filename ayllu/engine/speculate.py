@@ -1,22 +1,28 @@
 """Guesses at a row's next ids, which the model checks all at once: in one step a row gets the right ones and one more.
 
 Two who guess: `Ngrams`, who remember what followed the row's last ids when they stood in it before, and `Draft`, a
-smaller model of the same vocabulary. A guess is a single id, so rejection sampling (arXiv:2211.17192, algorithm 1) has
-a simple form: draw x from the model's own distribution p as ever; the guess d is accepted if x = d, which happens with
-probability p(d), and otherwise x is distributed as p without d. So the drawn ids are those of no guessing at all, with
-the same seeds.
+smaller model of the same vocabulary. A guess is right if it's the id that the model chooses.
 
-N tokens  D width
+What `Ngrams` guess is one id d, so rejection sampling (arXiv:2211.17192, algorithm 1) has a simple form: draw x from
+the model's own distribution p as ever; d = x happens with probability p(d). The ids are those of no guessing at all.
+
+`Draft` has a distribution q. Where ids are drawn, it draws its guess from q, and the model's choice is the guess with
+probability min(1, p / q), else drawn from what p has more than q (`draw_by_draft` in sampling.py). So a guess is right
+as often as p and q overlap. The choice depends on p, q, seed and step alone, whether or not there was room for a guess:
+the same seed gives the same text in any batch, though another one than without the draft model. Greedy ids are those
+without it; so are the drawn ones in deterministic mode, which keeps q out of the choice, as its bits aren't held.
+
+N tokens  D width  C tokens that choose  V vocabulary
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
+from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.paged import PagedCache
-from ayllu.engine.plan import Plan, Work
+from ayllu.engine.plan import Plan, Row, Work
 from ayllu.errors import ConfigError
 from ayllu.model.step import Runner
 
@@ -44,7 +50,7 @@ class Ngrams:
 
 
 class Draft:
-    """A smaller model that guesses greedily. Its keys and values lie in pages of its own with the same numbers, so that
+    """A smaller model that guesses. Its keys and values lie in pages of its own with the same numbers, so that
     shared prefixes are shared here too: it computes whatever the model computes."""
 
     def __init__(self, runner: Runner, model: Runner, n_pages: int, page_size: int) -> None:
@@ -54,8 +60,8 @@ class Draft:
         self.runner = runner
         self.cache = PagedCache(runner.config, n_pages, page_size, dtype=runner.dtype, device=runner.device)
 
-    def guess(self, plan: Plan) -> Plan:
-        """The plan with guesses in the places that it keeps for them."""
+    def guess(self, plan: Plan, choose: Callable[[Tensor, Sequence[Row], Sequence[int]], list[int]]) -> Plan:
+        """The plan with guesses in the places that it keeps for them. `choose(logits, rows, steps ahead)` gives ids."""
         self.cache.copy(plan.copies)
         drafts: dict[Work, list[int]] = {work: [] for work in plan.work if work.draft}
         while going := [work for work, ids in drafts.items() if len(ids) < len(work.draft)]:
@@ -64,14 +70,16 @@ class Draft:
                 known = [*work.row.ids[:work.end], *drafts[work]]
                 steps[Work(replace(work.row, ids=known), len(known) - 1, len(known))] = work
             batch = flat_batch(Plan(tuple(steps), ()), self.cache.page_size, self.runner.device)
-            best = self.runner.logits(self._flat(batch)).argmax(-1).tolist()
-            for step, token in zip(batch.works, best, strict=True):             # in the order of the batch
-                drafts[steps[step]].append(token)
+            order = [steps[step] for step in batch.works]
+            ids = choose(self.runner.logits(self._flat(batch)), [work.row for work in order],
+                         [len(drafts[work]) for work in order])
+            for work, token in zip(order, ids, strict=True):
+                drafts[work].append(token)
         return replace(plan, work=tuple(replace(work, draft=tuple(drafts.get(work, ()))) for work in plan.work))
 
-    def follow(self, batch: FlatBatch) -> None:
+    def follow(self, batch: FlatBatch) -> Tensor:                             # (N, D)
         """Compute what the model computes in this step, the last guess included."""
-        self._flat(batch)
+        return self._flat(batch)
 
-    def _flat(self, batch: FlatBatch) -> torch.Tensor:                        # (N, D)
+    def _flat(self, batch: FlatBatch) -> Tensor:                              # (N, D)
         return self.runner.flat(batch.ids, batch.positions, self.cache.attends(batch))
