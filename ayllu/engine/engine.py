@@ -245,9 +245,11 @@ class Engine:
                     ends += range(span.end - n, span.end)
         if not rows and not beams:
             return {}, {}, []
-        index = torch.tensor(ends + beam_ends, device=self.runner.device)
-        logits = self._logits(hidden[index])                                  # (C, V)
-        guide = None if drafted is None else drafted[index[:len(rows)]]
+        if ends + beam_ends != list(range(len(hidden))):                      # else all choose, in their order
+            index = torch.tensor(ends + beam_ends, device=self.runner.device)
+            hidden, drafted = hidden[index], None if drafted is None else drafted[index]
+        logits = self._logits(hidden)                                         # (C, V)
+        guide = None if drafted is None else drafted[:len(rows)]
         chosen, tokens = self._choose_rows(batch, logits[:len(rows)], rows, ahead, guide) if rows else ({}, [])
         forks, told = self.searches.step(beams, logits[len(rows):], self._start)
         return chosen, forks, tokens + told

@@ -7,6 +7,7 @@ seed, sample number and step alone.
 R rows that choose  V vocabulary
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -133,7 +134,7 @@ class SamplingTables:
         chosen = ids.tolist()
         is_stop = (self.stops[rows] == np.asarray(chosen)[:, None]).any(-1)
         logprobs, tops = self._details(plain, ids, rows)
-        return Choice(chosen, (~values.isfinite()).tolist(), is_stop.tolist(), logprobs, tops)
+        return Choice(chosen, [not math.isfinite(value) for value in values.tolist()], is_stop.tolist(), logprobs, tops)
 
     def guess(self, logits: Tensor, places: Sequence[int], ahead: Sequence[int]) -> list[int]:
         """What `choose` will mostly choose so many steps ahead, from the draft model's logits (R, V) there."""
@@ -212,6 +213,8 @@ class SamplingTables:
         return logits.index_copy(0, index, penalise(logits[index], table[self._index(rows[uses])], *settings))
 
     def _remember(self, ids: Tensor, rows: np.ndarray) -> None:
+        if self.seen is None and self.counts is None:
+            return
         index = self._index(rows)
         if self.seen is not None:
             self.seen[index, ids] = True
