@@ -35,17 +35,14 @@ from ayllu.engine.shelf import Loaded, Shelf
 from ayllu.engine.speculate import Draft, Ngrams
 from ayllu.engine.tiles import TILE, TiledSteps
 from ayllu.errors import ConfigError, ContextTooLong, RequestError
+from ayllu.model.beam import TopLogprobs
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.request import check_prompt
-from ayllu.model.sample import new_seed, top_logprobs
+from ayllu.model.sample import NOT_FINITE, new_seed, top_logprobs
 from ayllu.model.step import Model, Runner, as_runner
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
-
-TopLogprobs = tuple[tuple[int, float], ...]
-NOT_FINITE = ("the model's logits are not finite: the weights may be damaged, or the dtype too narrow (try float32), "
-              "or logit_bias may forbid every id")
 
 
 class EngineSettings(Settings):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ayllu.errors import ConfigError, RequestError
 from ayllu.model.request import Finish, Output, check_prompt
-from ayllu.model.sample import Sampler, SamplingParams
+from ayllu.model.sample import NOT_FINITE, Sampler, SamplingParams
 from ayllu.model.step import Batch, Model, Runner, as_runner
 
 TopLogprobs = tuple[tuple[int, float], ...]
@@ -78,8 +78,7 @@ class BeamSearch:
             processed = processed.index_fill(-1, self._stops, -math.inf)
         values, places = (processed + totals[:, None]).flatten().topk(self._n_candidates)
         if not math.isfinite(float(values[0])):                               # NaN counts as the largest
-            raise RequestError("the model's logits are not finite: the weights may be damaged, or the dtype too narrow "
-                               "(try float32), or logit_bias may forbid every id")
+            raise RequestError(NOT_FINITE)
         rows, ids = places // plain.shape[-1], places % plain.shape[-1]
         steps = zip(rows.tolist(), ids.tolist(), values.tolist(), plain[rows, ids].tolist(), strict=True)
         tops = self._tops(plain)

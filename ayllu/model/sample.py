@@ -18,9 +18,11 @@ from torch import Tensor
 from ayllu.errors import RequestError
 from ayllu.model.params import SamplingParams
 
-__all__ = ["Sampler", "SamplingParams", "draw", "new_seed", "top_logprobs", "uniform"]
+__all__ = ["NOT_FINITE", "Sampler", "SamplingParams", "draw", "new_seed", "top_logprobs", "uniform"]
 
 LEVELS = (1 / 4, 1 / 16, 1 / 64, 1 / 256, 1 / 1024)      # of the largest probability: where top-p looks for its bound
+NOT_FINITE = ("the model's logits are not finite: the weights may be damaged, or the dtype too narrow (try float32), "
+              "or logit_bias may forbid every id")
 
 
 def uniform(seed: int, sample: int, step: int) -> float:
@@ -181,8 +183,7 @@ class Sampler:
         logits = self.penalise(logits.float())
         ids = logits.argmax(-1)
         if not bool(logits.gather(-1, ids[:, None]).isfinite().all()):        # argmax finds NaN before any number
-            raise RequestError("the model's logits are not finite: the weights may be damaged, or the dtype too narrow "
-                               "(try float32), or logit_bias may forbid every id")
+            raise RequestError(NOT_FINITE)
         if not self.all_greedy:
             u = [uniform(seed, sample, self.step) for seed, sample in zip(self.seeds, self.samples, strict=True)]
             drawn = draw(self.filter(logits), torch.tensor(u, dtype=torch.float64).to(self.device))
