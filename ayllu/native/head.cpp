@@ -15,6 +15,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <vector>
 
 using at::native::cpublas::brgemm;
@@ -38,6 +40,18 @@ struct Head {
 struct Row {                                             // a token's state through the sweep
     float reference, sum, own;                           // own: the label's logit as the product has it
 };
+
+// Memory for the large parts of a sweep, kept for the next one: the system would have to empty new pages each time.
+template <typename T> T* kept(int part, long n) {
+    thread_local std::map<int, std::pair<long, std::unique_ptr<Buffer<T>>>> parts;
+    auto& [size, buffer] = parts[part];
+    if (size < n) {
+        buffer.reset();
+        buffer = std::make_unique<Buffer<T>>(n);
+        size = n;
+    }
+    return buffer->at;
+}
 
 // W in the two forms that a second factor has, by blocks of ids: (D / 2, m, 2) and (m / 2, D, 2); ids past V are zeros.
 void pack(const Head& h, long v, long m, uint32_t* by_width, uint32_t* by_id) {
@@ -121,9 +135,11 @@ extern "C" int ayllu_head_loss(const uint16_t* x, const uint16_t* w, const int64
                                int threads) {
     const Head h{x, w, labels, weights, z_loss, N, D, V, C, each, dx, dw};
     const long padded = (V + STRIP - 1) / STRIP * STRIP, strip = C / 2 * STRIP;
-    Buffer<uint32_t> by_width(D / 2 * padded), by_id(dx ? padded / 2 * D : 1), pairs(padded / STRIP * strip);
+    auto *by_width = kept<uint32_t>(0, D / 2 * padded), *by_id = kept<uint32_t>(1, dx ? padded / 2 * D : 1);
+    auto* pairs = kept<uint32_t>(2, padded / STRIP * strip);
+    auto* turned = kept<float>(0, dw ? padded * D : 1);
     Buffer<uint16_t> scaled(D * C), rows((N + TILE) * D);
-    Buffer<float> by_x(C * D), scale(C), label(N), turned(dw ? padded * D : 1);
+    Buffer<float> by_x(C * D), scale(C), label(N);
     std::vector<Row> state(C);
     std::memcpy(rows.at, x, N * D * 2);
     std::memset(rows.at + N * D, 0, TILE * D * 2);       // tokens past the end: rows of zeros, weighted with zero
@@ -135,7 +151,7 @@ extern "C" int ayllu_head_loss(const uint16_t* x, const uint16_t* w, const int64
         const long me = omp_get_thread_num(), all = omp_get_num_threads();
 #pragma omp for schedule(static)
         for (long v = 0; v < padded; v += BLOCK)
-            pack(h, v, std::min(BLOCK, padded - v), by_width.at + v * D / 2, by_id.at + v * D / 2);
+            pack(h, v, std::min(BLOCK, padded - v), by_width + v * D / 2, by_id + v * D / 2);
         for (long first = 0; first < N; first += C) {
             const long here = std::min(C, N - first), used = (here + TILE - 1) / TILE;
             const long from = used * me / all * TILE, to = used * (me + 1) / all * TILE, end = std::min(to, here);
@@ -143,8 +159,8 @@ extern "C" int ayllu_head_loss(const uint16_t* x, const uint16_t* w, const int64
             for (long v = 0; v < padded; v += BLOCK) {
                 const long m = std::min(BLOCK, padded - v);
                 for (long t = from; t < to; t += TILE) {
-                    auto* strips = pairs.at + v / STRIP * strip + t / 2 * STRIP;
-                    brgemm(TILE, m, D, D, m, m, false, low(rows.at + (first + t) * D), low(by_width.at + v * D / 2), s.at);
+                    auto* strips = pairs + v / STRIP * strip + t / 2 * STRIP;
+                    brgemm(TILE, m, D, D, m, m, false, low(rows.at + (first + t) * D), low(by_width + v * D / 2), s.at);
                     for (long i = 0; v + m > V && i < TILE; i++)             // no such ids: exp is 0
                         std::fill(s.at + i * m + V - v, s.at + (i + 1) * m, -1e30f);
                     for (long i = 0; i < TILE; i += 2) {
@@ -155,7 +171,7 @@ extern "C" int ayllu_head_loss(const uint16_t* x, const uint16_t* w, const int64
                                        reinterpret_cast<uint16_t*>(two), strip);
                     }
                     if (dx)
-                        brgemm(TILE, D, m, m, D, D, v > 0, low(p.at), low(by_id.at + v * D / 2), by_x.at + t * D);
+                        brgemm(TILE, D, m, m, D, D, v > 0, low(p.at), low(by_id + v * D / 2), by_x.at + t * D);
                 }
             }
             for (long t = from; t < end; t++)
@@ -167,9 +183,9 @@ extern "C" int ayllu_head_loss(const uint16_t* x, const uint16_t* w, const int64
 #pragma omp barrier
 #pragma omp for schedule(static)
             for (long v = 0; v < padded; v += STRIP) {
-                brgemm(D, STRIP, used * TILE, C, STRIP, STRIP, first > 0, low(scaled.at), low(pairs.at + v / STRIP * strip),
-                       turned.at + v * D);
-                if (first + C >= N) turn(h, v, turned.at + v * D);
+                brgemm(D, STRIP, used * TILE, C, STRIP, STRIP, first > 0, low(scaled.at), low(pairs + v / STRIP * strip),
+                       turned + v * D);
+                if (first + C >= N) turn(h, v, turned + v * D);
             }
         }
         at::native::cpublas::brgemm_release();
