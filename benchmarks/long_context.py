@@ -51,7 +51,7 @@ def scalings(reader: Reader, longest: int) -> list[str | None]:
     """None, a small factor of YaRN, and each kind with the factor that the longest text needs."""
     factor = max(2, longest // reader.trained)
     if reader.went_on:                                   # what it went on with, and the same kind stretched further
-        return [reader.went_on, f"yarn:{factor}"]
+        return list(dict.fromkeys([reader.went_on, f"yarn:{factor}"]))
     return [None, *dict.fromkeys(["yarn:4", *(f"{kind}:{factor}" for kind in KINDS)])]
 
 
@@ -176,6 +176,8 @@ def draw(results: dict[str, Any], file: Path) -> None:
             axis.plot(x, [row[str(n)] for n in x], label=row["scaling"], color=colours[kind],
                       linestyle=":" if factor == "4" else "-", marker=".")
         axis.axvline(next(r["trained"] for r in results[part] if r["model"] == model), color="#bbb", linewidth=1)
+        if part == "passkey":
+            axis.set_ylim(-0.05, 1.05)
         axis.set_title(f"{model}: {'nats per token' if part == 'loss' else 'share of keys found'}", fontsize=9)
         axis.legend(fontsize=6, ncols=2)
     if "cost" in results:
