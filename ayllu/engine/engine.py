@@ -26,6 +26,7 @@ from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.paged import PagedCache
+from ayllu.engine.paths import AttentionKind, GraphsKind, make_paths, uses_triton
 from ayllu.engine.plan import Chosen, Forks, Row, Work
 from ayllu.engine.request import Finish, Request, Start, Token
 from ayllu.engine.sampling import Choice, SamplingTables
@@ -60,10 +61,14 @@ class EngineSettings(Settings):
     max_adapters: int = Field(default=32, ge=0)          # loaded at a time (shelf.py)
     adapter_mib: int = Field(default=1024, ge=1)         # of their matrices, each filled up to the largest rank
     deterministic: bool = False                          # equal bits whatever else is computed (tiles.py); slower
+    attention: AttentionKind = "auto"                    # auto: triton on CUDA (paged_triton.py), torch elsewhere
+    cuda_graphs: GraphsKind = "auto"                     # auto: where attention is triton's, on CUDA (graphs.py)
 
     @model_validator(mode="after")
     def _consistent(self) -> "EngineSettings":
         self.scheduler(1)
+        if self.deterministic and self.attention == "triton":
+            raise ValueError("deterministic=True has an attention of its own: leave attention at auto")
         return self
 
     def scheduler(self, n_pages: int) -> SchedulerSettings:
@@ -101,8 +106,14 @@ class Engine:
         held = held or self.config
         n_pages = pages_within(held, self.settings, self.context, dtype)
         self.scheduler = Scheduler(self.settings.scheduler(n_pages))
-        self.cache = PagedCache(held, n_pages + self.settings.deterministic, self.settings.page_size,
+        triton = not self.settings.deterministic and uses_triton(self.settings.attention, self.runner.device)
+        graphs = (triton and self.settings.cuda_graphs == "auto" and self.runner.device.type == "cuda"
+                  and held is self.config)               # what ranks send each other was never recorded
+        n_more = self.settings.deterministic or graphs   # a page for what fills a step up
+        self.cache = PagedCache(held, n_pages + n_more, self.settings.page_size,
                                 dtype=dtype, device=self.runner.device, is_int8=self.settings.kv_dtype == "int8")
+        self.paths = make_paths(self.runner, self.cache, triton=triton, graphs=graphs, context=self.context,
+                                max_rows=self.settings.max_rows)
         self._tiles = TiledSteps(self.runner, self.cache) if self.settings.deterministic else None
         if self._tiles is not None:
             self._tiles.check_places()
@@ -213,7 +224,7 @@ class Engine:
         owners = [self._requests[work.row.number].adapter for work in batch.works for _ in range(work.n_tokens)]
         if self._tiles is not None:
             return self._tiles.hidden(batch, lambda own, n: self.adapters.adapt([*owners[own], *[None] * n]))
-        return self.runner.flat(batch.ids, batch.positions, self.cache.attends(batch), self.adapters.adapt(owners))
+        return self.paths.hidden(batch, self.adapters.adapt(owners))
 
     def _logits(self, hidden: Tensor) -> Tensor:                              # (C, D) -> (C, V)
         return self.runner.logits(hidden) if self._tiles is None else self._tiles.logits(hidden)
