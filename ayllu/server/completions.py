@@ -1,5 +1,6 @@
 """OpenAI's /v1/completions, with echo and the prompt's own log-probabilities, which evaluation harnesses read."""
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -47,29 +48,55 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue texts, whole or as server-sent events."""
     served = served_of(request)
     name, redactor = served.check_model(body.model), redactor_for(served)
-    n = body.n or 1
-    width = max(n, body.best_of or n)
-    if body.best_of is not None and body.best_of != (width if body.use_beam_search else n):
-        raise FieldError("best_of", f"best_of={body.best_of} with n={n}: it may be more than n with use_beam_search "
-                         "only, since nothing is drawn and thrown away here; leave it out")
+    n, width = body.n or 1, _width(body, served.limits.n)
+    drawn = n if body.use_beam_search else width         # a search gives the n best of its beams itself
     prompts = await prepared(lambda: prompts_of(served, body.prompt, redactor, body.add_special_tokens))
     max_tokens = MAX_TOKENS if body.max_tokens is None else max(1, body.max_tokens)
-    params = params_of(served, body, max_tokens=max_tokens, logprobs=body.logprobs)
+    scored = 0 if drawn > n and body.logprobs is None else body.logprobs
+    params = params_of(served, body, max_tokens=max_tokens, logprobs=scored)
     form = form_in(body)
     params = with_search(served, body, params, form, width, "n" if body.best_of is None else "best_of")
     reads = body.logprobs if body.echo and body.logprobs is not None else None
     if body.prompt_logprobs is not None:
         reads = max(reads or 0, body.prompt_logprobs)
-    ask = Ask(model=name, prompts=prompts, params=params, n=n, form=form, principal=who(request),
+    ask = Ask(model=name, prompts=prompts, params=params, n=drawn, form=form, principal=who(request),
               redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=reads)
     run = await begin(served, ask, request.scope)
     head = {"id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": name,
             "system_fingerprint": None}
-    written = _Form(run, body)
+    written = _Form(run, body, n)
     if body.stream:
         return streamed(run, _chunks(written, head), error_event(PATH))
-    return await whole(run, request, lambda answers: {**head, "choices": written.choices(answers),
+    return await whole(run, request, lambda answers: {**head, "choices": written.choices(best(answers, n, drawn)),
                                                       "usage": written.usage()})
+
+
+def _width(body: CompletionRequest, most: int) -> int:
+    """How many answers are drawn, or beams carried on, for each prompt."""
+    n = body.n or 1
+    width = n if body.best_of is None else body.best_of
+    if width < n:
+        raise FieldError("best_of", f"best_of={width} with n={n}: of so few so many can't be given; raise best_of")
+    if width > max(n, most):
+        raise FieldError("best_of", f"best_of={width}, but this server draws at most {most} answers: lower it")
+    if width > n and body.stream:
+        raise FieldError("best_of", f"best_of={width} with n={n} can't be streamed: which are the best is known at the "
+                         "end; leave out one of the two")
+    return width
+
+
+def best(answers: Sequence[Written], n: int, drawn: int) -> list[Written]:
+    """Of each prompt's answers the n of the highest mean log-probability per token, best first; all, in their order,
+    where no more were drawn."""
+    if n == drawn:
+        return list(answers)
+    groups = [answers[i:i + drawn] for i in range(0, len(answers), drawn)]
+    return [answer for group in groups for answer in sorted(group, key=_score, reverse=True)[:n]]
+
+
+def _score(answer: Written) -> float:
+    logprobs = [entry.logprob for entry in answer.entries if entry.logprob is not None]
+    return sum(logprobs) / len(logprobs) if logprobs else -math.inf
 
 
 def prompts_of(served: Served, given: Prompts, redactor: Redactor, special: bool = True) -> list[Prompt]:
@@ -90,6 +117,7 @@ class _Form:
 
     run: Run
     body: CompletionRequest
+    n: int                                               # answers that are given to each prompt
 
     @property
     def is_silent(self) -> bool:
@@ -115,7 +143,7 @@ class _Form:
 
     def choice(self, index: int, text: str, entries: Sequence[Entry], *, is_first: bool) -> dict[str, Any]:
         """A part of an answer; with echo the first one begins with the prompt."""
-        tokenizer, number = self.run.served.tokenizer, index // self.run.ask.n
+        tokenizer, number = self.run.served.tokenizer, index // self.n
         prompt, body = self.run.ask.prompts[number], self.body
         base = len(prompt.text) if body.echo else 0
         rows = [(e.id, e.logprob, e.top, base + e.offset) for e in entries]

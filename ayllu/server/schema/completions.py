@@ -13,7 +13,7 @@ class CompletionRequest(Sampling):
     """One or many prompts, as texts or as ids; an id prompt is taken as it is, without a BOS of ours."""
 
     prompt: Prompts
-    best_of: int | None = Field(default=None, ge=1)      # n, or with use_beam_search as many beams
+    best_of: int | None = Field(default=None, ge=1)      # so many are drawn (or beams carried on), the n best given
     echo: bool | None = None
     logprobs: int | None = Field(default=None, ge=0, le=20)
     max_tokens: int | None = Field(default=None, ge=0)   # 16 where nobody says, as in the published document
