@@ -22,6 +22,7 @@ FAULTS = """() => {
     if (!hidden && e.type !== 'range' && e.localName !== 'a' && (box.width < 23.5 || box.height < 23.5))
       faults.push('small: ' + what);
     if (e.tabIndex > 0) faults.push('tab order: ' + what);
+    if (!e.closest('main, aside, header, section[aria-label], dialog, #toasts')) faults.push('no landmark: ' + what);
     const id = e.getAttribute('aria-controls');
     if (id && !document.getElementById(id)) faults.push('controls nothing: ' + what);
   }
@@ -30,18 +31,27 @@ FAULTS = """() => {
   for (const e of document.querySelectorAll('[aria-describedby]'))
     if (!document.getElementById(e.getAttribute('aria-describedby'))) faults.push('described by nothing');
   for (const e of document.querySelectorAll('img:not([alt])')) faults.push('no alt');
+  const seen = (query) => [...document.querySelectorAll(query)]
+    .filter(e => e.checkVisibility({visibilityProperty: true}));
+  const levels = seen('h1, h2, h3, h4, h5, h6').map(e => Number(e.localName[1]));
+  levels.forEach((level, i) => { if (i && level > levels[i - 1] + 1) faults.push('heading ' + levels); });
+  const marks = seen('main, aside, nav, section[aria-label]:not([role])').map(e => e.localName + e.ariaLabel);
+  marks.forEach((mark, i) => { if (marks.indexOf(mark) !== i) faults.push('landmark twice: ' + mark); });
   for (const tag of ['main', 'h1']) if (document.querySelectorAll(tag).length !== 1) faults.push(tag);
   if (document.documentElement.scrollWidth > innerWidth) faults.push('wider than the window');
   return faults;
 }"""
 
-PAINTED = """() => {
+SOLID = """
   const solid = (e) => {
     for (; e; e = e.parentElement) {
       const c = getComputedStyle(e).backgroundColor;
       if (!/rgba\\(.*, 0\\)|transparent/.test(c)) return c;
     }
   };
+"""
+
+PAINTED = "() => {" + SOLID + """
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   const found = new Map();
   while (walker.nextNode()) {
@@ -51,6 +61,13 @@ PAINTED = """() => {
     found.set(getComputedStyle(e).color + '|' + solid(e), e.outerHTML.slice(0, 80));
   }
   return [...found];
+}"""
+
+
+EDGES = "() => {" + SOLID + """
+  return [...document.querySelectorAll('aside :is(textarea, select, input:not([type=range], [type=checkbox])), .box')]
+    .filter(e => !e.closest('.foot, .unseen') && e.checkVisibility({visibilityProperty: true}))
+    .map(e => [getComputedStyle(e).borderTopColor + '|' + solid(e.parentElement), e.outerHTML.slice(0, 80)]);
 }"""
 
 
@@ -70,12 +87,20 @@ def test_names_targets_and_contrast(opened, options):
     finished_in_any_language(page)
     page.locator("[aria-controls=drawer]").click()
     assert page.evaluate(FAULTS) == []
+    assert weaker(page.evaluate(PAINTED), 4.5) == {}
+    edges = page.evaluate(EDGES)
+    assert len(edges) > 12
+    assert weaker(edges, 3) == {}
+
+
+def weaker(found: list[list[str]], least: float) -> dict[str, tuple[str, str, float]]:
+    """WCAG 2.2, level AA: 4.5 to 1 for text (1.4.3), 3 to 1 for the edges of fields (1.4.11)."""
     weak = {}
-    for pair, element in page.evaluate(PAINTED):
+    for pair, element in found:
         ink, ground = map(hexadecimal, pair.split("|"))
-        if contrast(ink, ground) < 4.5:
+        if contrast(ink, ground) < least:
             weak[element] = (ink, ground, round(contrast(ink, ground), 2))
-    assert weak == {}
+    return weak
 
 
 def finished_in_any_language(page) -> None:
@@ -96,13 +121,37 @@ def test_the_language_follows_the_browser_and_the_switch(opened):
     assert page.locator("html").get_attribute("lang") == "en"
 
 
-def test_the_theme_can_be_chosen(page):
+def test_the_theme_can_be_chosen_and_is_remembered(page):
     ground = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(ground)
     page.get_by_role("button", name="Colours: As the system").click()
     page.get_by_role("button", name="Colours: Light").click()
     page.get_by_role("button", name="Colours: Dark").wait_for()
-    assert page.evaluate(ground) != light
+    dark = page.evaluate(ground)
+    assert dark != light
+    page.reload()
+    page.get_by_role("button", name="Colours: Dark").wait_for()
+    assert page.evaluate(ground) == dark
+    page.get_by_role("button", name="Colours: Dark").click()
+    page.emulate_media(color_scheme="dark")              # as the system again, which is dark now
+    page.get_by_role("button", name="Colours: As the system").wait_for()
+    assert page.evaluate(ground) == dark
+
+
+def test_the_list_on_a_phone_opens_and_closes_and_gives_the_focus_back(opened):
+    page = opened(width=360, height=700)
+    opener = page.get_by_role("button", name="Conversations")
+    search = page.get_by_role("searchbox")
+    for close in (lambda: page.mouse.click(350, 300), lambda: page.keyboard.press("Escape")):
+        opener.click()
+        search.wait_for()
+        assert opener.get_attribute("aria-expanded") == "true"
+        close()
+        search.wait_for(state="hidden")
+        assert opener.get_attribute("aria-expanded") == "false"
+    assert opener.evaluate("button => button === document.activeElement")
+    page.get_by_role("button", name="Settings", exact=True).click()
+    assert page.evaluate("document.activeElement.ariaLabel") == "Close the settings"
 
 
 def test_the_keyboard_is_enough(page):

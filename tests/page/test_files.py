@@ -105,7 +105,8 @@ def test_text_can_be_read_in_both_themes():
         weak = {pair: round(contrast(palette[pair[0]], palette[pair[1]]), 2) for pair in PAIRS
                 if contrast(palette[pair[0]], palette[pair[1]]) < 4.5}
         assert weak == {}
-        assert contrast(palette["edge"], palette["paper"]) >= 3      # edges of controls
+        for ground in ("paper", "panel", "raised", "code"):
+            assert contrast(palette["edge"], palette[ground]) >= 3       # edges of fields
 
 
 def test_contrast_of_black_on_white():

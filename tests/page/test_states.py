@@ -193,7 +193,11 @@ def test_the_token_view_shows_alternatives_and_goes_on_from_one(page):
     page.get_by_role("button", name="Tokens", exact=True).click()
     page.locator(".token").nth(11).wait_for()
     assert page.locator(".token").count() == 12
-    page.locator(".token").nth(3).click()
+    assert page.locator(".token[tabindex='0']").count() == 1                # one stop for Tab, arrows within
+    page.locator(".token").first.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft", "Enter"):
+        page.keyboard.press(key)
+    assert page.locator(".token[tabindex='0']").count() == 1
     choice = page.get_by_role("dialog", name="Instead of")
     shares = [float(text.rstrip("%")) for text in choice.locator(".share").all_inner_texts()]
     assert shares == sorted(shares, reverse=True)

@@ -21,6 +21,9 @@ def test_an_answer_streams_and_tells_what_it_cost(page):
     assert page.title() == "the fox · Ayllu"
     page.locator(".gauge .count").filter(has_text=re.compile("^[1-9]")).wait_for()
     assert page.get_by_role("meter").get_attribute("aria-valuemax") == "128"
+    page.locator("#composer").fill("full " * 150)
+    page.locator(".gauge.full .count").filter(has_text="full").wait_for()    # in words, not by colour alone
+    assert page.get_by_role("meter").get_attribute("aria-label").endswith("full")
 
 
 def test_versions_edit_branch_and_continue(page):

@@ -62,7 +62,9 @@ function display(element, bar, label, used) {
   bar.style.inlineSize = `${share * 100}%`;
   label.textContent = t("gauge.short", { used: n(used), limit: n(limit) });
   element.className = `gauge ${share >= 1 ? "full" : share > 0.8 ? "near" : ""}`;
-  const says = t("gauge", { used: n(used), limit: n(limit) });
+  const full = share >= 1 ? t("gauge.full") : "";
+  if (full) label.append(" · ", full);
+  const says = [t("gauge", { used: n(used), limit: n(limit) }), full].filter(Boolean).join(". ");
   element.title = says;
   element.setAttribute("aria-label", says);
   element.setAttribute("aria-valuemax", String(limit));

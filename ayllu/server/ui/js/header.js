@@ -23,6 +23,7 @@ export function header() {
   const menu = iconButton("menu", t("menu"), () => emit("sidebar"), {
     class: "icon-button only-narrow",
     "aria-controls": "sidebar",
+    "aria-expanded": "false",
   });
   const model = h("div", { class: "model" });
   const banner = h("div", { class: "banner", role: "status" });
@@ -40,6 +41,7 @@ export function header() {
     model.replaceChildren(...pickers());
     tell(banner);
   });
+  on("sidebar.open", (isOpen) => menu.setAttribute("aria-expanded", String(isOpen)));
   on("drawer.open", (isOpen) => tune.setAttribute("aria-expanded", String(isOpen)));
   return h("div", { class: "top" }, h("header", { class: "bar" }, menu, title, model, compare, tune), banner);
 }

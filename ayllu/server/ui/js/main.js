@@ -43,6 +43,7 @@ on(
   { forever: true },
 );
 document.addEventListener("keydown", onkeydown);
+document.addEventListener("click", (event) => emit("click", event.target));
 document.addEventListener("visibilitychange", () => (document.hidden ? writeAll() : renew()));
 addEventListener("pagehide", writeAll);
 onKeyNeeded(askKey);

@@ -11,6 +11,8 @@ import { save, settings } from "./settings.js";
 import { titleOf } from "./tree.js";
 import { LANGUAGES, language, t } from "./words.js";
 
+const OPENERS = '[aria-controls="sidebar"]';
+
 export function sidebar() {
   const search = h("input", {
     type: "search",
@@ -20,7 +22,13 @@ export function sidebar() {
   });
   const list = h("nav", { class: "list", "aria-label": t("list") });
   const fill = () => list.replaceChildren(...groups(find(search.value), search.value));
-  const close = () => element.classList.remove("open");
+  const set = (is) => {
+    const had = element.contains(document.activeElement);
+    element.classList.toggle("open", is);
+    emit("sidebar.open", is);
+    if (!is && had) document.querySelector(OPENERS)?.focus();
+  };
+  const close = () => set(false);
   const element = h(
     "aside",
     {
@@ -50,11 +58,15 @@ export function sidebar() {
   );
   on("list", fill);
   on("sidebar", () => {
-    element.classList.toggle("open");
-    search.focus();
+    set(!element.classList.contains("open"));
+    element.querySelector("button").focus(); // not the search: phones would show their keyboard
+  });
+  on("click", (target) => {
+    const isOurs = !target.isConnected || element.contains(target);
+    if (element.classList.contains("open") && !isOurs && !target.closest(`${OPENERS}, .menu, dialog`)) close();
   });
   on("search", () => {
-    element.classList.add("open");
+    set(true);
     search.focus();
     search.select();
   });

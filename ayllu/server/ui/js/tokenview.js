@@ -12,7 +12,7 @@ const STEPS = [0.05, 0.2, 0.5, 0.8]; // probabilities between the colours
 export function tokenView(conversation, node, onclose) {
   const body = h(
     "div",
-    { class: "tokens", role: "group", "aria-label": t("tokens") },
+    { class: "tokens", role: "toolbar", "aria-label": t("tokens"), onkeydown: (event) => move(event, body) },
     h("p", { class: "note" }, t("tok.loading")),
   );
   const legend = h(
@@ -35,11 +35,24 @@ export function tokenView(conversation, node, onclose) {
     body,
   );
   readTokens(conversation, node, sideOf("a"))
-    .then((found) =>
-      body.replaceChildren(...found.entries.map((row, at) => token(conversation, node, found, row, at)).flat()),
-    )
+    .then((found) => {
+      body.replaceChildren(...found.entries.map((row, at) => token(conversation, node, found, row, at)).flat());
+      body.querySelector("button")?.setAttribute("tabindex", "0");
+    })
     .catch((error) => body.replaceChildren(h("p", { class: "note" }, t("tok.failed", { why: error.message }))));
   return element;
+}
+
+/** One stop for the Tab key; the arrow keys go from token to token. */
+function move(event, body) {
+  const tokens = [...body.querySelectorAll("button")];
+  const at = tokens.indexOf(document.activeElement);
+  const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tokens.length - 1 }[event.key];
+  if (to === undefined || !(to in tokens)) return;
+  event.preventDefault();
+  tokens[at]?.setAttribute("tabindex", "-1");
+  tokens[to].setAttribute("tabindex", "0");
+  tokens[to].focus();
 }
 
 function token(conversation, node, found, row, at) {
@@ -49,6 +62,7 @@ function token(conversation, node, found, row, at) {
     {
       type: "button",
       class: `token p${step(chosen.p)}`,
+      tabindex: -1,
       "aria-haspopup": "dialog",
       "aria-label": t("tok.one", { token: shown(chosen), p: percent(chosen.p) }),
       onclick: () => choices(button, conversation, node, found, row, at, chosen),

@@ -125,7 +125,7 @@ export const EN = {
   "key.forget": "Forget the key",
   gauge: "Context: {used} of {limit} tokens",
   "gauge.short": "{used} / {limit}",
-  "gauge.full": "There is no room left in the context.",
+  "gauge.full": "full",
   "tok.note":
     "Colour shows how likely each token was. Choose one to see what else might have come, and go on from there.",
   "tok.loading": "Reading the answer's probabilities",
@@ -134,7 +134,6 @@ export const EN = {
   "tok.alternatives": "Instead of “{token}”",
   "tok.one": "“{token}”, {p}",
   "tok.pick": "Go on with “{token}”, {p}",
-  "tok.chosen": "chosen",
   "tok.end": "end",
   "tok.low": "unlikely",
   "tok.high": "likely",
