@@ -12,7 +12,7 @@ import torch
 from lines import peak_bytes, prompts, serve
 
 from ayllu.data.loader import Batch
-from ayllu.device import large_pages, matrix_peak
+from ayllu.device import keep_memory, large_pages, matrix_peak
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
@@ -24,7 +24,8 @@ from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
 
-large_pages()                                            # as `ayllu pretrain` does
+large_pages()                                            # as `ayllu pretrain` does, and the next line with the kernels
+keep_memory()
 CPU = torch.device("cpu")
 state: dict[str, Any] = {}
 

@@ -21,7 +21,7 @@ from ayllu.data.mask_marks import Marks
 from ayllu.data.masks import Mixture
 from ayllu.data.pack_loader import PackedLoader
 from ayllu.data.shards import Shards, prepare
-from ayllu.device import large_pages, pick_device
+from ayllu.device import keep_memory, large_pages, pick_device
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.files import atomic_path, cache_folder, write_json
 from ayllu.log import only_warnings, say
@@ -308,6 +308,7 @@ def wants_native(config: PretrainConfig, device: torch.device) -> bool:
     if not config.native or device.type != "cpu" or config.loop.precision == "float32" or native_missing():
         return False
     say("training uses C++ kernels (native=false: torch's)")
+    keep_memory()
     return True
 
 
