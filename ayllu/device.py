@@ -74,7 +74,7 @@ def keep_memory() -> None:
     Otherwise each large tensor is given back to the system, which has to empty new pages for the next one.
     """
     libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    if hasattr(libc, "mallopt"):
+    if libc is not None and hasattr(libc, "mallopt"):
         libc.mallopt(-4, 0)                              # M_MMAP_MAX: nothing apart from the heap
         libc.mallopt(-1, 2**31 - 1)                      # M_TRIM_THRESHOLD
 
