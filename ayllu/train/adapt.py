@@ -17,7 +17,7 @@ Action = Literal["hold", "try", "grow", "shrink", "skip", "roll back", "cooldown
 Place = Literal["", "good", "end"]                       # weights kept: the last good, and a trial's best end
 
 
-ROUNDS = (Round(tie=0.02, keep=0.25),)                   # a second one, later, cost more than it found
+ROUNDS = (Round(tie=0.05, keep=0.4),)                    # a second one, later, cost more than it found
 
 
 class AdaptConfig(Settings):
@@ -251,7 +251,7 @@ def _finish(config: AdaptConfig, state: AdaptState, trial: Trial, why: str,
     """The best rate goes on from its own end; a part of it begins where the trial began."""
     now = config.rounds[state.round]
     (winner, score), keep = trial.best(now.tie), now.keep
-    found = min(max(winner * keep, config.least), config.most)
+    found = min(max(trial.edge(now.tie) * keep, config.least), config.most)
     action: Action = "grow" if found > trial.start else "shrink" if found < trial.start else "hold"
     state = replace(_forget(state), multiplier=found, wanted=found, trial=None, round=state.round + 1)
     load: Place = "good" if keep != 1 or score == math.inf else "" if is_best else "end"

@@ -59,6 +59,17 @@ class Trial:
         enough = min(score for _, score in self.tried) * (1 + tie)
         return min(pair for pair in self.tried if pair[1] <= enough)
 
+    def edge(self, tie: float) -> float:
+        """Where the plain begins: the multiplier at which a line between the best and its lower neighbour, over the
+        rate's logarithm, crosses the score that is just enough. Rates that are far apart tell it only so."""
+        best, score = self.best(tie)
+        enough = min(score for _, score in self.tried) * (1 + tie)
+        below = max((pair for pair in self.tried if pair[0] < best), default=None)
+        if not tie or below is None or not math.isfinite(below[1]) or score == math.inf:
+            return best
+        share = (below[1] - enough) / (below[1] - score)
+        return below[0] * (best / below[0]) ** share
+
 
 def shape(trial: Trial) -> float:
     """The rate of the update at hand: up over the first quarter, then down to zero; of the trial's own rate."""

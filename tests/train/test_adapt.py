@@ -274,6 +274,8 @@ def test_the_rates_of_a_trial_are_neighbours_and_come_to_an_end(scores, factor, 
     assert score <= least * (1 + tie)
     assert all(s > least * (1 + tie) for m, s in trial.tried if m < winner)      # no lower one is as good
     assert tie or score == least
+    lower = max((m for m, _ in trial.tried if m < winner), default=winner)
+    assert lower <= trial.edge(tie) <= winner
 
 
 def test_on_a_plain_the_lowest_rate_wins():
@@ -282,6 +284,9 @@ def test_on_a_plain_the_lowest_rate_wins():
         trial = judged(trial, rate, score, 0.02)
     assert trial.best(0.02) == (64.0, 3.417)
     assert trial.best(0.0) == (256.0, 3.411)
+    assert trial.edge(0.0) == 256.0
+    assert trial.edge(0.02) == pytest.approx(16 * 4 ** ((3.76 - 1.02 * 3.411) / (3.76 - 3.417)))
+    assert 16 < trial.edge(0.05) < trial.edge(0.02) < 64
     assert next_rate(trial, Round(tie=0.02), 1e-3, 1e4) is None          # both neighbours of 64 were tried
 
 
