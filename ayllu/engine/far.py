@@ -15,6 +15,7 @@ from typing import NoReturn, Protocol, TypeVar
 import torch
 
 from ayllu.engine.constrain import Grammars
+from ayllu.engine.engine import EngineSettings
 from ayllu.engine.request import Request, Token
 from ayllu.engine.shelf import Loaded
 from ayllu.errors import EngineFailed, Overloaded, Refused
@@ -82,6 +83,7 @@ class FarEngine:
     """What is known of the engines, which are all alike."""
 
     config: LlamaConfig | TransformerConfig
+    settings: EngineSettings
     context: int
     runner: FarRunner
     cache: FarCache

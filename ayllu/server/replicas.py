@@ -79,8 +79,9 @@ class EngineReplica:
     async def facts(self) -> Facts:
         """The same from every replica."""
         engine, served = self.service.engine, self.served
-        far = FarEngine(engine.config, engine.context, FarRunner(engine.runner.dtype, engine.runner.device),
-                        FarCache(engine.cache.nbytes), FarShelf(served.adapters, engine.adapters.most_bytes))
+        far = FarEngine(engine.config, engine.settings, engine.context,
+                        FarRunner(engine.runner.dtype, engine.runner.device), FarCache(engine.cache.nbytes),
+                        FarShelf(served.adapters, engine.adapters.most_bytes))
         return Facts(far, {"name": served.name, "tokenizer": served.tokenizer, "chat_template": served.chat_template,
                            "eos_ids": served.eos_ids, "defaults": served.defaults, "format": served.format,
                            "licence": served.licence, "base": served.base})

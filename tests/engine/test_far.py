@@ -171,7 +171,7 @@ def test_who_leaves_frees_the_pages():
 
 
 def test_adapters_do_not_change():
-    engine = FarEngine(None, 0, None, None, None)
+    engine = FarEngine(None, None, 0, None, None, None)
     with pytest.raises(Refused, match="deployment file"):
         engine.unload_adapter("fox")
     with pytest.raises(Refused, match="deployment file"):
