@@ -148,13 +148,14 @@ def test_settings_are_read_strictly(reader):
       try { return parameters(side, 'chat'); } catch (error) { return error.field ?? String(error); }
     }"""
 
-    def side(values, schema=""):
-        return [{"values": values, "schema": schema}]
+    def side(values, schema="", tools="", choice="auto"):
+        return [{"values": values, "schema": schema, "tools": tools, "choice": choice}]
     assert reader.evaluate(read, side({"temperature": 0, "top_k": 5, "stop": "a\n\\n", "stop_token_ids": "1, 2"})) == {
         "temperature": 0, "top_k": 5, "stop": ["a", "\n"], "stop_token_ids": [1, 2]}
     assert reader.evaluate(read, side({"temperature": "?"})) == "temperature"
     assert reader.evaluate(read, side({"top_k": 1.5})) == "top_k"
     assert reader.evaluate(read, side({"logit_bias": "[1]"})) == "logit_bias"
     assert reader.evaluate(read, side({}, "{")) == "schema"
+    assert reader.evaluate(read, side({}, tools='[{"name": "f"}]', choice="g")) == "tool_choice"
     schema = reader.evaluate(read, side({}, json.dumps({"type": "object"})))
     assert schema["response_format"]["json_schema"]["schema"] == {"type": "object"}
