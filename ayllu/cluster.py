@@ -24,7 +24,7 @@ def connect(ray: Any, address: str, n_cpus: int) -> None:
     """`ray.init`; `n_cpus` are those of a cluster that is started here."""
     if address != HERE:
         probe(address)
-    start = {"num_cpus": n_cpus, "include_dashboard": False} if address == HERE else {"address": address}
+    start = {"address": address} | ({"num_cpus": n_cpus, "include_dashboard": False} if address == HERE else {})
     try:
         ray.init(**start, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -24,7 +24,7 @@ FILE = ROOT / "deploy" / "ray-serve.yaml"
 RUN = """
 import sys, ray
 from ray.serve.scripts import cli
-ray.init(num_cpus=2, include_dashboard=False)            # which `serve run` would start, and does without
+ray.init("local", num_cpus=2, include_dashboard=False)   # which `serve run` would start, and does without
 cli(["run", sys.argv[1]])
 """
 START_S = 300                                            # a dozen processes that import torch or Ray
