@@ -144,7 +144,7 @@ def _report(error: BaseException, text: str, code: int, as_json: bool, debug: bo
     if debug:
         traceback.print_exception(error)
     print(f"error: {text}", file=sys.stderr)
-    if as_json:
+    if as_json and os.environ.get("RANK", "0") == "0":   # of torchrun's ranks, one speaks on stdout
         print_json({"error": {"type": type(error).__name__, "message": text}})
     return code
 

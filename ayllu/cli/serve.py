@@ -3,22 +3,26 @@
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ayllu.cli import sampling as flags
+from ayllu.cli.launch import is_launched, start_ranks, words_of
 from ayllu.cli.output import Json, human_bytes, print_json
 from ayllu.errors import ConfigError, MissingExtra
 from ayllu.log import say
 
 if TYPE_CHECKING:
+    import torch
+
     from ayllu.server.start import Listener
 
 DRAFTED = 4                                              # tokens that --draft guesses where --guesses says nothing
 
 
 def serve(
+    ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="A folder, a file of any format, a hub name, or ayllu-mini.")]
     = "ayllu-mini",
     host: Annotated[str, typer.Option(help="Where to listen; anything but this machine itself needs a key.")]
@@ -59,6 +63,12 @@ def serve(
     lora_mib: Annotated[int, typer.Option(min=1, help="Memory for adapters.")] = 1024,
     deterministic: Annotated[bool, typer.Option("--deterministic", help="The same bits whatever else is asked at the "
                                                 "same time; slower.")] = False,
+    attention: Annotated[Literal["auto", "torch", "triton"], typer.Option(help="Attention over pages; auto: triton on "
+                                                                          "CUDA, torch elsewhere.")] = "auto",
+    cuda_graphs: Annotated[Literal["auto", "off"], typer.Option(help="Replay recorded steps on CUDA; off: launch each "
+                                                                "operation anew.")] = "auto",
+    tensor_parallel: Annotated[int, typer.Option(min=1, metavar="N", help="Share the model among N devices of this "
+                                                 "machine.")] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -79,8 +89,13 @@ def serve(
     engine = validate(EngineSettings, {"cache_mib": cache_mib, "max_rows": max_rows, "max_waiting": max_waiting,
                                        "token_budget": max(512, 2 * max_rows), "deterministic": deterministic,
                                        "kv_dtype": "int8" if int8_cache else "auto",
-                                       "n_guesses": guesses or (DRAFTED if draft else 0), "adapter_mib": lora_mib},
+                                       "n_guesses": guesses or (DRAFTED if draft else 0), "adapter_mib": lora_mib,
+                                       "attention": attention, "cuda_graphs": cuda_graphs},
                       where="ayllu serve")
+    if tensor_parallel > 1 and not is_launched():
+        _check_devices(tensor_parallel, pick_device(device))
+        start_ranks(tensor_parallel, ["serve", *words_of(ctx, without={"tensor_parallel"})])
+        return
     own: dict[str, Any] = {"dtype": dtype, "device": device, "engine": engine, "rope_scaling": rope_scaling,
                            "context": context}
     with dist.processes(pick_device(device)):            # torchrun's ranks share the model (engine/ranks.py)
@@ -94,6 +109,14 @@ def serve(
         _quieten(quiet)
         _announce(listener, as_json)
         listener.run()
+
+
+def _check_devices(n: int, device: "torch.device") -> None:
+    import torch
+
+    if device.type == "cuda" and n > torch.cuda.device_count():
+        raise ConfigError(f"--tensor-parallel {n} needs {n} GPUs, and this machine has {torch.cuda.device_count()}: "
+                          "ask for as many at most, or for --device cpu")
 
 
 def _tls(cert: Path | None, key: Path | None) -> Any:

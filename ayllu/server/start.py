@@ -3,6 +3,7 @@
 import os
 import signal
 import ssl
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,6 +149,7 @@ class Listener:
         import uvicorn
 
         service = self.served.service
+        signal.signal(signal.SIGTERM, _end)              # uvicorn raises it again in the end
         try:
             uvicorn.Server(self._config()).run(sockets=self.sockets)
         finally:
@@ -174,6 +176,11 @@ class Listener:
             timeout_keep_alive=limits.idle_s, limit_concurrency=limits.connections,
             timeout_graceful_shutdown=int(DRAIN_S),
             ssl_certfile=str(self.tls.cert) if self.tls else None, ssl_keyfile=str(self.tls.key) if self.tls else None)
+
+
+def _end(number: int, _: object) -> None:
+    """A signal as an ordinary end, so that what stands in a `finally` is done."""
+    sys.exit(128 + number)
 
 
 def cache_bytes(served: Served) -> int:
