@@ -23,7 +23,7 @@ from ayllu.files import cache_folder, state_folder
 from ayllu.model import account
 from ayllu.model.config import LlamaConfig
 from ayllu.model.presets import preset
-from ayllu.train.pretrain import missing_compiler
+from ayllu.train.compiled import missing_compiler
 
 Status = Literal["ok", "note", "problem"]
 MODELS = ("smollm-135m", "llama3.2-1b", "llama3.2-3b", "llama2-7b", "llama3.1-8b", "llama2-13b", "llama2-70b")

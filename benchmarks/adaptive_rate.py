@@ -36,12 +36,12 @@ from ayllu.model.init import initialise
 from ayllu.model.parallel import Precision
 from ayllu.native import build
 from ayllu.train.adapt import AdaptConfig
+from ayllu.train.compiled import missing_compiler
 from ayllu.train.control import Control
 from ayllu.train.head_loss import Kernels
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import bits_per_byte, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
-from ayllu.train.pretrain import missing_compiler
 from ayllu.train.schedule import Schedule
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss

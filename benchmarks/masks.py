@@ -34,12 +34,13 @@ from ayllu.log import say, setup
 from ayllu.model.build import CausalModel, count_parameters
 from ayllu.model.init import initialise
 from ayllu.text.tokenizer import Tokenizer
+from ayllu.train.compiled import missing_compiler
 from ayllu.train.documents import rows
 from ayllu.train.loop import step
 from ayllu.train.losses import next_token_loss
 from ayllu.train.objective import masked_loss
 from ayllu.train.optim import build_optimizer
-from ayllu.train.pretrain import PretrainConfig, find_tokenizer, missing_compiler, new_state
+from ayllu.train.pretrain import PretrainConfig, find_tokenizer, new_state
 from ayllu.train.run_folder import environment
 from ayllu.train.state import TrainState
 

@@ -32,11 +32,11 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
 from ayllu.model.parallel import Precision
 from ayllu.native import build
+from ayllu.train.compiled import missing_compiler
 from ayllu.train.head_loss import Kernels
 from ayllu.train.loop import LoopConfig, LossFunction, fit
 from ayllu.train.losses import IGNORED, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
-from ayllu.train.pretrain import missing_compiler
 from ayllu.train.schedule import Schedule
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss

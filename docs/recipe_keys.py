@@ -67,7 +67,8 @@ def sections() -> dict[type[Settings], list[str]]:
 
 def said(kind: type[Settings], name: str) -> str:
     """The comment at the end of the field's line."""
-    line = next((x for x in inspect.getsource(kind).splitlines() if re.match(rf"    {name}: ", x)), "")
+    lines = (x for each in kind.__mro__ if issubclass(each, Settings) for x in inspect.getsource(each).splitlines())
+    line = next((x for x in lines if re.match(rf"    {name}: ", x)), "")
     return line.partition("  # ")[2].strip() or line.partition(" # ")[2].strip()
 
 

@@ -19,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ayllu.model.account import compiled_layer_bytes
+from ayllu.train.compiled import may_compile
 from ayllu.train.control import Parts
 from ayllu.train.loop import step
-from ayllu.train.pretrain import PretrainConfig, may_compile, training_loss
+from ayllu.train.pretrain import PretrainConfig, training_loss
 from ayllu.train.rehearse import COPIES, Meter, Windows, empty_state, look, shortened
 
 NUMBER = torch.ops.aten._local_scalar_dense.default      # what .item() asks for

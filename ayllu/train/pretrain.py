@@ -1,8 +1,6 @@
 """`ayllu pretrain`: from text files to a trained model, by a recipe."""
 
-import platform
 import shutil
-import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,16 +19,14 @@ from ayllu.data.mask_marks import Marks
 from ayllu.data.masks import Mixture
 from ayllu.data.pack_loader import PackedLoader
 from ayllu.data.shards import Shards, prepare
-from ayllu.device import keep_memory, large_pages, pick_device
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.files import atomic_path, cache_folder, write_json
-from ayllu.log import only_warnings, say
+from ayllu.log import say
 from ayllu.model.build import ModelSettings, build_model
 from ayllu.model.init import initialise
 from ayllu.model.parallel import (
     ALONE,
     Layout,
-    ParallelConfig,
     build_sharded,
     first_values,
     gather,
@@ -38,24 +34,23 @@ from ayllu.model.parallel import (
     place,
 )
 from ayllu.model.parallel import fill as put
-from ayllu.native.build import missing as native_missing
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece
-from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
 from ayllu.train.best import Best
-from ayllu.train.checkpoints import restore, take_best
+from ayllu.train.checkpoints import restore
+from ayllu.train.compiled import may_compile, packed_by, wants_compiler, wants_native
 from ayllu.train.control import Control
-from ayllu.train.costs import PlanConfig
+from ayllu.train.course import begun, follow, reached
 from ayllu.train.documents import held_out_documents, spelled_bytes
 from ayllu.train.export import export
 from ayllu.train.head_loss import Kernels
-from ayllu.train.loop import LoopConfig, LossFunction, fit
-from ayllu.train.losses import LossConfig, bits_per_byte, next_token_loss
-from ayllu.train.objective import By, masked_loss
-from ayllu.train.optim import OptimConfig, build_optimizer
-from ayllu.train.report import Report, Unseen
-from ayllu.train.run_folder import Resume, claimed, describe
+from ayllu.train.loop import LossFunction
+from ayllu.train.losses import bits_per_byte, next_token_loss
+from ayllu.train.objective import masked_loss
+from ayllu.train.optim import build_optimizer
+from ayllu.train.recipe import Recipe, value_of
+from ayllu.train.run_folder import Resume, describe
 from ayllu.train.sample import sample_texts
 from ayllu.train.schedule import Schedule, factor
 from ayllu.train.size import fill, without
@@ -70,34 +65,19 @@ class TokenizerConfig(Settings):
     coverage: float = Field(default=0.9995, gt=0, le=1)  # the share of characters that get a piece of their own
 
 
-class PretrainConfig(Settings):
+class PretrainConfig(Recipe):
     """A whole recipe; paths are relative to the recipe's folder, `out` to the working directory."""
 
     size: str | int | float | None = None                # 15m: one dial for what a recipe leaves open (train/size.py)
     sized: dict[str, str] = Field(default_factory=dict)  # the keys that the dial set, and by which rule
-    folder: str | None = None                            # what paths are relative to; None: where the recipe lies
-    name: str
-    out: str
     tokenizer: TokenizerConfig | str                     # a table to train one, or the path of one
     model: ModelSettings
     data: Corpus
     packing: PackingConfig = PackingConfig()
     masks: Mixture = Mixture()                           # objectives; others than causal need packing
-    loop: LoopConfig
-    optim: OptimConfig = OptimConfig()
-    adapt: AdaptConfig = AdaptConfig()
-    plan: PlanConfig = PlanConfig()                      # what a dry run reckons with
-    loss: LossConfig = LossConfig()
-    parallel: ParallelConfig = ParallelConfig()
     context: int = Field(default=512, gt=1)              # tokens per training window
     init_from: str | None = None                         # a checkpoint whose weights are the start
     start_from: str | None = None                        # another run's checkpoint that this run goes on from
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None                           # None: as many as torch picks
-    compile: Literal["auto", "on", "off"] = "auto"
-    native: bool = True                                  # where compiled, in bfloat16, on a CPU with AMX: C++ kernels
-    licence: str | None = None                           # of the weights that come out, as the hub calls it
     samples: tuple[str, ...] = ("Once upon a time", "从前")
     eval_tokens: int = Field(default=20_000, gt=0)       # per language on the way; all of them at the end
     eval_over: Literal["auto", "text", "documents"] = "auto"   # auto: documents, each by itself, where they are packed
@@ -133,23 +113,15 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: Resume = False
     `resume="auto"` goes on where there is a run and begins where there is none; a damaged checkpoint or damaged token
     shards are told and got over, where True raises.
     """
-    large_pages()
-    device = dist.own_device(pick_device(config.device))
-    if not dist.is_main():
-        only_warnings()
-    with dist.processes(device), claimed(Path(config.out), resume):
+    with begun(config, resume) as device:
         return _train(config, recipe_folder, resume, device)
 
 
 def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: torch.device) -> dict[str, Any]:
-    if config.loop.micro_batch == "auto":
-        raise ConfigError("loop.micro_batch=auto is settled before training: call ayllu.train.plan.ready(config) first")
     run, layout = Path(config.out), ranks_of(config, device)
     recipe_folder = Path(config.folder or recipe_folder).resolve()
     for key, rule in config.sized.items():
         say(f"size={config.size}: {key} = {value_of(config, key)}  ({rule})")
-    if config.threads:
-        torch.set_num_threads(config.threads)
     with dist.main_first():                              # the others find what the first has made
         if dist.is_main():
             describe(run, config, recipe_folder, device)
@@ -171,41 +143,21 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: 
     if dist.is_main():
         write_json(run / "mixture.json", [asdict(source) for source in mixture])
         tell(mixture)
-    report_of = Report if dist.is_main() else Unseen
-    with report_of(run, state, config.loop.steps, config.loop.batch_size * config.context, config.context,
-                   device, resumed) as report:
-        is_low = layout.is_sharded and config.loop.precision != "float32"     # FSDP2 gathers bfloat16
+    is_low = layout.is_sharded and config.loop.precision != "float32"     # FSDP2 gathers bfloat16
 
-        def texts(state: TrainState) -> list[str]:
-            with torch.autocast(device.type, torch.bfloat16, enabled=is_low):
-                return sample_texts(state.model, tokenizer, config.samples, layout=layout)
+    def look(state: TrainState) -> tuple[list[str], dict[str, Any]]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=is_low):
+            texts = sample_texts(state.model, tokenizer, config.samples, layout=layout)
+        return texts, held_out(state, shards, tokenizer, config, device, config.eval_tokens)
 
-        def evaluate(state: TrainState) -> dict[str, Any]:
-            report.samples(state.step, texts(state))
-            return held_out(state, shards, tokenizer, config, device, config.eval_tokens)
-
-        fit(state, batches, training_loss(config, device), loop=config.loop, optim=config.optim, run=run,
-            observer=report, evaluate=evaluate, device=device)
-        if config.loop.patience and state.best and state.best.step:
-            take_best(state, run)
-            say(f"the best evaluation was at step {state.best.step:,}: its weights are exported")
-        with state.averaged():
-            report.log({"step": state.step, "final": True, **held_out(state, shards, tokenizer, config, device, None)})
-        last = report.last
+    last = follow(config, state, batches, training_loss(config, device), config.context, resumed, device, look,
+                  lambda state: held_out(state, shards, tokenizer, config, device, None))
     with state.averaged():
         whole = gather(state.model) if layout.is_sharded else state.model if dist.is_main() else None
         if whole is not None:
             export(whole, tokenizer, run / "model", shards.manifest, config.licence)
     say(f"trained: {run / 'model'} (try: ayllu generate --model {run / 'model'} 'Once upon a time')")
-    return {"run": str(run), "model": str(run / "model"), "steps": state.step, "tokens": state.tokens,
-            "hours": round(state.seconds / 3600, 3), **{k: v for k, v in last.items() if k != "final"}}
-
-
-def value_of(config: Settings, key: str) -> Any:
-    """The value at `a.b.c` of nested settings."""
-    for name in key.split("."):
-        config = getattr(config, name)
-    return config
+    return reached(state, last, run=str(run), model=str(run / "model"))
 
 
 def cooldown(config: PretrainConfig, steps: int, checkpoint: Path | None = None) -> PretrainConfig:
@@ -287,52 +239,9 @@ def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
         extras["kernels"] = Kernels.compiled(native)
     loss: LossFunction = partial(next_token_loss, **extras)
     if config.packing.kind != "none":
-        loss = partial(masked_loss, by=packed_by(config, device, native and dist.world_size() == 1), **extras)
+        by = packed_by(config.packing.attention, config, device, native and dist.world_size() == 1)
+        loss = partial(masked_loss, by=by, **extras)
     return TraineeLoss(loss, config.loop.precision, compiled, config.loop.activation_checkpointing, native)
-
-
-def wants_compiler(config: PretrainConfig, device: torch.device) -> bool:
-    """Whether training is compiled: if asked for, or where it can be."""
-    if config.compile == "off":
-        return False
-    missing = missing_compiler(device)
-    if missing and config.compile == "on":
-        raise ConfigError(f"compile=on, but {missing}")
-    if missing:
-        say(f"training runs eager, not compiled (about half the speed): {missing}")
-    return not missing
-
-
-def wants_native(config: PretrainConfig, device: torch.device) -> bool:
-    """Whether the kernels of ayllu/native compute what they can; said, since their last bits are not torch's."""
-    if not config.native or device.type != "cpu" or config.loop.precision == "float32" or native_missing():
-        return False
-    say("training uses C++ kernels (native=false: torch's)")
-    keep_memory()
-    return True
-
-
-def packed_by(config: PretrainConfig, device: torch.device, native: bool) -> By:
-    """What computes packed attention: block-sparse kernels on a GPU with a compiler, those of ayllu/native, or SDPA."""
-    can = device.type == "cuda" and may_compile(config, device)
-    if config.packing.attention == "flex" and not can:
-        raise ConfigError(f"packing.attention=flex needs a GPU and a compiler; this run has {device} and "
-                          f"compile={config.compile}: leave it at auto")
-    return "mask" if config.packing.attention == "sdpa" else "flex" if can else "within" if native else "mask"
-
-
-def may_compile(config: PretrainConfig, device: torch.device) -> bool:
-    """The answer of `wants_compiler`, without a word."""
-    return config.compile != "off" and missing_compiler(device) is None
-
-
-def missing_compiler(device: torch.device) -> str | None:
-    """Why torch.compile can't work here, or None where it can."""
-    if device.type == "cpu" and not (shutil.which("g++") or shutil.which("clang++")):
-        return "there is no C++ compiler (on Ubuntu: sudo apt install g++)"
-    if sys.version_info >= (3, 14):
-        return f"Python {platform.python_version()} is newer than torch.compile knows"
-    return None
 
 
 def held_out(state: TrainState, shards: Shards, tokenizer: Tokenizer, config: PretrainConfig, device: torch.device,

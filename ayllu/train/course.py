@@ -1,0 +1,69 @@
+"""A run around the loop, the same for every kind of training: its folder, its ranks, its report, the best kept."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ayllu import dist
+from ayllu.device import large_pages, pick_device
+from ayllu.errors import ConfigError
+from ayllu.log import only_warnings, say
+from ayllu.train.checkpoints import take_best
+from ayllu.train.loop import BatchSource, LossFunction, fit
+from ayllu.train.recipe import Recipe
+from ayllu.train.report import Report, Unseen
+from ayllu.train.run_folder import Resume, claimed
+from ayllu.train.state import TrainState
+
+Row = dict[str, Any]
+
+
+@contextmanager
+def begun(config: Recipe, resume: Resume) -> Iterator[torch.device]:
+    """Hold the run's folder, with the ranks in touch and the threads set; gives this rank's device."""
+    if config.loop.micro_batch == "auto":
+        raise ConfigError("loop.micro_batch=auto is settled before training: call ayllu.train.plan.ready(config) first")
+    large_pages()
+    device = dist.own_device(pick_device(config.device))
+    if not dist.is_main():
+        only_warnings()
+    with dist.processes(device), claimed(Path(config.out), resume):
+        if config.threads:
+            torch.set_num_threads(config.threads)
+        yield device
+
+
+def follow(config: Recipe, state: TrainState, batches: BatchSource, loss: LossFunction, context: int, resumed: bool,
+           device: torch.device, look: Callable[[TrainState], tuple[list[str], Row]],
+           last_look: Callable[[TrainState], Row]) -> Row:
+    """Train to the end with a report; returns its last row.
+
+    `look` gives sample texts and held-out results on the way; `last_look` the results at the end, of the best weights
+    where training stopped early.
+    """
+    run, loop = Path(config.out), config.loop
+    report_of = Report if dist.is_main() else Unseen
+    with report_of(run, state, loop.steps, loop.batch_size * context, context, device, resumed) as report:
+
+        def evaluate(state: TrainState) -> Row:
+            texts, row = look(state)
+            report.samples(state.step, texts)
+            return row
+
+        fit(state, batches, loss, loop=loop, optim=config.optim, run=run, observer=report, evaluate=evaluate,
+            device=device)
+        if loop.patience and state.best and state.best.step:
+            take_best(state, run)
+            say(f"the best evaluation was at step {state.best.step:,}: its weights are exported")
+        with state.averaged():
+            report.log({"step": state.step, "final": True, **last_look(state)})
+        return report.last
+
+
+def reached(state: TrainState, last: Row, **files: str) -> Row:
+    """What a command prints of a run that is over."""
+    return {**files, "steps": state.step, "tokens": state.tokens, "hours": round(state.seconds / 3600, 3),
+            **{k: v for k, v in last.items() if k != "final"}}
