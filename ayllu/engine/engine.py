@@ -26,7 +26,7 @@ from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.paged import PagedCache
-from ayllu.engine.paths import AttentionKind, GraphsKind, make_paths, uses_triton
+from ayllu.engine.paths import AttentionKind, GraphsKind, make_paths, uses_native, uses_triton
 from ayllu.engine.plan import Chosen, Forks, Row, Work
 from ayllu.engine.request import Finish, Request, Start, Token
 from ayllu.engine.sampling import Choice, SamplingTables
@@ -61,7 +61,7 @@ class EngineSettings(Settings):
     max_adapters: int = Field(default=32, ge=0)          # loaded at a time (shelf.py)
     adapter_mib: int = Field(default=1024, ge=1)         # of their matrices, each filled up to the largest rank
     deterministic: bool = False                          # equal bits whatever else is computed (tiles.py); slower
-    attention: AttentionKind = "auto"                    # auto: triton on CUDA (paged_triton.py), torch elsewhere
+    attention: AttentionKind = "auto"                    # auto: triton on CUDA, native on CPUs with AVX512 (paths.py)
     cuda_graphs: GraphsKind = "auto"                     # auto: where attention is triton's, on CUDA (graphs.py)
 
     @model_validator(mode="after")
@@ -109,19 +109,18 @@ class Engine:
         triton = not self.settings.deterministic and uses_triton(self.settings.attention, self.runner.device)
         graphs = (triton and self.settings.cuda_graphs == "auto" and self.runner.device.type == "cuda"
                   and held is self.config)               # what ranks send each other was never recorded
+        native = uses_native(self.settings.attention, self.runner.device, dtype)
         n_more = self.settings.deterministic or graphs   # a page for what fills a step up
         self.cache = PagedCache(held, n_pages + n_more, self.settings.page_size,
                                 dtype=dtype, device=self.runner.device, is_int8=self.settings.kv_dtype == "int8")
-        self.paths = make_paths(self.runner, self.cache, triton=triton, graphs=graphs, context=self.context,
-                                max_rows=self.settings.max_rows)
-        self._tiles = TiledSteps(self.runner, self.cache) if self.settings.deterministic else None
-        if self._tiles is not None:
-            self._tiles.check_places()
+        self.paths = make_paths(self.runner, self.cache, native=native, triton=triton, graphs=graphs,
+                                context=self.context, max_rows=self.settings.max_rows)
+        self._tiles = TiledSteps(self.runner, self.cache, self.paths.views) if self.settings.deterministic else None
         self.adapters = Shelf(self.runner, self.settings.max_adapters, self.settings.adapter_mib * 2**20,
                               TILE if self._tiles else None)
         self.tables = SamplingTables(self.config.vocab_size, self.runner.device)
         self.searches = Searches(self.config.vocab_size, self.settings.max_rows, self.runner.device)
-        self._draft = Draft(as_runner(draft), self.runner, n_pages, self.settings.page_size) if draft else None
+        self._draft = Draft(as_runner(draft), self.runner, n_pages, self.cache.page_size, native) if draft else None
         self.grammars = grammars
         self._matchers: dict[Row, LLMatcher] = {}        # of the rows that have chosen and have a grammar
         self._ngrams: dict[Row, Ngrams] = {}             # of the rows that have chosen

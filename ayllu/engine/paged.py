@@ -10,6 +10,7 @@ L layers  P pages  H query heads  K key/value heads  E head width
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch, Span
 from ayllu.engine.stores import Store, make_stores
-from ayllu.model.attend import sdpa
+from ayllu.model.attend import Attend, sdpa
 from ayllu.model.config import LlamaConfig, TransformerConfig
 
 FEW_PAGES = 7                                            # rows with up to so many and one more form one group
@@ -63,8 +64,14 @@ class PageAttend:
             y[0, some.begin:some.end] = _attend_singles(q[0, some.begin:some.end], self.keys, self.values, some)
         for chunk in self.chunks:
             new = slice(chunk.begin, chunk.end)
-            y[:, new] = _attend_chunk(q[:, new], k[:, new], v[:, new], self.keys, self.values, chunk)
+            y[:, new] = attend_chunk(q[:, new], k[:, new], v[:, new], self.keys, self.values, chunk)
         return y
+
+
+class Views(Protocol):
+    """Makes the views of a step, one for each layer."""
+
+    def attends(self, batch: FlatBatch) -> Sequence[Attend]: ...
 
 
 class PagedCache:
@@ -93,7 +100,7 @@ class PagedCache:
         """A view for each layer."""
         windows = [self.config.window(layer) for layer in range(self.config.n_layers)]
         reads = {window: (self._singles(batch.singles, window),
-                          tuple(self._chunk(span, window) for span in batch.chunks)) for window in set(windows)}
+                          tuple(self.chunk(span, window) for span in batch.chunks)) for window in set(windows)}
         return [PageAttend(keys, values, batch.slots, *reads[window])
                 for (keys, values), window in zip(self.stores, windows, strict=True)]
 
@@ -117,7 +124,8 @@ class PagedCache:
             seen &= slot >= end - window
         return Singles(spans[0].begin, spans[-1].end, table.to(self.device), self._as_mask(seen[:, None, None]))
 
-    def _chunk(self, span: Span, window: int | None) -> Chunk:
+    def chunk(self, span: Span, window: int | None) -> Chunk:
+        """Where this row reads in a layer with such a window."""
         T, size = span.end - span.begin, self.page_size
         if span.start == 0 and (window is None or window >= T):
             return Chunk(span.begin, span.end, None, None)
@@ -150,7 +158,7 @@ def _attend_singles(q: Tensor, keys: Store, values: Store, where: Singles) -> Te
     return y.reshape(B, H, E)
 
 
-def _attend_chunk(q: Tensor, k: Tensor, v: Tensor, keys: Store, values: Store, where: Chunk) -> Tensor:
+def attend_chunk(q: Tensor, k: Tensor, v: Tensor, keys: Store, values: Store, where: Chunk) -> Tensor:
     """One row's tokens (1, T, H, E); what they see is in its pages, or only among themselves."""
     if where.pages is None:
         return sdpa(q, k, v, causal=True)

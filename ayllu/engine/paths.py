@@ -1,6 +1,7 @@
-"""Which way a step takes: on CUDA, attention in Triton and decoding by CUDA graphs; elsewhere, plain torch (paged.py).
+"""Which way a step takes: on CUDA, attention in Triton and decoding by CUDA graphs; on a CPU with AVX512, attention in
+C++; elsewhere, plain torch (paged.py).
 
-The plain way is the slow twin of the other, and may be asked for on a GPU, too.
+The plain way is the slow twin of the others, and may be asked for everywhere.
 """
 
 import os
@@ -15,14 +16,17 @@ from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch
 from ayllu.engine.graphs import CudaRecorder, DecodeGraphs
-from ayllu.engine.paged import PagedCache
+from ayllu.engine.paged import PagedCache, Views
+from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.reads import TableViews
 from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.model.adapt import Adapt
 from ayllu.model.step import Runner
+from ayllu.native.build import NativeError, missing_avx512, missing_vectors
+from ayllu.native.paged import KERNELS, load
 
-AttentionKind = Literal["auto", "torch", "triton"]
+AttentionKind = Literal["auto", "torch", "triton", "native"]
 GraphsKind = Literal["auto", "off"]
 OLDEST = (8, 0)                                          # compute capability that multiplies bfloat16
 
@@ -30,22 +34,21 @@ OLDEST = (8, 0)                                          # compute capability th
 class Paths:
     """Computes a batch the fastest way that there is for it."""
 
-    def __init__(self, runner: Runner, cache: PagedCache, views: TableViews | None = None,
+    def __init__(self, runner: Runner, cache: PagedCache, views: Views | None = None,
                  graphs: DecodeGraphs | None = None) -> None:
-        self.runner, self.cache, self.views, self.graphs = runner, cache, views, graphs
+        self.runner, self.views, self.graphs = runner, views or cache, graphs
 
     def hidden(self, batch: FlatBatch, adapt: Adapt | None) -> Tensor:        # (N, D)
         """What `logits` takes, for all tokens; good until the next call."""
         found = self.graphs.hidden(batch) if self.graphs is not None and adapt is None else None
         if found is not None:
             return found
-        attends = (self.views or self.cache).attends(batch)
-        return self.runner.flat(batch.ids, batch.positions, attends, adapt)
+        return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch), adapt)
 
 
 def uses_triton(kind: AttentionKind, device: torch.device) -> bool:
     """Whether attention goes through Triton."""
-    if kind == "torch" or (kind == "auto" and device.type != "cuda"):
+    if kind in ("torch", "native") or (kind == "auto" and device.type != "cuda"):
         return False
     reason = _why_not(device)
     if kind == "triton" and reason is not None:
@@ -72,10 +75,30 @@ def _why_not(device: torch.device) -> str | None:
     return None if INTERPRETED else f"on {device.type} it only runs in Triton's interpreter (TRITON_INTERPRET=1)"
 
 
-def make_paths(runner: Runner, cache: PagedCache, *, triton: bool, graphs: bool, context: int, max_rows: int) -> Paths:
+def uses_native(kind: AttentionKind, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether attention goes through C++. What was never compiled here is compiled now."""
+    if kind in ("torch", "triton") or (kind == "auto" and (device.type != "cpu" or missing_avx512())):
+        return False
+    reason = missing_vectors() if device.type == "cpu" else "it is for the CPU"
+    if reason is None and dtype not in KERNELS:
+        reason = f"it knows bfloat16 and float32, not {dtype}"
+    try:
+        if reason is None:
+            load()
+    except (NativeError, OSError) as error:
+        reason = str(error)
+    if kind == "native" and reason is not None:
+        raise ConfigError(f"attention='native' can't be had: {reason}; use attention='auto'")
+    if reason is not None:
+        say(f"attention is plain torch's, which is slower: {reason}")
+    return reason is None
+
+
+def make_paths(runner: Runner, cache: PagedCache, *, native: bool, triton: bool, graphs: bool, context: int,
+               max_rows: int) -> Paths:
     """With graphs, the last page of the cache must be one that the scheduler doesn't know."""
     if not triton:
-        return Paths(runner, cache)
+        return Paths(runner, cache, NativeViews(cache) if native else None)
     from ayllu.engine.paged_triton import mix_by_triton
 
     is_cuda = runner.device.type == "cuda"

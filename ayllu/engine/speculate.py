@@ -21,7 +21,8 @@ from dataclasses import replace
 from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch, flat_batch
-from ayllu.engine.paged import PagedCache
+from ayllu.engine.paged import PagedCache, Views
+from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.plan import Plan, Row, Work
 from ayllu.errors import ConfigError
 from ayllu.model.step import Runner
@@ -53,12 +54,13 @@ class Draft:
     """A smaller model that guesses. Its keys and values lie in pages of its own with the same numbers, so that
     shared prefixes are shared here too: it computes whatever the model computes."""
 
-    def __init__(self, runner: Runner, model: Runner, n_pages: int, page_size: int) -> None:
+    def __init__(self, runner: Runner, model: Runner, n_pages: int, page_size: int, is_native: bool = False) -> None:
         if runner.config.vocab_size != model.config.vocab_size:
             raise ConfigError(f"the draft model has {runner.config.vocab_size} ids and the model "
                               f"{model.config.vocab_size}: they must have the same tokenizer")
         self.runner = runner
         self.cache = PagedCache(runner.config, n_pages, page_size, dtype=runner.dtype, device=runner.device)
+        self.views: Views = NativeViews(self.cache) if is_native else self.cache
 
     def guess(self, plan: Plan, choose: Callable[[Tensor, Sequence[Row], Sequence[int]], list[int]]) -> Plan:
         """The plan with guesses in the places that it keeps for them. `choose(logits, rows, steps ahead)` gives ids."""
@@ -82,4 +84,4 @@ class Draft:
         return self._flat(batch)
 
     def _flat(self, batch: FlatBatch) -> Tensor:                              # (N, D)
-        return self.runner.flat(batch.ids, batch.positions, self.cache.attends(batch))
+        return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch))

@@ -20,10 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch, Span
-from ayllu.engine.paged import PagedCache
+from ayllu.engine.paged import PagedCache, Views
+from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.stores import Store
 from ayllu.errors import ConfigError
 from ayllu.model.adapt import Adapt
+from ayllu.model.attend import Attend
 from ayllu.model.step import Runner
 
 TILE = 16                                                # tokens; so many rows fill a tile of AMX, too
@@ -64,12 +66,13 @@ class TileAttend:
 
 class TiledSteps:
     """Computes a batch tile by tile. The cache needs one page more than the scheduler knows: what fills a tile up is
-    written there."""
+    written there. With NativeViews, attention is in C++, which computes each token alone and in blocks as well."""
 
-    def __init__(self, runner: Runner, cache: PagedCache) -> None:
-        self.runner, self.cache = runner, cache
+    def __init__(self, runner: Runner, cache: PagedCache, views: Views | None = None) -> None:
+        self.runner, self.cache, self.native = runner, cache, views if isinstance(views, NativeViews) else None
         self.scratch = cache.n_pages - 1
         self.block_pages = max(1, BLOCK // cache.page_size)
+        self.check_places()
 
     def hidden(self, batch: FlatBatch, adapt: Callable[[slice, int], Adapt | None]) -> Tensor:     # (N, D)
         """What `logits` takes, for all tokens. A row's earlier tokens are written before its later ones are read.
@@ -106,7 +109,9 @@ class TiledSteps:
             raise ConfigError("deterministic=True: on this machine a row's result depends on its place in a product of "
                               f"{TILE} rows, so equal bits can't be promised; try another dtype or runner='eager'")
 
-    def _attends(self, slots: Tensor, owners: Sequence[tuple[Span, int]]) -> list[TileAttend]:
+    def _attends(self, slots: Tensor, owners: Sequence[tuple[Span, int]]) -> Sequence[Attend]:
+        if self.native is not None:
+            return self.native.layers(slots, [(i, place, span) for i, (span, place) in enumerate(owners)])
         config = self.cache.config
         windows = [config.window(layer) for layer in range(config.n_layers)]
         blocks = {window: self._blocks(owners, window) for window in set(windows)}

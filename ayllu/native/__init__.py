@@ -1,1 +1,1 @@
-"""Kernels in C++ for training on a CPU with AMX, compiled when they are first used; each has a slow twin in torch."""
+"""Kernels in C++ for training on a CPU with AMX and for the engine, compiled when first used; each has a slow twin."""

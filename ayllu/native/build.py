@@ -1,6 +1,8 @@
 """A kernel's source to a loaded library: compiled when first used, into Ayllu's cache.
 
-Nothing depends on a kernel: where one can't be had, `missing` says why, and what called for it takes torch's way.
+Nothing depends on a kernel: where one can't be had, `missing` or `missing_vectors` says why, and what called for it
+takes torch's way. Those of `library` multiply by AMX, through torch's own products; those of `vector_library` need
+nothing but a compiler, and gain where it may use AVX512.
 """
 
 import ctypes
@@ -16,11 +18,15 @@ import torch
 
 from ayllu.errors import AylluError
 from ayllu.files import atomic_path, cache_folder
+from ayllu.log import say
 
 HERE = Path(__file__).parent
+PLAIN_FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi",
+               "-fopenmp", "-fPIC", "-shared")
 # Named one by one and not -march=native, so that a cache that several machines share holds what all of them can run.
-FLAGS = ("-std=c++20", "-O3", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mfma",
-         "-mprefer-vector-width=512", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC", "-shared")
+VECTOR_FLAGS = (*PLAIN_FLAGS, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
+                "-mprefer-vector-width=512")
+AMX_FLAGS = (*VECTOR_FLAGS, "-mavx512bf16")
 
 
 class NativeError(AylluError):
@@ -41,27 +47,49 @@ def compiler() -> str | None:
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
 
 
+def missing_vectors() -> str | None:
+    """Why there can be no kernels of `vector_library` here, or None where they can be built."""
+    if not sys.platform.startswith("linux"):
+        return "the kernels are for Linux"
+    return None if compiler() else "there is no C++ compiler (on Ubuntu: sudo apt install g++)"
+
+
+def missing_avx512() -> bool:
+    """Whether those kernels would have to do without AVX512."""
+    return torch.backends.cpu.get_cpu_capability() != "AVX512"
+
+
 @functools.cache
 def library(name: str) -> ctypes.CDLL:
-    """The library of `name`.cpp; only where nothing is `missing`."""
+    """The library of `name`.cpp, which includes numbers.h; only where nothing is `missing`."""
+    torch_folder = Path(torch.__path__[0])
+    return _load(name, "numbers.h", (*AMX_FLAGS, f"-I{torch_folder / 'include'}"),
+                 (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"), torch.__version__)
+
+
+@functools.cache
+def vector_library(name: str) -> ctypes.CDLL:
+    """The library of `name`.cpp, which includes vectors.h, with AVX512 where the CPU has it."""
+    return _load(name, "vectors.h", PLAIN_FLAGS if missing_avx512() else VECTOR_FLAGS, ())
+
+
+def _load(name: str, header: str, flags: tuple[str, ...], libraries: tuple[str, ...], version: str = "") -> ctypes.CDLL:
     source = HERE / f"{name}.cpp"
-    told = [torch.__version__, torch.__path__[0], str(compiler()), *FLAGS,
-            *(path.read_text(encoding="utf-8") for path in (source, HERE / "numbers.h"))]
+    told = [version, str(compiler()), *flags, *libraries,
+            *(path.read_text(encoding="utf-8") for path in (source, HERE / header))]
     target = cache_folder() / "native" / f"{name}-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
     if not target.exists():
+        say(f"compiling {source.name}, once for this machine (some seconds)")
         with atomic_path(target) as temporary:
-            _compile(source, temporary)
+            _compile([str(compiler()), *flags, str(source), "-o", str(temporary), *libraries], source)
     return ctypes.CDLL(str(target))
 
 
-def _compile(source: Path, target: Path) -> None:
-    torch_folder = Path(torch.__path__[0])
-    command = [str(compiler()), *FLAGS, str(source), "-o", str(target), f"-I{torch_folder / 'include'}",
-               f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"]
+def _compile(command: list[str], source: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NativeError(f"{source.name} did not compile ({command[0]}): {done.stderr.strip()[:500]}; "
-                          "native=false trains without the kernels")
+                          "native=false trains without the kernels, attention='torch' serves without them")
 
 
 def address(tensor: torch.Tensor | None) -> ctypes.c_void_p:

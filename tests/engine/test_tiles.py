@@ -38,9 +38,10 @@ class Recorded(Engine):
         self.tables.choose = record
 
 
-def engine_of(model, n_pages=None, **more):
+def engine_of(model, n_pages=None, attention="auto", **more):
     """Two runners would each take the model's weights over, so a model is given afresh for each engine."""
-    return Recorded(make_runner(model), EngineSettings(deterministic=True, n_pages=n_pages, **more))
+    settings = EngineSettings(deterministic=True, n_pages=n_pages, attention=attention, **more)
+    return Recorded(make_runner(model), settings)
 
 
 def prompt_of(n, seed, vocabulary):
@@ -48,7 +49,7 @@ def prompt_of(n, seed, vocabulary):
     return tuple(rng.randrange(3, vocabulary) for _ in range(n))
 
 
-def five_ways(make_model, n_prompt=45, n_new=20, crowd=63):
+def five_ways(make_model, n_prompt=45, n_new=20, crowd=63, attention="auto"):
     """The logits of one request under five conditions, and whether each condition was met."""
     vocabulary = make_model().config.vocab_size
     target = Request(prompt_of(n_prompt, 0, vocabulary), SamplingParams(seed=5, max_tokens=n_new))
@@ -56,22 +57,23 @@ def five_ways(make_model, n_prompt=45, n_new=20, crowd=63):
                       SamplingParams(max_tokens=4 + i % n_new, seed=i)) for i in range(crowd)]
     ways = {}
 
-    engine = engine_of(make_model())
+    engine = engine_of(make_model(), attention=attention)
     run(engine, [target])
     ways["alone"] = engine.logits[0, 0]
     run(engine, [target])
     assert engine.scheduler.counts.cached_tokens == (n_prompt - 1) // 16 * 16
     ways["warm cache"] = engine.logits[1, 0]
 
-    engine = engine_of(make_model(), token_budget=600)
+    engine = engine_of(make_model(), attention=attention, token_budget=600)
     run(engine, [*others, target], stagger=crowd + 1)
     ways["crowd"] = engine.logits[crowd, 0]
 
-    engine = engine_of(make_model(), token_budget=7, max_rows=2, prefix_cache=False)
+    engine = engine_of(make_model(), attention=attention, token_budget=7, max_rows=2, prefix_cache=False)
     run(engine, [others[0], target])
     ways["chunks"] = engine.logits[1, 0]
 
-    engine = engine_of(make_model(), n_pages=n_prompt + max(11, n_new), page_size=1, max_rows=4, prefix_cache=False)
+    engine = engine_of(make_model(), n_pages=n_prompt + max(11, n_new), page_size=1, max_rows=4, prefix_cache=False,
+                       attention=attention)
     run(engine, [Request(prompt_of(9, 7, vocabulary), SamplingParams(max_tokens=n_new, seed=1)), target])
     assert engine.scheduler.counts.preempted > 0
     ways["preempted"] = engine.logits[1, 0]
@@ -87,8 +89,10 @@ def assert_equal_bits(ways, n_new=20):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["gqa", "mistral", "transformer"])
-def test_small_models(name, dtype):
-    assert_equal_bits(five_ways(lambda: model_of(name, dtype), n_prompt=41, crowd=20))
+@pytest.mark.parametrize("attention", ["auto", "torch"])
+def test_small_models(name, dtype, attention):
+    """`auto` is the kernel in C++ where there can be one."""
+    assert_equal_bits(five_ways(lambda: model_of(name, dtype), n_prompt=41, crowd=20, attention=attention))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -140,4 +144,4 @@ def test_a_machine_that_cannot_is_told():
 
     engine = Engine(model_of("gqa"), EngineSettings(deterministic=True))
     with pytest.raises(ConfigError, match="place in a product"):
-        Shaky(engine.runner, engine.cache).check_places()
+        Shaky(engine.runner, engine.cache)
