@@ -72,7 +72,10 @@ def pick(row: dict[str, Any], fields: tuple[str, ...]) -> str:
     """The fields of a row, joined by a line break; "meta.text" is the field `text` of the object `meta`."""
     found = [_value(row, field) for field in fields]
     if missing := [f for f, value in zip(fields, found, strict=True) if value is None]:
-        raise BadRow(f"no text in field {missing[0]!r}; the row has {', '.join(map(str, row))}: set `fields`")
+        held = row.get(missing[0])
+        why = (f"the row has {', '.join(map(str, row))}: set `fields` (--field)" if missing[0] not in row else
+               f"it holds {'nothing' if held is None else type(held).__name__}")
+        raise BadRow(f"no text in field {missing[0]!r}; {why}")
     return "\n".join(value for value in found if value is not None)
 
 

@@ -15,7 +15,12 @@ import numpy as np
 import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed import ProcessGroup
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from ayllu import dist
 from ayllu.errors import CheckpointError
@@ -64,10 +69,19 @@ class TrainState:
     layout: Layout = ALONE                               # where this process stands among others
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain tensors and numbers, as torch's distributed checkpoint wants them; what is switched off is absent."""
-        model, optimizer = get_state_dict(self.model, self.optimizer)
-        out = {"schema": SCHEMA, "model": model, "optimizer": optimizer, "step": self.step, "tokens": self.tokens,
+        """Plain tensors and numbers, as torch's distributed checkpoint wants them; what is switched off is absent.
+
+        So is an optimiser without moments, as the controller's way back to the first weights leaves it: torch would
+        give it some by a step of rate 0, which counts as a step ever after.
+        """
+        return self.parts(has_moments=bool(self.optimizer.state))
+
+    def parts(self, has_moments: bool) -> dict[str, Any]:
+        """`state_dict` with the optimiser or without."""
+        out = {"schema": SCHEMA, "model": get_model_state_dict(self.model), "step": self.step, "tokens": self.tokens,
                "seconds": self.seconds, "facts": dict(self.facts), self.random_key: random_state()}
+        if has_moments:
+            out["optimizer"] = get_optimizer_state_dict(self.model, self.optimizer)
         if self.average is not None:
             out["average"] = dict(self.average)
         if self.best is not None:
@@ -82,8 +96,11 @@ class TrainState:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take what `state_dict` gave; both must have the same parts switched on."""
-        set_state_dict(self.model, self.optimizer, model_state_dict=saved["model"],
-                       optim_state_dict=saved["optimizer"])
+        set_model_state_dict(self.model, saved["model"])
+        if "optimizer" in saved:
+            set_optimizer_state_dict(self.model, self.optimizer, saved["optimizer"])
+        else:
+            self.optimizer.state.clear()
         self.step, self.tokens, self.seconds = saved["step"], saved["tokens"], saved["seconds"]
         if self.average is not None:
             for name, tensor in self.average.items():
@@ -118,9 +135,14 @@ def write(parts: dict[str, Any], folder: Path, group: ProcessGroup | None = None
 def load(state: TrainState, folder: Path) -> None:
     """Load one checkpoint folder into `state`; nothing is touched where the folder is damaged."""
     first_checks(partial(check_seal, folder))            # it reads every byte: once is enough
-    target = state.state_dict()                          # this gives the optimiser moments that can be filled
+    groups = [dict(group) for group in state.optimizer.param_groups]
+    target = state.parts(has_moments=True)               # this gives the optimiser moments that can be filled
     try:
         saved = dcp.FileSystemReader(folder).read_metadata().state_dict_metadata
+        if not any(name.startswith("optimizer.") for name in saved):
+            del target["optimizer"]                      # from before the first update
+            for group, before in zip(state.optimizer.param_groups, groups, strict=True):
+                group.update(before)                     # filling counts as a step in some
         if not any(name.startswith(f"{state.random_key}.") for name in saved):
             del target[state.random_key]
         if state.control is not None:

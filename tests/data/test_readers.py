@@ -81,7 +81,8 @@ def test_bad_rows_are_named_and_the_others_read(tmp_path):
     assert texts == ["good", "other"]
     assert [(r.file, r.line) for r in rejects] == [("rows.jsonl", n) for n in (2, 3, 4, 5, 6)]
     reasons = " | ".join(r.reason for r in rejects)
-    for reason in ("not a JSON object", "found list", "no text in field 'text'; the row has body", "not UTF-8 at byte"):
+    for reason in ("not a JSON object", "found list", "no text in field 'text'; the row has body",
+                   "no text in field 'text'; it holds int", "not UTF-8 at byte"):
         assert reason in reasons
 
 
@@ -100,7 +101,7 @@ def test_bad_parquet(tmp_path):
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     texts, rejects = read(tmp_path / "a.parquet")
     assert texts == ["a", "b"]
-    assert [(r.line, "no text in field" in r.reason) for r in rejects] == [(2, True)]
+    assert [(r.line, r.reason) for r in rejects] == [(2, "no text in field 'text'; it holds nothing")]
     assert "no column 'body'; the file has text" in read(tmp_path / "a.parquet", ("body",))[1][0].reason
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nonsense")
     assert "can't be read as Parquet" in read(tmp_path / "b.parquet")[1][0].reason

@@ -22,6 +22,8 @@ MOST = {b"t": 8, b"s": 2, b"m": 2, b"e": 1}              # of such moments befor
 class Told(Forks):
     """Forks, and what their commands tell of themselves."""
 
+    patience_s = 60
+
     def __init__(self, folder):
         self.letters, write = os.pipe()
         os.set_blocking(self.letters, False)
@@ -34,7 +36,7 @@ class Told(Forks):
 
     def wait_for(self, letter, count):
         """Until the letter has come `count` times."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self.patience_s
         while count > 0:
             assert time.monotonic() < deadline, self.said()
             count -= self.heard().count(letter)

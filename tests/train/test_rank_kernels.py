@@ -59,7 +59,8 @@ def compiled(spreads, **options):
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for inductor")
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python is newer than torch.compile knows")
-@pytest.mark.parametrize(("world", "spreads"), [(2, SPREADS), (4, {"fsdp": BOTH["2x2 fsdp"]})])
+@pytest.mark.parametrize(("world", "spreads"), [
+    (2, SPREADS), (4, {"fsdp": BOTH["2x2 fsdp"]}), (4, {"data": BOTH["2x2 data"]})], ids=["2", "2x2 fsdp", "2x2 data"])
 def test_one_graph_serves_all_compiled_blocks_on_ranks(tmp_path, world, spreads):
     """Of the last norm there is one more, three where tensor ranks enter and leave it, and none under FSDP2: eager."""
     found = assert_as_one_process(compiled(spreads), world, tmp_path, timeout_s=500)   # to compile

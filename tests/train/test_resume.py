@@ -14,7 +14,7 @@ from ayllu.model.init import initialise
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
 from ayllu.train.best import Best
-from ayllu.train.checkpoints import restore
+from ayllu.train.checkpoints import restore, save
 from ayllu.train.control import Control
 from ayllu.train.loop import Interrupted, LoopConfig, fit
 from ayllu.train.losses import Loss, next_token_loss
@@ -113,3 +113,16 @@ def test_a_resume_is_bit_identical(tmp_path, name, stop_at):
         assert any("decision" in row for row in expected.rows)
     for name, value in (whole.average or {}).items():
         assert torch.equal(value, second.average[name])
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "schedule_free", "prodigy"])
+def test_a_save_before_the_first_update_changes_nothing(tmp_path, name):
+    """torch would fill an optimiser's moments by a step, and count it."""
+    plain, saved, loaded = (new_state(CASES[name]) for _ in range(3))
+    save(saved.state_dict(), tmp_path, keep=1)
+    assert restore(loaded, tmp_path)
+    for state in (saved, loaded):
+        assert not state.optimizer.state
+        assert [{**g, "params": 0} for g in state.optimizer.param_groups] == [
+            {**g, "params": 0} for g in plain.optimizer.param_groups]
+        assert all(torch.equal(a, b) for a, b in zip(plain.model.parameters(), state.model.parameters(), strict=True))
