@@ -9,8 +9,9 @@ near duplicates found by MinHash over 5-grams (ours 128 values at Jaccard 0.8, d
 8), and the rest written compressed. Cleaning, personal data and languages are off, since datatrove's language filter
 downloads its model; "all steps" is Ayllu with them on, for orientation. Each has two processes, started by fork from a
 process that has everything loaded. datatrove runs its documented stages, with its own word tokenizer (spaCy; jieba for
-Chinese) and results on the disk between them. The texts are books in pieces of 3,000 characters, one in 20 of them a
-second time with a sentence left out.
+Chinese) and results on the disk between them; its tokens count punctuation as words, so that its rule about alphabetic
+words drops more of the English, which then needs no signatures. The texts are books in pieces of 3,000 characters, one
+in 20 of them a second time with a sentence left out.
 """
 
 import argparse

@@ -57,7 +57,7 @@ def test_stops_at_random_steps_change_nothing(tmp_path, monkeypatch, adapt):
     for module, name in ((attention, "attention"), (head, "head_loss"), (linear, "weight_gradient")):
         monkeypatch.setattr(module, name, counting(getattr(module, name), name))
     whole = new_state(adapt)
-    expected, found, at = train(whole, tmp_path / "whole"), [], 0
+    expected, at = train(whole, tmp_path / "whole"), 0
     assert min(calls["attention"], calls["head_loss"], calls["weight_gradient"]) >= STEPS
     for stop_at in sorted(random.Random(2).sample(range(1, STEPS), 5)):
         state = new_state(adapt)
