@@ -32,19 +32,23 @@ S = TypeVar("S", bound=Settings)
 
 def load_recipe(kind: type[S], path: str | Path, overrides: list[str] | None = None) -> S:
     """Read a recipe (with `extends = "other.toml"`, one level) and apply `a.b=value` overrides."""
-    table = _read_table(Path(path))
+    table = read_table(Path(path))
     parent = table.pop("extends", None)
     if parent is not None:
-        base = _read_table(Path(path).parent / parent)
+        base = read_table(Path(path).parent / parent)
         if "extends" in base:
             raise ConfigError(f"{parent} itself extends {base['extends']}: recipes extend one level only; "
                               f"let {path} extend {base['extends']} directly")
         table = kind.over(base, table)
+    return build_recipe(kind, table, overrides or [], where=str(path))
+
+
+def build_recipe(kind: type[S], table: dict[str, Any], overrides: list[str], where: str) -> S:
+    """Settings from a table and `a.b=value` overrides of it."""
     line: dict[str, Any] = {}
-    for override in overrides or []:
+    for override in overrides:
         line = merge(line, _parse_override(override))
-    table = kind.over(table, line)
-    return validate(kind, table, where=str(path))
+    return validate(kind, kind.over(table, line), where=where)
 
 
 def validate(kind: type[S], table: dict[str, Any], where: str) -> S:
@@ -64,7 +68,8 @@ def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _read_table(path: Path) -> dict[str, Any]:
+def read_table(path: Path) -> dict[str, Any]:
+    """What a recipe or a run's config.json holds, as it stands there."""
     is_json = path.suffix == ".json"
     try:
         text = path.read_text(encoding="utf-8")

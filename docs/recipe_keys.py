@@ -17,26 +17,30 @@ from pydantic.fields import FieldInfo
 
 from ayllu.config import Settings
 from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.sft import SftConfig
 
 HERE = Path(__file__).parent
+TOPS: dict[type[Settings], str] = {PretrainConfig: "At the top", SftConfig: "At the top, of `ayllu sft`"}
 HEAD = """# The keys of a recipe
 
 [中文](recipe.zh-CN.md)
 
-Every key that a recipe of `ayllu pretrain` may have, with its default and what the code says beside it. This page is
-written by `python docs/recipe_keys.py`; `tests/docs/test_recipe_page.py` holds it to the code. What the settings are
-for: [training.md](training.md), [masks.md](masks.md), [data.md](data.md); examples: [recipes](../recipes).
+Every key that a recipe of `ayllu pretrain` may have, and then those that only `ayllu sft` has, with its default and
+what the code says beside it. This page is written by `python docs/recipe_keys.py`; `tests/docs/test_recipe_page.py`
+holds it to the code. What the settings are for: [training.md](training.md), [masks.md](masks.md), [data.md](data.md),
+[fine-tuning.md](fine-tuning.md); examples: [recipes](../recipes).
 """
 HEAD_ZH = """# 配方的全部设置项
 
 [English](recipe.md)
 
-`ayllu pretrain` 的配方可以有的每个键、它的默认值，以及代码里写在它旁边的说明。本页由
+`ayllu pretrain` 的配方可以有的每个键，然后是只有 `ayllu sft` 才有的键，连同默认值和代码里写在它旁边的说明。本页由
 `python docs/recipe_keys.py` 写出，`tests/docs/test_recipe_page.py` 保证它与代码一致。这些设置用来做什么：
-[training.zh-CN.md](training.zh-CN.md)、[masks.zh-CN.md](masks.zh-CN.md)、[data.zh-CN.md](data.zh-CN.md)；例子：
-[recipes](../recipes)。
+[training.zh-CN.md](training.zh-CN.md)、[masks.zh-CN.md](masks.zh-CN.md)、[data.zh-CN.md](data.zh-CN.md)、
+[fine-tuning.zh-CN.md](fine-tuning.zh-CN.md)；例子：[recipes](../recipes)。
 """
-WORDS_ZH = {"At the top": "最外层", "Key": "键", "Default": "默认", "What it is": "是什么", "needed": "必填",
+WORDS_ZH = {"At the top": "最外层", "At the top, of `ayllu sft`": "最外层（`ayllu sft`）",
+            "Key": "键", "Default": "默认", "What it is": "是什么", "needed": "必填",
             "none": "无", "its own defaults": "取其自身的默认值", " (of {})": "（可选 {}）",
             "{} and {} more": "{} 和另外 {} 处", ", kind ": "，kind ", ", ": "、"}
 
@@ -51,8 +55,15 @@ def settings_in(annotation: Any) -> list[type[Settings]]:
 
 def sections() -> dict[type[Settings], list[str]]:
     """Each table of a recipe by its settings, and the places where it may stand; parents come first."""
-    found: dict[type[Settings], list[str]] = {PretrainConfig: [""]}
-    todo = [(PretrainConfig, "")]
+    found: dict[type[Settings], list[str]] = {}
+    for root in TOPS:
+        found[root] = [""]
+        _walk(root, found)
+    return found
+
+
+def _walk(root: type[Settings], found: dict[type[Settings], list[str]]) -> None:
+    todo = [(root, "")]
     while todo:
         kind, place = todo.pop(0)
         for name, field in kind.model_fields.items():
@@ -62,7 +73,6 @@ def sections() -> dict[type[Settings], list[str]]:
                     found[inner].append(path)
                     if len(found[inner]) == 1:
                         todo.append((inner, path))
-    return found
 
 
 def said(kind: type[Settings], name: str) -> str:
@@ -96,8 +106,8 @@ def toml(value: Any) -> str:
 
 def title(kind: type[Settings], places: list[str], say: Say) -> str:
     """Where a table stands, and which of several kinds it is."""
-    if kind is PretrainConfig:
-        return say("At the top")
+    if kind in TOPS:
+        return say(TOPS[kind])
     which = kind.model_fields.get("kind")
     only = get_args(which.annotation) if which is not None and get_origin(which.annotation) is Literal else ()
     first = f"`{places[0]}`"

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ayllu.cli.output import Json, is_terminal, print_json
-from ayllu.config import load_recipe
+from ayllu.config import load_recipe, read_table
 from ayllu.errors import ConfigError
 from ayllu.log import say
 
 
 def inspect(
-    source: Annotated[Path, typer.Argument(help="A recipe, or a folder of token shards.")],
+    source: Annotated[Path, typer.Argument(help="A recipe of `ayllu pretrain` or `ayllu sft`, a folder of token "
+                                           "shards, or a file of conversations.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Overrides of the recipe: context=256")] = None,
     objective: Annotated[Literal["causal", "prefix", "spans", "ul2", "fim", "tokens"] | None, typer.Option(
         help="Pack whole documents and mask them with this objective; without it, exactly the batches that "
@@ -28,7 +29,8 @@ def inspect(
     context: Annotated[int, typer.Option(min=2, help="Places of a window; a recipe has its own.")] = 512,
     reserve: Annotated[float | None, typer.Option(min=0, help="Room for marks as a share of a document; without it, "
                                                   "as much as the masks can ever need.")] = None,
-    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer's file or folder, or a model: shards need one.")]
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer's file or folder, or a model: shards need one, "
+                                                  "conversations the model.")]
     = None,
     out: Annotated[Path | None, typer.Option(help="Write one HTML page, readable offline.")] = None,
     zh: Annotated[bool, typer.Option("--zh", help="Explanations in Chinese (the page has both).")] = False,
@@ -41,13 +43,17 @@ def inspect(
     Examples: ayllu data inspect recipe.toml --step 100 --out batch.html
 
     ayllu data inspect shards --tokenizer ayllu-mini --objective fim
+
+    ayllu data inspect chats.jsonl --tokenizer ayllu-mini
     """
     from ayllu.explain.inspect import as_table
     if objective and masks:
         raise ConfigError("--objective and --masks both say how to mask: give one of them")
-    read = _open_shards(source, overrides, tokenizer, context, rows) if source.is_dir() else _open_recipe(
-        source, overrides, tokenizer)
-    view = _view(read, _mixture(objective, masks), step, loss, rows, reserve)
+    if (sft := _sft_words(source, overrides, tokenizer, context)) is not None:
+        view = _conversations(sft, step, rows)
+    else:
+        view = _view(_opened(source, overrides, tokenizer, context, rows), _mixture(objective, masks), step, loss, rows,
+                     reserve)
     if out is not None:
         from ayllu.explain.inspect_page import page
         from ayllu.files import write_text
@@ -60,6 +66,36 @@ def inspect(
 
         from ayllu.explain.inspect_terminal import show
         show(view, Console(file=sys.stdout, highlight=False, width=None if is_terminal() else 120), zh)
+
+
+def _opened(source: Path, overrides: list[str] | None, tokenizer: str | None, context: int,
+            rows: int) -> dict[str, Any]:
+    if source.is_dir():
+        return _open_shards(source, overrides, tokenizer, context, rows)
+    return _open_recipe(source, overrides, tokenizer)
+
+
+def _sft_words(source: Path, overrides: list[str] | None, model: str | None, context: int) -> list[str] | None:
+    """What to give to `ayllu sft`, where the source is its recipe or a file of conversations."""
+    from ayllu.data.chat_rows import KINDS
+    from ayllu.data.folders import kind_of
+    if source.suffix == ".toml" or source.name == "config.json":
+        table = read_table(source)
+        parent = read_table(source.parent / table["extends"]) if "extends" in table else {}
+        return [str(source), *(overrides or [])] if "base" in table | parent else None
+    if source.is_dir() or kind_of(source) not in KINDS:
+        return None
+    if model is None:
+        raise ConfigError(f"{source} holds conversations: name the model that is to learn them with --tokenizer MODEL")
+    return [model, str(source), f"context={context}", *(overrides or [])]
+
+
+def _conversations(words: list[str], step: int, rows: int) -> Any:
+    from ayllu.cli.sft import read_sft
+    from ayllu.explain.inspect import look_at_packed
+    from ayllu.train.sft import prepared
+    config, lesson = prepared(*read_sft(words))
+    return look_at_packed(lesson.loader(config), lesson.tokenizer.id_to_piece, step, rows)
 
 
 def _view(read: dict[str, Any], mixture: Any, step: int, loss: float | None, rows: int, reserve: float | None) -> Any:

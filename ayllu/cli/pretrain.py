@@ -56,7 +56,7 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
         if "ranks" in found:
             found["start"] = torchrun_lines(found["ranks"], config.plan.machine.gpus, words)
         if is_main():
-            _show(found, as_json)
+            show(found, as_json)
         return
     if devices and devices > 1 and not is_launched():
         # Typer gives no raw command line: these words say the same
@@ -66,17 +66,20 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
         return
     tell_of_devices(words)
     cooling = f" --cooldown {cooldown} --checkpoint {config.start_from}" if cooldown else ""
+    ready = plan.ready(config, resume)
+    assert isinstance(ready, PretrainConfig)
     try:
-        result = train(plan.ready(config, resume), path.parent, "auto" if auto else resume)
+        result = train(ready, path.parent, "auto" if auto else resume)
     except Interrupted as stop:
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
                    f"ayllu pretrain {' '.join(words)}{cooling} --resume", err=True)
         raise typer.Exit(130) from stop
     if is_main():
-        _show(result, as_json)
+        show(result, as_json)
 
 
-def _show(result: dict[str, Any], as_json: bool) -> None:
+def show(result: dict[str, Any], as_json: bool) -> None:
+    """What was reached, in lines or as JSON."""
     if as_json:
         print_json(result)
     else:

@@ -42,6 +42,7 @@ COMMANDS: dict[str, Row | Family] = {
         "verify": Row("ayllu.cli.data", "verify", "Check that prepared data is still what was written."),
     }),
     "pretrain": Row("ayllu.cli.pretrain", "pretrain", "Train a model from a recipe."),
+    "sft": Row("ayllu.cli.sft", "sft", "Teach a model by conversations (fine-tuning)."),
     "report": Row("ayllu.cli.report", "report", "Draw a training run as one page: curves, samples, settings."),
     "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works, what fits, how to fix the rest."),
 }

@@ -64,6 +64,35 @@ class PackedBatch:
         return Masked(same & (causal | self.two_way[:, None, :]), dropout)
 
 
+def filled(rows: list[list[Example]], context: int, pad: int, counts: Counter[str]) -> PackedBatch:
+    """The batch whose rows hold these pieces side by side; `counts` is added to and kept with it."""
+    made = [_row(examples, context, pad, counts) for examples in rows]
+    return PackedBatch(**{name: torch.from_numpy(np.stack([row[name] for row in made])) for name in COLUMNS},
+                       counts=counts)
+
+
+def _row(examples: list[Example], T: int, pad: int, counts: Counter[str]) -> dict[str, np.ndarray]:
+    ids = np.full(T, pad, dtype=np.int64)
+    labels, document = np.full(T, IGNORED, dtype=np.int64), np.full(T, PADDING, dtype=np.int64)
+    weights, positions = np.zeros(T, dtype=np.float32), np.zeros(T, dtype=np.int64)
+    two_way = np.zeros(T, dtype=bool)
+    at = 0
+    for number, example in enumerate(examples):
+        n = len(example)
+        here = slice(at, at + n)
+        ids[here], weights[here] = example.inputs, example.weights
+        labels[here] = np.where(example.weights > 0, example.targets, IGNORED)
+        document[here], positions[here] = number, np.arange(n)
+        two_way[at:at + example.prefix] = True
+        at += n
+        counts.update([f"objective/{example.objective}"] + ([f"note/{example.note}"] if example.note else []))
+        counts["learned"] += int((example.weights > 0).sum())
+    counts["filled"] += at
+    counts["places"] += T
+    return {"ids": ids, "labels": labels, "weights": weights, "document": document, "positions": positions,
+            "two_way": two_way}
+
+
 @dataclass
 class PackedLoader:
     """Windows of whole documents, each window once per epoch, masked afresh at each visit.
@@ -128,10 +157,9 @@ class PackedLoader:
     def batch(self, step: int) -> PackedBatch:
         """The rows of this rank for one step."""
         counts: Counter[str] = Counter()
-        rows = [self._row(window, epoch, step, counts) for window, epoch in self.windows(step)]
-        columns = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in COLUMNS}
+        rows = [self.examples(window, epoch, step) for window, epoch in self.windows(step)]
         self._last, self._seen = counts, self.loss
-        return PackedBatch(**columns, counts=counts)
+        return filled(rows, self.context, self.marks.pad or 0, counts)
 
     def windows(self, step: int) -> list[tuple[int, int]]:
         """(window, epoch) of each row of this rank at a step."""
@@ -153,28 +181,6 @@ class PackedLoader:
             left -= len(example) - (len(ids) - 1)
             out.append(example)
         return out
-
-    def _row(self, window: int, epoch: int, step: int, counts: Counter[str]) -> dict[str, np.ndarray]:
-        T = self.context
-        ids = np.full(T, self.marks.pad or 0, dtype=np.int64)
-        labels, document = np.full(T, IGNORED, dtype=np.int64), np.full(T, PADDING, dtype=np.int64)
-        weights, positions = np.zeros(T, dtype=np.float32), np.zeros(T, dtype=np.int64)
-        two_way = np.zeros(T, dtype=bool)
-        at = 0
-        for number, example in enumerate(self.examples(window, epoch, step)):
-            n = len(example)
-            here = slice(at, at + n)
-            ids[here], weights[here] = example.inputs, example.weights
-            labels[here] = np.where(example.weights > 0, example.targets, IGNORED)
-            document[here], positions[here] = number, np.arange(n)
-            two_way[at:at + example.prefix] = True
-            at += n
-            counts.update([f"objective/{example.objective}"] + ([f"note/{example.note}"] if example.note else []))
-            counts["learned"] += int((example.weights > 0).sum())
-        counts["filled"] += at
-        counts["places"] += T
-        return {"ids": ids, "labels": labels, "weights": weights, "document": document, "positions": positions,
-                "two_way": two_way}
 
     def _room(self, n: int) -> int:
         most = longest(self.mixture, n)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ayllu.data.chat_loader import ChatLoader
 from ayllu.data.loader import Batch
 from ayllu.data.mask_marks import Marks
 from ayllu.data.masks import IGNORED, NOTES
@@ -84,7 +85,7 @@ def look_at_windows(batch: Batch, marks: Marks, piece_of: Callable[[int], str], 
     return View("windows", step, batch.ids.shape[1], len(batch), tuple(windows), counts, {})
 
 
-def look_at_packed(loader: PackedLoader, piece_of: Callable[[int], str], step: int, rows: int) -> View:
+def look_at_packed(loader: PackedLoader | ChatLoader, piece_of: Callable[[int], str], step: int, rows: int) -> View:
     """A packed and masked batch: the tensors decide what is shown, the loader only names objectives and documents."""
     batch = loader.batch(step)
     windows = []

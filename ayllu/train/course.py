@@ -11,6 +11,8 @@ from ayllu import dist
 from ayllu.device import large_pages, pick_device
 from ayllu.errors import ConfigError
 from ayllu.log import only_warnings, say
+from ayllu.model.config import ModelSettings
+from ayllu.model.parallel import Layout, new_layout
 from ayllu.train.checkpoints import take_best
 from ayllu.train.loop import BatchSource, LossFunction, fit
 from ayllu.train.recipe import Recipe
@@ -34,6 +36,20 @@ def begun(config: Recipe, resume: Resume) -> Iterator[torch.device]:
         if config.threads:
             torch.set_num_threads(config.threads)
         yield device
+
+
+def ranks_of(config: Recipe, model: ModelSettings, device: torch.device) -> Layout:
+    """Where this process stands; ConfigError where the processes and the recipe don't fit together."""
+    layout = new_layout(config.parallel, model, device)
+    if config.loop.batch_size % layout.data:
+        raise ConfigError(f"loop.batch_size={config.loop.batch_size} can't be dealt out to {layout.data} data ranks in "
+                          "equal parts: choose a multiple")
+    if dist.world_size() > 1:
+        torch.manual_seed(config.seed + layout.data_rank)    # dropout differs between rows, as in one process
+        if dist.is_main():
+            say(f"{dist.world_size()} processes: {layout.data} with rows of their own ({layout.mode}), {layout.tensor} "
+                "to each model")
+    return layout
 
 
 def follow(config: Recipe, state: TrainState, batches: BatchSource, loss: LossFunction, context: int, resumed: bool,

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from ayllu.checkpoint.hf import hf_name
 from ayllu.checkpoint.licence import Licence, licence_by_id, write_licence
 from ayllu.checkpoint.save import source_from_model, write_checkpoint
+from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.errors import CheckpointError
 from ayllu.files import atomic_folder, write_json
 from ayllu.model.build import CausalModel
@@ -27,10 +28,14 @@ def export(model: CausalModel, tokenizer: Tokenizer, out: Path, data: dict[str, 
     """
     record = licence_by_id(licence) if licence else None
     if isinstance(model, Llama):
-        source = source_from_model(model, tokenizer=tokenizer, licence=record, name=out.name)
-        write_checkpoint(source, out, overwrite=True, check=lambda folder: _check(folder, model))
-    else:
-        _export_transformer(model, tokenizer, out, record)
+        return export_as(source_from_model(model, tokenizer=tokenizer, licence=record, name=out.name), model, out, data)
+    _export_transformer(model, tokenizer, out, record)
+    return write_json(out / "data.json", data)
+
+
+def export_as(source: OpenCheckpoint, model: Llama, out: Path, data: dict[str, Any]) -> None:
+    """Write `source`, whose weights are the model's, with what it says of tokenizer, template and licence."""
+    write_checkpoint(source, out, overwrite=True, check=lambda folder: _check(folder, model))
     write_json(out / "data.json", data)
 
 

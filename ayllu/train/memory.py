@@ -22,8 +22,8 @@ from ayllu.model.account import compiled_layer_bytes
 from ayllu.train.compiled import may_compile
 from ayllu.train.control import Parts
 from ayllu.train.loop import step
-from ayllu.train.pretrain import PretrainConfig, training_loss
-from ayllu.train.rehearse import COPIES, Meter, Windows, empty_state, look, shortened
+from ayllu.train.method import TrainConfig, empty_state, loss_of, shape_of
+from ayllu.train.rehearse import COPIES, Meter, Windows, look, shortened
 
 NUMBER = torch.ops.aten._local_scalar_dense.default      # what .item() asks for
 
@@ -91,7 +91,7 @@ class Peaks:
         return self.moments[self.worst]
 
 
-def predict(config: PretrainConfig, device: torch.device) -> Peaks:
+def predict(config: TrainConfig, device: torch.device) -> Peaks:
     """The peaks of a run by its settings; nothing is allocated and no data is read.
 
     A compiled run on a CPU is predicted as one that computes its blocks again in the backward pass, beside what
@@ -108,7 +108,7 @@ def predict(config: PretrainConfig, device: torch.device) -> Peaks:
         for parameter in state.model.parameters():
             ledger.count(parameter)
         batch = Windows(shortened(config, 2)).batch(0)   # the second adds to gradients, as all after it
-        loss, peaks, copies = training_loss(eager, device), Peaks(), []
+        loss, peaks, copies = loss_of(eager, device, state), Peaks(), []
         step(state, batch, loss, config.loop, config.optim, device)
         if config.adapt.kind == "follow":
             parts = Parts(state.model, state.optimizer, state.average)
@@ -131,19 +131,20 @@ def predict(config: PretrainConfig, device: torch.device) -> Peaks:
     return peaks
 
 
-def _kept_compiled(config: PretrainConfig) -> int:
+def _kept_compiled(config: TrainConfig) -> int:
     """Bytes that compiled blocks keep for the backward pass."""
     tokens = min(int(config.loop.micro_batch), config.loop.batch_size) * config.context
-    size = compiled_layer_bytes(config.model, config.loop.precision == "bf16_masters")
-    return tokens * config.model.n_layers * size * (2 if config.loop.precision == "float32" else 1)
+    shape = shape_of(config)
+    size = compiled_layer_bytes(shape, config.loop.precision == "bf16_masters")
+    return tokens * shape.n_layers * size * (2 if config.loop.precision == "float32" else 1)
 
 
-def _kept(config: PretrainConfig) -> int:
+def _kept(config: TrainConfig) -> int:
     """Bytes on a CPU beside the tensors; half of what these take at most, so that small models aren't drowned in it."""
     if config.loop.precision == "float32":
         return 60_000_000
     rows = min(int(config.loop.micro_batch), config.loop.batch_size)
-    return 90_000_000 + 120 * rows * config.context * config.model.dim
+    return 90_000_000 + 120 * rows * config.context * shape_of(config).dim
 
 
 def process_bytes(device: torch.device) -> int:

@@ -1,6 +1,9 @@
 """The loss of packed, masked batches: each document by itself, with its own attention and positions."""
 
+from collections.abc import Callable
 from typing import Literal
+
+from torch import Tensor
 
 from ayllu.data.pack_loader import PackedBatch
 from ayllu.model.attend import Attend, Causal, within
@@ -20,8 +23,15 @@ def masked_loss(model: CausalModel, batch: PackedBatch, z_loss: float = 0.0, lab
     The label is the next id for left-to-right objectives and the hidden id itself for masked tokens: the batch says.
     `by` says what computes attention, not its result; the rest is as in `next_token_loss`.
     """
-    hidden = model.trunk(model.embed(batch.ids), batch.positions, attends(model, batch, by))      # (B, T, D)
+    hidden = hidden_states(model, batch, by)                                 # (B, T, D)
     return token_loss(model, hidden, batch.labels, batch.weights, z_loss, label_smoothing, chunk, kernels)
+
+
+def hidden_states(model: CausalModel, batch: PackedBatch, by: By = "mask",
+                  noisy: Callable[[Tensor, PackedBatch], Tensor] | None = None) -> Tensor:
+    """(B, T, D), what the head reads; `noisy` may change the embeddings on the way."""
+    x = model.embed(batch.ids)
+    return model.trunk(x if noisy is None else noisy(x, batch), batch.positions, attends(model, batch, by))
 
 
 def attends(model: CausalModel, batch: PackedBatch, by: By = "mask") -> list[Attend]:

@@ -18,6 +18,7 @@ from ayllu.train.story import Row, Story, read_story
 MOST_ROWS = 60                                           # decisions shown
 MOST_LOOKS = 12                                          # evaluations and samples shown, evenly chosen
 BITS = "bits_per_byte_"
+ROWS = ("rows", "kept", "kept_held_out", "bad_rows", "too_long", "split", "parts_without_answer", "teach_the_end")
 
 
 def write_page(run: Path, out: Path | None = None) -> Path:
@@ -110,7 +111,7 @@ def _curves(story: Story) -> str:
     return _section("curves", '<div class="charts">' + "".join((
         chart(_both("loss"), [Line(_both("each"), loss, "faint"), Line(_both("smooth"), smoothed(loss), "c0")], marks,
               legend),
-        chart(_both("held_out"), held),
+        chart(_both("held_out" if story.keys(BITS) else "held_out_loss"), held),
         chart(_both("rate"), [Line("", story.points("lr"), "c0")], marks, from_zero=True),
         chart(_both("norm"), [Line(_both("each"), norm, "faint"), Line(_both("smooth"), smoothed(norm), "c1")],
               logarithmic=True),
@@ -166,7 +167,20 @@ def _data(story: Story) -> str:
              f"{s.get('bytes', 0) / 1e6:.2f}", f"{s.get('epochs', 1):g}"] for s in story.data.get("sources", [])]
     tokenizer = str(story.data.get("tokenizer", "?"))
     note = _both("data_note", story.data.get("tokens", 0), tokenizer if len(tokenizer) < 40 else tokenizer[:16] + "…")
-    return _section("data", _table(head, rows) if rows else "", note)
+    return _section("data", _table(head, rows) + _rows_of(story) if rows else "", note)
+
+
+def _rows_of(story: Story) -> str:
+    """Of conversations: what became of the rows, and the first of those that were left out."""
+    found = story.data.get("rows")
+    if not found:
+        return ""
+    left = story.data.get("left_out", [])
+    shown = [[f"{escape(row['file'])}, {row['row']}", escape(row["reason"])] for row in left[:MOST_ROWS]]
+    counted = _table(tuple(_both(f"row_{key}") for key in ROWS if key in found),
+                     [[f"{found[key]:,}" for key in ROWS if key in found]])
+    return counted + (f"<details><summary>{_both('left_out', len(left))}</summary>"
+                      f"{_table((_both('row'), _both('why')), shown, 'words')}</details>" if left else "")
 
 
 def _settings(story: Story) -> str:
@@ -176,7 +190,8 @@ def _settings(story: Story) -> str:
     rows = [[f"<code>{escape(key)}</code>", escape(str(value)), escape(str(rules.get(key, "")))]
             for key, value in flat.items() if value is not None and not key.startswith("data.sources")]
     machine = [[f"<code>{escape(key)}</code>", escape(str(value)), ""] for key, value in story.environment.items()]
-    note = f"{_both('settings_note')}<code>ayllu pretrain {escape(f'{story.run.name}/config.json')} out=…</code>"
+    method = escape(str(story.config.get("method", "pretrain")))
+    note = f"{_both('settings_note')}<code>ayllu {method} {escape(f'{story.run.name}/config.json')} out=…</code>"
     return _section("settings", f"<details><summary>{len(rows)} {_both('settings')}</summary>"
                     f"{_table(('', '', ''), rows, 'words')}</details><details><summary>{_both('machine')}</summary>"
                     f"{_table(('', '', ''), machine, 'words')}</details>", note)

@@ -19,15 +19,16 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.parallel import check_processes
 from ayllu.train.costs import Times, costs, gb, hours, short, watts_of
 from ayllu.train.memory import predict, process_bytes
+from ayllu.train.method import TrainConfig, looks, shape_of
 from ayllu.train.planned import SHARE, check_planned, plan_of, planned_ranks, settled_rows
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import measure_apart
 
 
-def dry_run(config: PretrainConfig) -> dict[str, Any]:
+def dry_run(config: TrainConfig) -> dict[str, Any]:
     """Predict, rehearse and count; ConfigError where the run can't fit. A run on many ranks is reckoned only."""
     if planned_ranks(config) > 1:
-        return plan_of(config)
+        return plan_of(_for_many(config))
     device = pick_device(config.device)
     config = settled(config, device, None)
     limit, base = memory_limit(config, device), process_bytes(device)
@@ -39,15 +40,14 @@ def dry_run(config: PretrainConfig) -> dict[str, Any]:
     say("rehearsing the worst batch, an evaluation and a save")
     found = measure_apart(config)
     times = Times(**{name: found[name] for name in Times.__dataclass_fields__})
-    languages = len({source.language for source in config.data.sources})
-    spent = hours(config.loop, times, languages)
+    spent = hours(config.loop, times, looks(config))
     rate = watts_of(config.plan, device.type, torch.get_num_threads())
     energy, money = costs(config.plan, spent, rate)
     tokens = config.loop.steps * config.loop.batch_size * config.context
     assumed = [f"{rate:.0f} W" + ("" if config.plan.watts else " (plan.watts isn't set: an assumption)"),
                f"{config.plan.price_per_kwh} {config.plan.currency} per kWh, {config.plan.price_per_hour} per hour",
                "every step as fast as the rehearsed one; without the last evaluation, over all held-out text"]
-    return {"parameters": n_parameters(config.model), "tokens": tokens, "steps": config.loop.steps,
+    return {"parameters": n_parameters(shape_of(config)), "tokens": tokens, "steps": config.loop.steps,
             "micro_batch": config.loop.micro_batch, "predicted_bytes": found["base"] + peaks.most,
             "measured_bytes": found["peak"], "base_bytes": found["base"], "limit_bytes": int(limit),
             "worst": peaks.worst, "seconds_per_step": round(times.step_s, 4), "hours": short(spent),
@@ -55,7 +55,7 @@ def dry_run(config: PretrainConfig) -> dict[str, Any]:
             "assumptions": assumed}
 
 
-def ready(config: PretrainConfig, resume: bool = False) -> PretrainConfig:
+def ready(config: TrainConfig, resume: bool = False) -> TrainConfig:
     """The settings with which training begins: `auto` settled, and known to fit; ConfigError where they can't."""
     check_processes(config.parallel)
     device = pick_device(config.device)
@@ -63,11 +63,11 @@ def ready(config: PretrainConfig, resume: bool = False) -> PretrainConfig:
     if dist.world_size() == 1:
         check_fits(config, device)
     else:
-        check_planned(config)
+        check_planned(_for_many(config))
     return config
 
 
-def settled(config: PretrainConfig, device: torch.device, run: Path | None) -> PretrainConfig:
+def settled(config: TrainConfig, device: torch.device, run: Path | None) -> TrainConfig:
     """The settings with a number for `loop.micro_batch=auto`; one that a run has begun with stays."""
     if config.loop.micro_batch != "auto":
         return config
@@ -76,7 +76,7 @@ def settled(config: PretrainConfig, device: torch.device, run: Path | None) -> P
     if stored is not None:
         return _with_rows(config, stored)
     if dist.world_size() > 1:
-        return _with_rows(config, settled_rows(config))
+        return _with_rows(config, settled_rows(_for_many(config)))
     limit, base = memory_limit(config, device), process_bytes(device)
     while True:
         needed = base + predict(_with_rows(config, rows), device).most
@@ -89,13 +89,20 @@ def settled(config: PretrainConfig, device: torch.device, run: Path | None) -> P
         rows = (rows + 1) // 2
 
 
-def check_fits(config: PretrainConfig, device: torch.device) -> None:
+def _for_many(config: TrainConfig) -> PretrainConfig:
+    """Many ranks are reckoned for pretraining only."""
+    if not isinstance(config, PretrainConfig):
+        raise ConfigError(f"fine-tuning on {planned_ranks(config)} ranks isn't foreseen yet: start it with one process")
+    return config
+
+
+def check_fits(config: TrainConfig, device: torch.device) -> None:
     """ConfigError where a run would end for want of memory; a run far below the limit isn't predicted at all."""
     limit = memory_limit(config, device)
     rows = min(int(config.loop.micro_batch), config.loop.batch_size)
-    rough = 16 * n_parameters(config.model)              # float32 weights, gradients and two moments
-    if isinstance(config.model, LlamaConfig):
-        rough += saved_bytes(config.model, rows * config.context, config.loop.precision != "float32")
+    rough = 16 * n_parameters(shape_of(config))              # float32 weights, gradients and two moments
+    if isinstance(shape := shape_of(config), LlamaConfig):
+        rough += saved_bytes(shape, rows * config.context, config.loop.precision != "float32")
     if rough < limit / 4:
         return
     _refuse_at_once(config, 0, limit)
@@ -104,11 +111,11 @@ def check_fits(config: PretrainConfig, device: torch.device) -> None:
         raise ConfigError(_too_much(config, device, needed, limit))
 
 
-def _refuse_at_once(config: PretrainConfig, base: float, limit: float) -> None:
+def _refuse_at_once(config: TrainConfig, base: float, limit: float) -> None:
     """ConfigError where weights, gradients and one moment alone are too many bytes, which no setting makes fewer."""
-    state = 12 * n_parameters(config.model)
+    state = 12 * n_parameters(shape_of(config))
     if base + state > limit:
-        raise ConfigError(f"weights, gradients and one moment of {n_parameters(config.model):,} parameters take "
+        raise ConfigError(f"weights, gradients and one moment of {n_parameters(shape_of(config)):,} parameters take "
                           f"{gb(state)}, and {gb(limit)} may be used: take a smaller model, or share it among GPUs "
                           f"with parallel.data={_power(2 * state / limit)} or more (docs/scale.md)")
 
@@ -118,14 +125,14 @@ def _power(least: float) -> int:
     return 1 << max(int(least) - 1, 0).bit_length()
 
 
-def memory_limit(config: PretrainConfig, device: torch.device) -> float:
+def memory_limit(config: TrainConfig, device: torch.device) -> float:
     """Bytes that this process may have in all."""
     if config.plan.memory_gb:
         return config.plan.memory_gb * 1e9
     return SHARE * (free_memory(device) + process_bytes(device))
 
 
-def _too_much(config: PretrainConfig, device: torch.device, needed: float, limit: float) -> str:
+def _too_much(config: TrainConfig, device: torch.device, needed: float, limit: float) -> str:
     """What was predicted, what there is, and what each change would bring."""
     loop, base = config.loop, process_bytes(device)
     changes: dict[str, dict[str, Any]] = {}
@@ -156,5 +163,5 @@ def _stored(run: Path | None) -> int | None:
     return rows if isinstance(rows, int) else None
 
 
-def _with_rows(config: PretrainConfig, rows: int) -> PretrainConfig:
+def _with_rows(config: TrainConfig, rows: int) -> TrainConfig:
     return config.model_copy(update={"loop": config.loop.model_copy(update={"micro_batch": rows})})

@@ -16,13 +16,14 @@ from ayllu.model.spread import Ranks, Spread, spread
 from ayllu.train.costs import costs, gb, short
 from ayllu.train.head_loss import CHUNK_NUMBERS, GPU_NUMBERS
 from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.recipe import Recipe
 from ayllu.train.rehearse import COPIES
 
 SHARE = 0.9                                              # of a rank's memory that a run may plan with
 MOMENTS = {"adamw": 2, "schedule_free": 2, "prodigy": 4}
 
 
-def planned_ranks(config: PretrainConfig) -> int:
+def planned_ranks(config: Recipe) -> int:
     """How many processes the recipe is for: what [parallel] says, or those that torchrun has started."""
     parallel, world = config.parallel, dist.world_size()
     return parallel.tensor * (parallel.data or max(world // parallel.tensor, 1))

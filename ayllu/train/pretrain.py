@@ -30,7 +30,6 @@ from ayllu.model.parallel import (
     build_sharded,
     first_values,
     gather,
-    new_layout,
     place,
 )
 from ayllu.model.parallel import fill as put
@@ -41,7 +40,7 @@ from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import may_compile, packed_by, wants_compiler, wants_native
 from ayllu.train.control import Control
-from ayllu.train.course import begun, follow, reached
+from ayllu.train.course import begun, follow, ranks_of, reached
 from ayllu.train.documents import held_out_documents, spelled_bytes
 from ayllu.train.export import export
 from ayllu.train.head_loss import Kernels
@@ -118,7 +117,7 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: Resume = False
 
 
 def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: torch.device) -> dict[str, Any]:
-    run, layout = Path(config.out), ranks_of(config, device)
+    run, layout = Path(config.out), ranks_of(config, config.model, device)
     recipe_folder = Path(config.folder or recipe_folder).resolve()
     for key, rule in config.sized.items():
         say(f"size={config.size}: {key} = {value_of(config, key)}  ({rule})")
@@ -187,20 +186,6 @@ def cooldown(config: PretrainConfig, steps: int, checkpoint: Path | None = None)
         "tokenizer": str(trained.resolve()) if isinstance(config.tokenizer, TokenizerConfig) else config.tokenizer,
         "loop": config.loop.model_copy(update={"steps": at + steps}),
         "optim": config.optim.model_copy(update={"lr": config.optim.lr * now, "schedule": schedule})})
-
-
-def ranks_of(config: PretrainConfig, device: torch.device) -> Layout:
-    """Where this process stands; ConfigError where the processes and the recipe don't fit together."""
-    layout = new_layout(config.parallel, config.model, device)
-    if config.loop.batch_size % layout.data:
-        raise ConfigError(f"loop.batch_size={config.loop.batch_size} can't be dealt out to {layout.data} data ranks in "
-                          "equal parts: choose a multiple")
-    if dist.world_size() > 1:
-        torch.manual_seed(config.seed + layout.data_rank)    # dropout differs between rows, as in one process
-        if dist.is_main():
-            say(f"{dist.world_size()} processes: {layout.data} with rows of their own ({layout.mode}), {layout.tensor} "
-                "to each model")
-    return layout
 
 
 def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, device: torch.device,

@@ -20,16 +20,19 @@ import torch
 
 from ayllu.data.loader import Batch
 from ayllu.data.pack_loader import PackedBatch
-from ayllu.data.shards import Shards
 from ayllu.device import pick_device
 from ayllu.errors import ConfigError
 from ayllu.model.generate import generate
+from ayllu.model.parallel import ALONE
 from ayllu.model.params import SamplingParams
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.control import Control, Parts
 from ayllu.train.loop import fit
 from ayllu.train.losses import bits_per_byte
-from ayllu.train.pretrain import PretrainConfig, new_state, training_loss
+from ayllu.train.method import TrainConfig, empty_state, loss_of, read_settings, shape_of
+from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.sft import SftConfig
+from ayllu.train.sft_loss import answer_loss
 from ayllu.train.state import TrainState
 
 STEPS, EVERY = 4, 2                                      # two evaluations and saves, each after two steps
@@ -63,7 +66,7 @@ class Meter:
 class Watch:
     """Observer and evaluation of a rehearsal: notes how long and how high each part was."""
 
-    def __init__(self, config: PretrainConfig, device: torch.device, meter: Meter) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, meter: Meter) -> None:
         self.config, self.device, self.meter = config, device, meter
         self.seconds: dict[str, list[float]] = {}
         self.peaks: dict[str, int] = {}
@@ -90,7 +93,7 @@ class Watch:
 
     def evaluate(self, state: TrainState) -> dict[str, Any]:
         """Samples and held-out windows, as on the way of a run."""
-        room = min(60, self.config.model.max_context - 2)
+        room = min(60, shape_of(self.config).max_context - 2)
         state.model.eval()
         if room > 0 and self.config.samples:
             generate(state.model, [[0, 0]], SamplingParams(max_tokens=room, seed=0, ignore_eos=True), ())
@@ -99,66 +102,67 @@ class Watch:
         return {}
 
 
-def look(config: PretrainConfig, state: TrainState, device: torch.device) -> None:
+def look(config: TrainConfig, state: TrainState, device: torch.device) -> None:
     """What an evaluation on the way computes for one language, over random ids."""
+    autocast = None if config.loop.precision == "float32" else torch.bfloat16
+    if isinstance(config, SftConfig):
+        batch = Windows(config).batch(0)
+        assert isinstance(batch, PackedBatch)
+        part = next(batch.split(int(config.loop.micro_batch)))
+        answer_loss(state.model, [part] * -(-config.eval_tokens // part.ids.numel()), device, autocast, ALONE)
+        return
     rng = np.random.default_rng(0)
     ids = torch.from_numpy(rng.integers(0, config.model.vocab_size, config.eval_tokens))
-    autocast = None if config.loop.precision == "float32" else torch.bfloat16
     bits_per_byte(state.model, ids, 1, config.context, device, autocast)
 
 
 class Windows:
     """The largest batch that a run may draw: every window full, a packed one with a single document."""
 
-    def __init__(self, config: PretrainConfig) -> None:
+    def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
     def batch(self, step: int) -> Batch | PackedBatch:
         """Random ids; the same at every step."""
         shape = self.config.loop.batch_size, self.config.context
-        ids = torch.from_numpy(np.random.default_rng(0).integers(0, self.config.model.vocab_size, shape))
-        if self.config.packing.kind == "none":
+        ids = torch.from_numpy(np.random.default_rng(0).integers(0, shape_of(self.config).vocab_size, shape))
+        if isinstance(self.config, PretrainConfig) and self.config.packing.kind == "none":
             return Batch(ids, ids.clone())
         return PackedBatch(ids, ids.clone(), torch.ones(shape), torch.zeros(shape, dtype=torch.int64),
                            torch.arange(shape[1]).repeat(shape[0], 1), torch.zeros(shape, dtype=torch.bool))
 
 
-def rehearse(config: PretrainConfig, device: torch.device, run: Path, meter: Meter) -> Watch:
+def rehearse(config: TrainConfig, device: torch.device, run: Path, meter: Meter) -> Watch:
     """Train `STEPS` steps in the folder `run`."""
     watch = Watch(config, device, meter)
     state = empty_state(config, device)
     loop = config.loop.model_copy(update={"steps": STEPS, "eval_every": EVERY, "checkpoint_every": EVERY, "keep": 1,
                                           "patience": 0})
     meter.restart()
-    fit(state, Windows(config), training_loss(config, device), loop=loop, optim=config.optim, run=run, observer=watch,
+    fit(state, Windows(config), loss_of(config, device, state), loop=loop, optim=config.optim, run=run, observer=watch,
         evaluate=watch.evaluate, device=device)
     watch.lap("saving")
     return watch
 
 
-def empty_state(config: PretrainConfig, device: torch.device) -> TrainState:
-    """The run's state before its first step, without its data."""
-    plain = config.model_copy(update={"init_from": None, "adapt": config.adapt.model_copy(update={"kind": "off"})})
-    return new_state(plain, Shards(Path(), {"vocab_size": config.model.vocab_size, "key": ""}), Path(), device)
-
-
-def shortened(config: PretrainConfig, parts: int) -> PretrainConfig:
+def shortened(config: TrainConfig, parts: int) -> TrainConfig:
     """The same run with at most so many micro-batches a step: one takes the memory and the time of another."""
     rows = min(config.loop.batch_size, parts * int(config.loop.micro_batch))
     return config.model_copy(update={"loop": config.loop.model_copy(update={"batch_size": rows})})
 
 
-def twin(config: PretrainConfig) -> PretrainConfig:
+def twin(config: TrainConfig) -> TrainConfig:
     """The same run with next to no size: it loads and compiles what the run will need."""
-    model = config.model.model_copy(update={
-        "dim": 64, "n_layers": min(config.model.n_layers, 2), "hidden_dim": 64, "vocab_size": 64, "n_heads": 4,
-        "n_kv_heads": 4 if config.model.n_heads == config.model.n_kv_heads else 2, "head_dim": 16})
+    shape = shape_of(config)
+    model = shape.model_copy(update={
+        "dim": 64, "n_layers": min(shape.n_layers, 2), "hidden_dim": 64, "vocab_size": 64, "n_heads": 4,
+        "n_kv_heads": 4 if shape.n_heads == shape.n_kv_heads else 2, "head_dim": 16})
     loop = config.loop.model_copy(update={"batch_size": 2, "micro_batch": 1})
     return config.model_copy(update={"model": model, "loop": loop, "context": min(config.context, 32),
                                      "eval_tokens": 64})
 
 
-def measure(config: PretrainConfig) -> dict[str, Any]:
+def measure(config: TrainConfig) -> dict[str, Any]:
     """In this process: bytes before the model, highest bytes with it, and seconds of each part."""
     device = pick_device(config.device)
     if config.threads:
@@ -174,7 +178,7 @@ def measure(config: PretrainConfig) -> dict[str, Any]:
             "step_s": min(steps[1:]) * whole, "evaluation_s": watch.seconds["evaluation"][-1], "saving_s": saves[-1]}
 
 
-def measure_apart(config: PretrainConfig, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def measure_apart(config: TrainConfig, report: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """`measure` in a process of its own, which may be killed for memory without harm to this one."""
     child = subprocess.run([sys.executable, "-m", "ayllu.train.rehearse"], input=config.model_dump_json(),
                            capture_output=True, text=True, check=False)
@@ -198,4 +202,4 @@ def _status(name: str) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(measure(PretrainConfig.model_validate_json(sys.stdin.read()))))
+    print(json.dumps(measure(read_settings(sys.stdin.read()))))

@@ -90,6 +90,8 @@ class Report:
         if held:
             say(f"step {row['step']:,}  held-out bits per byte: "
                 + "  ".join(f"{name} {value:.3f}" for name, value in held.items()))
+        if row.get("held_out") is not None:
+            say(f"step {row['step']:,}  held-out loss: {row['held_out']:.4f}")
 
     def samples(self, step: int, texts: list[str]) -> None:
         """Samples on the way, appended to samples.jsonl."""
@@ -207,12 +209,13 @@ def plot(run: Path) -> Path | None:
     rate.plot([r["tokens"] / 1e6 for r in trained], [r["lr"] for r in trained], lw=0.8, color="tab:gray")
     rate.set_ylabel("learning rate", color="tab:gray")
     _draw_decisions(left, rows, trained)
-    names = sorted({k for r in rows for k in r if k.startswith("bits_per_byte_")})
+    names = sorted({k for r in rows for k in r if k.startswith(("bits_per_byte_", "held_out"))})
     for name in names:
         points = [r for r in rows if name in r]
         right.plot([r["step"] for r in points], [r[name] for r in points], marker="o", ms=3,
                    label=name.removeprefix("bits_per_byte_"))
-    right.set(xlabel="step", ylabel="bits per byte", title="held-out text")
+    right.set(xlabel="step", ylabel="nats per learned token" if "held_out" in names else "bits per byte",
+              title="held-out text")
     if names:
         right.legend()
     out = run / "loss.png"

@@ -12,22 +12,25 @@ from ayllu.model.step import EagerRunner
 from ayllu.text.tokenizer import Tokenizer
 
 
-@torch.no_grad()
 def sample_texts(model: CausalModel, tokenizer: Tokenizer, prompts: Sequence[str], max_tokens: int = 60,
                  layout: Layout = ALONE) -> list[str]:
-    """Continue each prompt with a fixed seed; the generators that training draws from are not touched.
+    """Continue each prompt with a fixed seed; all ranks that hold a model in shares must call it, and get the texts."""
+    begun = [tokenizer.encode(prompt, bos=True) for prompt in prompts]
+    written = sample_ids(model, begun, tokenizer.eos_ids, max_tokens, layout)
+    return [tokenizer.decode([*ids, *more], skip_special=True) for ids, more in zip(begun, written, strict=True)]
 
-    All ranks that hold a model in shares must call it; each of them gets the texts.
-    """
+
+@torch.no_grad()
+def sample_ids(model: CausalModel, prompts: Sequence[list[int]], ends: Sequence[int], max_tokens: int = 60,
+               layout: Layout = ALONE) -> list[list[int]]:
+    """What follows each prompt, up to one of `ends`; the generators that training draws from are not touched."""
     model.eval()
     runner = EagerRunner(model)
     runner.config = layout.local_config(model.config)    # a rank's cache holds its own heads
     out = []
-    for prompt in prompts:
-        ids = tokenizer.encode(prompt, bos=True)
+    for ids in prompts:
         room = max(1, min(max_tokens, model.config.max_context - len(ids)))
         params = SamplingParams(max_tokens=room, temperature=0.8, top_p=0.95, seed=0)
-        result = generate(runner, [ids], params, tokenizer.eos_ids)[0][0]
-        out.append(tokenizer.decode([*ids, *result.ids], skip_special=True))
+        out.append(list(generate(runner, [ids], params, tuple(ends))[0][0].ids))
     model.train()
     return out

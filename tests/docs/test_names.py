@@ -16,6 +16,7 @@ from ayllu.cli.main import build
 from ayllu.cli.table import COMMANDS, Family
 from ayllu.config import Settings
 from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.sft import SftConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md"),
@@ -115,7 +116,7 @@ def settings_in(annotation: Any) -> list[type[Settings]]:
 
 def key_fault(key: str, value: str | None) -> str | None:
     """Why `key=value` is no line of a recipe, or None; where a key leads into a list, the rest is not looked at."""
-    kinds: list[type[Settings]] = [PretrainConfig]
+    kinds: list[type[Settings]] = [PretrainConfig, SftConfig]
     annotations: list[Any] = []
     for part in key.split("."):
         annotations = [kind.model_fields[part].rebuild_annotation() for kind in kinds if part in kind.model_fields]
@@ -140,8 +141,9 @@ def key_fault(key: str, value: str | None) -> str | None:
 def key_faults(text: str) -> list[str]:
     """Recipe keys in backticks (`loop.steps`, `size=15m`) and behind `ayllu pretrain RECIPE`."""
     alone = [code for code in code_of(text) if re.fullmatch(r"[a-z_]+(?:\.[a-z_]+)*(?:=\S+)?", code)
-             and code.split(".")[0].partition("=")[0] in PretrainConfig.model_fields and ("." in code or "=" in code)]
-    behind = [word for words in command_lines(text, "ayllu") if words and words[0] == "pretrain"
+             and code.split(".")[0].partition("=")[0] in PretrainConfig.model_fields | SftConfig.model_fields
+             and ("." in code or "=" in code)]
+    behind = [word for words in command_lines(text, "ayllu") if words and words[0] in ("pretrain", "sft")
               for word in words[1:] if re.match(r"[a-z_.]+=", word)]
     faults = []
     for code in [*alone, *behind]:

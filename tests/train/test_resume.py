@@ -8,6 +8,7 @@ import torch
 from train.observer import Remember
 
 from ayllu.data.loader import WindowLoader
+from ayllu.device import matrix_peak
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
@@ -55,6 +56,12 @@ def new_state(case):
                       average=new_average(model) if "ema" in extras else None,
                       best=Best() if "patience" in extras else None,
                       control=Control(case["adapt"]) if "adapt" in case else None)
+
+
+def test_measuring_the_machine_draws_nothing_that_training_draws():
+    before = torch.get_rng_state()
+    assert matrix_peak(CPU, size=64) > 0
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def train(case, state, folder, loss=next_token_loss):

@@ -1,0 +1,67 @@
+"""`ayllu sft`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ayllu.cli.pretrain import AsJson, DryRun, Resume, show
+from ayllu.config import build_recipe, load_recipe
+from ayllu.errors import ConfigError
+
+What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json); or a model, and then files "
+                                           "or folders of conversations (.jsonl, .json, .csv, .parquet). Overrides "
+                                           "follow: epochs=2 context=1024 out=runs/mine")]
+
+
+def sft(what: What, resume: Resume = False, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+    """Teach a model by conversations: messages, ShareGPT, Alpaca, or prompts with completions.
+
+    Only answers are learned. A row that teaches nothing, or is longer than a window, stops the run with its file and
+    number until the recipe says what to do with it. Ctrl-C saves, and --resume goes on exactly where it stopped.
+
+    Examples: ayllu sft ayllu-mini chats.jsonl epochs=2 out=runs/chat
+
+    ayllu sft recipes/sft.toml --dry-run
+    """
+    from ayllu.dist import is_main
+    from ayllu.train import plan
+    from ayllu.train.loop import Interrupted
+    from ayllu.train.sft import SftConfig, prepared
+    from ayllu.train.sft import sft as train
+    words = list(what)
+    auto = resume and "auto" in words                    # Typer's options take a value always or never
+    if auto:
+        words.remove("auto")
+    config, folder = read_sft(words)
+    if dry_run:
+        known = config.model is not None and config.loop.steps
+        found = plan.dry_run(config if known else prepared(config, folder)[0])
+        return show(found, as_json)
+    config, lesson = prepared(config, folder)
+    ready = plan.ready(config, resume)
+    assert isinstance(ready, SftConfig)
+    try:
+        result = train(ready, lesson, folder, "auto" if auto else resume)
+    except Interrupted as stop:
+        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
+                   f"ayllu sft {' '.join(words)} --resume", err=True)
+        raise typer.Exit(130) from stop
+    if is_main():
+        show(result, as_json)
+    return None
+
+
+def read_sft(words: list[str]) -> tuple[Any, Path]:
+    """The settings that the words of a command line mean, and the folder that their paths are relative to."""
+    from ayllu.train.sft import SftConfig
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    names = [word for word in words if word not in overrides]
+    if len(names) == 1 and Path(names[0]).suffix in (".toml", ".json"):
+        return load_recipe(SftConfig, names[0], overrides), Path(names[0]).parent
+    if len(names) < 2:
+        raise ConfigError("give a recipe, or a model and conversations: ayllu sft ayllu-mini chats.jsonl")
+    base, *files = names
+    name = f"{Path(base).stem}-{Path(files[0]).name.partition('.')[0]}"
+    table = {"name": name, "out": f"runs/{name}", "base": base, "data": {"sources": [{"path": file} for file in files]}}
+    return build_recipe(SftConfig, table, overrides, where="the command line"), Path(".")
