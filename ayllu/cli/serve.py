@@ -102,13 +102,17 @@ def serve(
         if not dist.is_main():
             start.follow_first(model, **own)
             return
-        served = start.load_served(model, **own, name=name, aliases=tuple(alias or ()), draft=draft,
-                                   limits=Limits(tokens=max_tokens, request_s=timeout), redact=redact,
-                                   adapters=lora or (), adapter_folder=lora_folder, max_wait_s=max_wait)
-        listener = start.Listener(served, door, port, tls).bind()
-        _quieten(quiet)
-        _announce(listener, as_json)
-        listener.run()
+        load = {**own, "name": name, "draft": draft, "adapters": tuple(lora or ()), "max_wait_s": max_wait}
+        here = {"aliases": tuple(alias or ()), "limits": Limits(tokens=max_tokens, request_s=timeout),
+                "redact": redact, "adapter_folder": lora_folder}
+        served = start.load(model, load, here)
+        try:
+            listener = start.Listener(served, door, port, tls).bind()
+            _quieten(quiet)
+            _announce(listener, as_json)
+            listener.run()
+        finally:
+            served.service.close()
 
 
 def _check_devices(n: int, device: "torch.device") -> None:
@@ -145,15 +149,16 @@ def curl_line(listener: "Listener") -> str:
 
 def _announce(listener: "Listener", as_json: bool) -> None:
     """Where it is, what it is, what it takes, and how to try it. On stderr; --json prints the facts on stdout."""
-    from ayllu.server.start import cache_bytes, cache_tokens
+    from ayllu.server.facts import cache_tokens
 
     served, door = listener.served, listener.door
+    cache, n_tokens = served.service.engine.cache.nbytes, cache_tokens(served.service.engine)
     facts = {"url": listener.url, "model": served.name, "context": served.context,
-             "weight_bytes": served.weight_bytes, "cache_bytes": cache_bytes(served),
-             "cache_tokens": cache_tokens(served), "adapters": list(served.adapters),
+             "weight_bytes": served.weight_bytes, "cache_bytes": cache,
+             "cache_tokens": n_tokens, "adapters": list(served.adapters),
              "needs_key": bool(door.keys), "redacts": served.redact}
-    memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache_bytes(served))} for "
-              f"keys and values of {cache_tokens(served):,} tokens")
+    memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache)} for keys and "
+              f"values of {n_tokens:,} tokens")
     say(f"{served.name} at {listener.url}  (Ctrl-C ends it)\n"
         f"  page     open {listener.url} in a browser\n"
         f"  context  {served.context:,} tokens\n"

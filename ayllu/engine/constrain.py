@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 MOST_TEXT = 64 * 1024                                    # characters of a grammar
+NO_GRAMMARS = ("answers of a given form need the package llguidance where the engine runs (pip install "
+               "'ayllu[grammar]') and a model with an end id")
 KEPT = 64                                                # compiled grammars
 
 

@@ -24,11 +24,11 @@ from torch import Tensor
 from ayllu.adapters.lora import Adapter
 from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
-from ayllu.engine.constrain import Grammars
+from ayllu.engine.constrain import NO_GRAMMARS, Grammars
 from ayllu.engine.paged import PagedCache
 from ayllu.engine.paths import AttentionKind, GraphsKind, make_paths, uses_native, uses_triton
 from ayllu.engine.plan import Chosen, Forks, Row, Work
-from ayllu.engine.request import Finish, Request, Start, Token
+from ayllu.engine.request import Finish, Grammar, Request, Start, Token
 from ayllu.engine.sampling import Choice, SamplingTables
 from ayllu.engine.scheduler import Scheduler, SchedulerSettings
 from ayllu.engine.searches import Searches
@@ -138,7 +138,8 @@ class Engine:
         room = self._room(request)
         self._check_ids(request.params.logit_bias, "logit_bias")
         self._check_ids(request.stop_ids, "stop_ids")
-        self.check_grammar(request)
+        if request.grammar is not None:
+            self.check_grammar(request.grammar)
         if request.params.num_beams > 1:
             self.searches.check(request)
         adapter = None if request.adapter is None else self.adapters.find(request.adapter)
@@ -169,13 +170,12 @@ class Engine:
                 "the prompt, lower max_tokens, or use LLM.generate")
         return min(room, left)
 
-    def check_grammar(self, request: Request) -> None:
-        """Refuse a grammar that can't be followed. What is compiled here is kept, so that `submit` needn't."""
-        if request.grammar is None:
-            return
+    def check_grammar(self, grammar: Grammar) -> None:
+        """Refuse a grammar that can't be followed. What is compiled here is kept, so that `submit` needn't. Any thread
+        may ask."""
         if self.grammars is None:
-            raise RequestError("this engine was started without grammars: no form can be asked for")
-        self.grammars.matcher(request.grammar)
+            raise RequestError(NO_GRAMMARS)
+        self.grammars.matcher(grammar)
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """End a request, or one of its samples. A request that is over already may be cancelled, too."""

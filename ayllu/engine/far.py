@@ -8,22 +8,21 @@ error, rather than go on with the end of another text.
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import NoReturn, Protocol, TypeVar
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from typing import NoReturn, Protocol
 
 import torch
 
-from ayllu.engine.constrain import Grammars
+from ayllu.engine.constrain import NO_GRAMMARS, Grammars
 from ayllu.engine.engine import EngineSettings
-from ayllu.engine.request import Request, Token
+from ayllu.engine.request import Grammar, Request, Token
 from ayllu.engine.shelf import Loaded
-from ayllu.errors import EngineFailed, Overloaded, Refused
+from ayllu.errors import EngineFailed, Overloaded, Refused, RequestError
 from ayllu.log import logger
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.sample import new_seed
 
-R = TypeVar("R")
 MOST_LOST = 4                                            # replicas per request: it may be what kills them
 AGAIN_S = 0.2                                            # until the next try
 
@@ -68,19 +67,20 @@ class FarCache:
     """Memory for keys and values."""
 
     nbytes: int
+    n_tokens: int
 
 
 @dataclass(frozen=True)
 class FarShelf:
-    """The adapters with which every replica was started."""
+    """The adapters that are loaded there."""
 
-    loaded: Mapping[str, Loaded]
+    loaded: dict[str, Loaded]
     most_bytes: int
 
 
 @dataclass(frozen=True)
 class FarEngine:
-    """What is known of the engines, which are all alike."""
+    """What is known of an engine in another process, or of several that are all alike."""
 
     config: LlamaConfig | TransformerConfig
     settings: EngineSettings
@@ -88,13 +88,6 @@ class FarEngine:
     runner: FarRunner
     cache: FarCache
     adapters: FarShelf
-    grammars: Grammars | None = field(default=None, compare=False)
-
-    def load_adapter(self, *_: object, **__: object) -> NoReturn:
-        """Every replica would have to, also the one that takes a dead one's place."""
-        raise Refused("a server with replicas changes no adapters while it runs: name them in its deployment file")
-
-    unload_adapter = load_adapter
 
 
 class FarService:
@@ -102,8 +95,11 @@ class FarService:
 
     failure = ""                                         # a replica that fails is replaced
 
-    def __init__(self, engine: FarEngine, replicas: Replicas, again_s: float = AGAIN_S) -> None:
+    def __init__(self, engine: FarEngine, replicas: Replicas, grammars: Grammars | None = None,
+                 again_s: float = AGAIN_S) -> None:
+        """`grammars` check what a replica will have to follow."""
         self.engine, self.replicas, self.again_s = engine, replicas, again_s
+        self.grammars = grammars
 
     def start(self) -> None:
         """The replicas run already."""
@@ -111,13 +107,24 @@ class FarService:
     async def drain(self, timeout_s: float | None = None) -> None:
         """Answers are waited for where they are sent."""
 
+    def close(self) -> None:
+        """The replicas belong to who started them."""
+
     def refusal(self) -> str | None:
         """Only a replica knows."""
         return None
 
-    async def call(self, run: Callable[[], R]) -> R:
-        """As `Service.call`; no thread has to be waited for."""
-        return run()
+    async def check_grammar(self, grammar: Grammar) -> None:
+        """What is wrong with a form is raised here, for the field that asked for it."""
+        if self.grammars is None:
+            raise RequestError(NO_GRAMMARS)
+        await asyncio.to_thread(self.grammars.matcher, grammar)
+
+    async def load_adapter(self, *_: object, **__: object) -> NoReturn:
+        """Every replica would have to, also the one that takes a dead one's place."""
+        raise Refused("a server with replicas changes no adapters while it runs: name them in its deployment file")
+
+    unload_adapter = load_adapter
 
     async def submit(self, request: Request) -> "FarStream":
         """Queue a request; its errors are raised here, before any token."""

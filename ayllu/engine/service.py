@@ -1,4 +1,4 @@
-"""`Service`: the engine in a thread of its own, for asyncio. The only place where the two meet.
+"""`Service`: the engine in a thread of its own, for asyncio. Here, and in apart.py, the two meet.
 
     async with Service(engine) as service:               # leaving it waits for the requests that are under way
         stream = await service.submit(Request(ids, params))      # raises RequestError, ContextTooLong, Overloaded
@@ -12,29 +12,42 @@ waits in its own queue and holds nobody up. If the engine breaks, every stream e
 """
 
 import asyncio
-import queue
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+from ayllu.adapters.lora import Adapter
+from ayllu.engine.counts import Counts, counts_of
+from ayllu.engine.embed import mean_hidden
 from ayllu.engine.engine import Engine
-from ayllu.engine.pace import Pace
 from ayllu.engine.ranks import LedEngine
-from ayllu.engine.request import Request, Token
-from ayllu.errors import EngineFailed, Overloaded
+from ayllu.engine.request import Grammar, Request, Token
+from ayllu.engine.turns import Turns
+from ayllu.errors import EngineFailed, Overloaded, RequestError
 
 R = TypeVar("R")
-TokenQueue = asyncio.Queue[Token | None]                 # None: the engine is gone
-Command = Callable[[EngineFailed | None], None]          # called with what keeps it from being done, if anything
+CLOSING = "the server is shutting down: try again later, or elsewhere"
+
+
+class Cancels(Protocol):
+    """Where a stream comes from."""
+
+    @property
+    def failure(self) -> str:
+        """Why nothing more will come, if so."""
+
+    def cancel(self, number: int, sample: int | None = None) -> None:
+        """End a request, or one of its samples."""
 
 
 class TokenStream(AsyncIterator[Token]):
-    """The tokens of one request as they are chosen. `seed` repeats them."""
+    """The tokens of one request as they are chosen. `seed` repeats them. Used in one event loop only."""
 
-    def __init__(self, service: "Service", number: int, seed: int, n_samples: int, tokens: TokenQueue) -> None:
+    def __init__(self, service: Cancels, number: int, seed: int, n_samples: int) -> None:
         self.number, self.seed = number, seed
-        self._service, self._tokens = service, tokens
+        self._service = service
+        self._tokens: asyncio.Queue[Token | None] = asyncio.Queue()      # None: the engine is gone
+        self.put: Callable[[Token | None], None] = self._tokens.put_nowait
         self._open = set(range(n_samples))               # samples whose finish is still to come
 
     async def __anext__(self) -> Token:
@@ -48,6 +61,17 @@ class TokenStream(AsyncIterator[Token]):
         if token.finish is not None:
             self._open.discard(token.sample)
         return token
+
+    def pass_to(self, take: Callable[[Token | EngineFailed], None]) -> None:
+        """Instead of being read, the stream hands its tokens on: no task has to wake up for each of them."""
+        def put(token: Token | None) -> None:
+            if token is not None and token.finish is not None:
+                self._open.discard(token.sample)
+            take(EngineFailed(self._service.failure) if token is None else token)
+
+        self.put = put
+        while not self._tokens.empty():
+            put(self._tokens.get_nowait())
 
     def cancel(self, sample: int | None = None) -> None:
         """End one sample, or all; their last tokens say "cancelled", unless they ended by themselves before."""
@@ -69,11 +93,9 @@ class Service:
 
     def __init__(self, engine: Engine | LedEngine, max_wait_s: float | None = None) -> None:
         """`max_wait_s`: a request that would wait longer in the queue is refused with Overloaded at once."""
-        self.engine, self.max_wait_s = engine, max_wait_s
-        self._pace = Pace()
-        self.failure = ""                                # why the thread ended, if it did by an error
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()   # None: end when all is done
-        self._readers: dict[int, tuple[asyncio.AbstractEventLoop, TokenQueue]] = {}   # by request; the thread's own
+        self.engine = engine
+        self._turns = Turns(engine, max_wait_s, self._hand_out)
+        self._readers: dict[int, tuple[asyncio.AbstractEventLoop, TokenStream]] = {}   # by request; the thread's own
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="ayllu-engine", daemon=True)
 
@@ -86,51 +108,68 @@ class Service:
         """Let the requests that are under way finish, then end the thread."""
         await self.drain()
 
+    @property
+    def failure(self) -> str:
+        """Why the thread ended, if it did by an error."""
+        return self._turns.failure
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
     async def submit(self, request: Request) -> TokenStream:
         """Queue a request; its errors are raised here, before any token."""
-        loop, tokens, numbers = asyncio.get_running_loop(), TokenQueue(), list[int]()
+        loop, numbers = asyncio.get_running_loop(), list[int]()
 
         def run() -> TokenStream:
             if why := self.refusal():
                 raise Overloaded(why)
             number = self.engine.submit(request)
             numbers.append(number)
-            self._readers[number] = loop, tokens
-            return TokenStream(self, number, self.engine.seed(number) or 0, request.params.n, tokens)
+            stream = TokenStream(self, number, self.engine.seed(number) or 0, request.params.n)
+            self._readers[number] = loop, stream
+            return stream
 
         if self._is_closing:
-            raise Overloaded("the server is shutting down: try again later, or elsewhere")
+            raise Overloaded(CLOSING)
         if request.grammar is not None:                  # compiled away from the engine's thread
-            await asyncio.to_thread(self.engine.check_grammar, request)
+            await self.check_grammar(request.grammar)
         try:
             return await self.call(run)
         except asyncio.CancelledError:                   # the caller went away before there was a stream to close
-            self._commands.put(lambda _: self._cancel_all(numbers))
+            self._turns.put(lambda _: self._cancel_all(numbers))
             raise
 
     def refusal(self) -> str | None:
-        """Why a new request wouldn't be taken, or None. Any thread may ask: it reads a few counts."""
-        scheduler = self.engine.scheduler
-        n_ahead = len(scheduler.waiting)
-        if self.max_wait_s is None or not n_ahead:
-            return None
-        rows = [(len(row.ids) - row.n_prompt, row.room) for row in tuple(scheduler.running)]
-        n_most = self.engine.settings.max_rows
-        wait_s = self._pace.wait_s(n_ahead, rows, n_most - len(rows), time.monotonic())
-        if wait_s is None and n_ahead >= n_most:      # as long as nothing is known
-            return f"{n_ahead} requests wait already: try again later"
-        if wait_s is not None and wait_s > self.max_wait_s:
-            return (f"a new request would wait about {wait_s:.1f} s, and this server lets nobody wait longer than "
-                    f"{self.max_wait_s:g} s: try again later")
-        return None
+        """Why a new request wouldn't be taken, or None. Any thread may ask."""
+        return self._turns.refusal()
+
+    def counts(self) -> Counts:
+        """What the engine holds and has done. Any thread may ask."""
+        return counts_of(self.engine)
+
+    async def check_grammar(self, grammar: Grammar) -> None:
+        """Compile a form that answers are to have, and keep it; what is wrong with it is raised."""
+        await asyncio.to_thread(self.engine.check_grammar, grammar)
+
+    async def embed(self, ids: Sequence[int], adapter: str | None = None) -> list[float]:
+        """One vector of length 1 for a text (embed.py)."""
+        engine = self.engine
+        if isinstance(engine, LedEngine):
+            raise RequestError("a server of several ranks gives no embeddings: ask one that runs in one process")
+        return await self.call(lambda: mean_hidden(engine, ids, adapter))
+
+    async def load_adapter(self, name: str, adapter: Adapter, replace: bool = False, origin: str = "") -> None:
+        """Let requests name this adapter."""
+        await self.call(lambda: self.engine.load_adapter(name, adapter, replace, origin))
+
+    async def unload_adapter(self, name: str) -> int:
+        """Later requests don't find it; gives how many that aren't over go on with it."""
+        return await self.call(lambda: self.engine.unload_adapter(name))
 
     def cancel(self, number: int, sample: int | None = None) -> None:
         """End a request, or one of its samples, before the engine's next step."""
-        self._commands.put(lambda _: self.engine.cancel(number, sample))
+        self._turns.put(lambda _: self.engine.cancel(number, sample))
 
     async def call(self, run: Callable[[], R]) -> R:
         """What `run` gives when it is called in the engine's thread, between two steps (to look at counts, say)."""
@@ -143,11 +182,11 @@ class Service:
                     raise failed
                 value = run()
             except Exception as error:                   # the caller's to handle, whatever it is
-                _call_soon(loop, _settle, result, None, error)
+                _call_soon(loop, settle, result, None, error)
             else:
-                _call_soon(loop, _settle, result, value, None)
+                _call_soon(loop, settle, result, value, None)
 
-        self._commands.put(command)
+        self._turns.put(command)
         if self.failure:                                 # nobody will read the command
             raise EngineFailed(self.failure)
         return await result
@@ -155,45 +194,24 @@ class Service:
     async def drain(self, timeout_s: float | None = None) -> None:
         """Take no more requests, let the running ones finish, and end the thread; after the time, cancel them."""
         self._is_closing = True
-        self._commands.put(None)
+        self._turns.put(None)
         await asyncio.to_thread(self._thread.join, timeout_s)
         if self._thread.is_alive():
-            self._commands.put(lambda _: self._cancel_all(list(self._readers)))
+            self._turns.put(lambda _: self._cancel_all(list(self._readers)))
             await asyncio.to_thread(self._thread.join)
 
-    def _run(self) -> None:
-        is_ending = False
-        try:
-            while not (is_ending and self.engine.is_idle and self._commands.empty()):
-                is_ending |= self._obey(wait=self.engine.is_idle and not is_ending)
-                chosen = self.engine.step()
-                self._pace.observe(
-                    time.monotonic(), n_tokens=sum(token.id is not None for token in chosen),
-                    n_finished=sum(token.finish is not None for token in chosen),
-                    n_moved=sum(token.start is not None for token in chosen),
-                    n_waiting=len(self.engine.scheduler.waiting))
-                self._hand_out(chosen)
-        except Exception as error:                       # whatever broke, nobody may wait for ever
-            self.failure = f"the engine failed: {type(error).__name__}: {error}"
-            for loop, tokens in self._readers.values():
-                _call_soon(loop, tokens.put_nowait, None)
-            while not self._commands.empty():
-                command = self._commands.get()
-                if command is not None:
-                    command(EngineFailed(self.failure))
-            raise
+    def close(self) -> None:
+        """After the thread's end: let other ranks go, where there are any."""
+        if isinstance(self.engine, LedEngine) and not self.failure:
+            self.engine.close()
 
-    def _obey(self, wait: bool) -> bool:
-        """Do what was asked since the last step; gives whether the end was asked for."""
-        is_ending = False
-        while wait or not self._commands.empty():
-            command = self._commands.get()
-            wait = False
-            if command is None:
-                is_ending = True
-            else:
-                command(None)
-        return is_ending
+    def _run(self) -> None:
+        try:
+            self._turns.run()
+        except Exception:                                # whatever broke, nobody may wait for ever
+            for loop, stream in self._readers.values():
+                _call_soon(loop, _put_all, [(stream, None)])
+            raise
 
     def _cancel_all(self, numbers: Sequence[int]) -> None:
         for number in numbers:
@@ -201,10 +219,10 @@ class Service:
 
     def _hand_out(self, tokens: Sequence[Token]) -> None:
         """One wake-up for each event loop, however many tokens it gets."""
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[TokenQueue, Token]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[TokenStream, Token]]] = {}
         for token in tokens:
-            loop, reader = self._readers[token.request]
-            by_loop.setdefault(loop, []).append((reader, token))
+            loop, stream = self._readers[token.request]
+            by_loop.setdefault(loop, []).append((stream, token))
         for loop, pairs in by_loop.items():
             _call_soon(loop, _put_all, pairs)
         for number in {token.request for token in tokens if token.finish is not None}:
@@ -212,18 +230,19 @@ class Service:
                 del self._readers[number]
 
 
-def _put_all(pairs: Sequence[tuple[TokenQueue, Token]]) -> None:
-    for tokens, token in pairs:
-        tokens.put_nowait(token)
-
-
-def _settle(result: "asyncio.Future[R]", value: R, error: Exception | None) -> None:
-    if result.cancelled():                               # its caller went away
+def settle(result: "asyncio.Future[R]", value: R, error: Exception | None) -> None:
+    """Give a caller what it waits for."""
+    if result.done():                                    # its caller went away
         return
     if error is None:
         result.set_result(value)
     else:
         result.set_exception(error)
+
+
+def _put_all(pairs: Sequence[tuple[TokenStream, Token | None]]) -> None:
+    for stream, token in pairs:
+        stream.put(token)
 
 
 def _call_soon(loop: asyncio.AbstractEventLoop, run: Callable[..., None], *args: object) -> None:

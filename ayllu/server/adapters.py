@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from ayllu.adapters.lora import Adapter, check_base
 from ayllu.adapters.store import read_adapter
+from ayllu.engine.engine import Engine
 from ayllu.errors import AylluError, ConfigError, Refused, RequestError
 from ayllu.model.config import LlamaConfig
 from ayllu.server.faults import FieldError
@@ -45,8 +46,7 @@ async def load_adapter(body: schema.LoadAdapterRequest, request: Request) -> Res
 async def unload_adapter(body: schema.UnloadAdapterRequest, request: Request) -> Response:
     """Take an adapter's name away; needs the scope "admin". Answers under way are finished with it."""
     who(request).require("admin")
-    service = served_of(request).service
-    n = await service.call(lambda: service.engine.unload_adapter(body.lora_name))
+    n = await served_of(request).service.unload_adapter(body.lora_name)
     more = f" {n} requests still use it and are finished." if n else ""
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.{more}")
 
@@ -69,13 +69,14 @@ def below(folder: Path | None, name: str) -> Path:
 async def load(served: Served, name: str, path: Path, replace: bool = False) -> None:
     """Read a folder away from the engine's thread, then hand it over between two steps."""
     adapter = await asyncio.to_thread(_read, served, name, path)
-    service = served.service
-    await service.call(lambda: service.engine.load_adapter(name, adapter, replace, path.name))
+    await served.service.load_adapter(name, adapter, replace, path.name)
 
 
 def load_now(served: Served, name: str, path: Path) -> None:
     """Before the engine's thread runs."""
-    served.service.engine.load_adapter(name, _read(served, name, path), origin=path.name)
+    engine = served.service.engine
+    assert isinstance(engine, Engine)
+    engine.load_adapter(name, _read(served, name, path), origin=path.name)
 
 
 def named_path(text: str) -> tuple[str, Path]:

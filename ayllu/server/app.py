@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu import __version__
-from ayllu.engine.service import Service
+from ayllu.engine.far import FarService
 from ayllu.errors import AylluError
 from ayllu.server import adapters, chat, completions, messages, models, ollama, ollama_models, own, page, responses
 from ayllu.server.access import Access
@@ -59,8 +59,8 @@ def routes(served: Served) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     served: Served = app.state.served
-    if isinstance(served.service, Service):              # replicas are watched by what runs them
-        served.metrics.watch(served.service.engine)
+    if not isinstance(served.service, FarService):       # replicas are watched by what runs them
+        served.metrics.watch(served.service)
     served.service.start()
     yield
     await served.service.drain(DRAIN_S)

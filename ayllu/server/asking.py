@@ -1,19 +1,17 @@
 """One call, whatever its API: prompts and settings in, pieces of n answers out."""
 
-import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from ayllu.engine.constrain import Grammars
 from ayllu.engine.request import Grammar, Request, Start
 from ayllu.errors import EngineFailed, Overloaded, RequestError
 from ayllu.model.params import SamplingParams
 from ayllu.principal import Principal
 from ayllu.server.access import Tally
-from ayllu.server.bridge import Tokens, submit
+from ayllu.server.bridge import AnyService, Tokens, submit
 from ayllu.server.faults import FieldError
 from ayllu.server.prompts import Prompt, Redactor
 from ayllu.server.served import Served
@@ -181,23 +179,19 @@ async def begin(served: Served, ask: Ask, scope: Any) -> Run:
 
 async def _check_form(served: Served, form: Form) -> None:
     """Compile it away from the event loop; what is wrong with it has its field's name. The engine keeps it."""
-    grammars = served.service.engine.grammars
-    if grammars is None:
-        raise FieldError(form.param, f"{form.param}: answers of a given form need the package llguidance on the server "
-                         "(pip install 'ayllu[grammar]') and a model with an end id")
-    whole = await _fault(grammars, form.param, form.grammar)
+    whole = await _fault(served.service, form.param, form.grammar)
     if whole is None:
         return
     for param, grammar in form.parts:
-        fault = await _fault(grammars, param, grammar)
+        fault = await _fault(served.service, param, grammar)
         if fault is not None:
             raise fault
     raise whole
 
 
-async def _fault(grammars: Grammars, param: str, grammar: Grammar) -> FieldError | None:
+async def _fault(service: AnyService, param: str, grammar: Grammar) -> FieldError | None:
     try:
-        await asyncio.to_thread(grammars.matcher, grammar)
+        await service.check_grammar(grammar)
     except RequestError as error:
         return FieldError(param, f"{param}: {error}")
     return None

@@ -9,12 +9,19 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from ayllu.engine.engine import Engine
-    from ayllu.engine.ranks import LedEngine
+    from ayllu.engine.apart import Asking
+    from ayllu.engine.service import Service
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 STEP_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+GAUGES = {"running": "Rows that are computed.", "waiting": "Requests in the queue.", "pages": "Pages of the cache.",
+          "pages_free": "Pages that nobody holds.", "pages_known": "Pages that hold a prefix which can be found."}
+TOTALS = {"preempted": "Rows that lost their pages and were computed again.", "computed_tokens": "Tokens computed.",
+          "guessed_tokens": "Tokens guessed ahead and checked.",
+          "guessed_right_tokens": "Of them, those that were right.",
+          "pages_evicted": "Known pages whose room was needed."}
 
 
 class Metrics:
@@ -35,9 +42,9 @@ class Metrics:
         self.answer_tokens = Counter("ayllu_answer_tokens", "Tokens of answers.", registry=r)
         self.redacted = Counter("ayllu_redacted", "Pieces of personal data taken out of prompts.", ["kind"], registry=r)
 
-    def watch(self, engine: "Engine | LedEngine") -> None:
+    def watch(self, service: "Service | Asking") -> None:
         """Show the engine's own state, too."""
-        self.registry.register(_EngineState(engine))
+        self.registry.register(_EngineState(service))
 
     def text(self) -> bytes:
         """What Prometheus reads."""
@@ -45,33 +52,22 @@ class Metrics:
 
 
 class _EngineState(Collector):
-    """Reads plain integers of the engine while its thread runs: each is right, though not all of one instant."""
+    """What the engine told last of itself."""
 
-    def __init__(self, engine: "Engine | LedEngine") -> None:
-        self.engine = engine
+    def __init__(self, service: "Service | Asking") -> None:
+        self.service = service
 
     def collect(self) -> Iterator[Metric]:
         """One value each."""
-        s = self.engine.scheduler
-        pool = s.pool
-        for name, says, value in (
-                ("running", "Rows that are computed.", len(s.running)),
-                ("waiting", "Requests in the queue.", len(s.waiting)),
-                ("pages", "Pages of the cache.", pool.n_pages),
-                ("pages_free", "Pages that nobody holds.", pool.n_free),
-                ("pages_known", "Pages that hold a prefix which can be found.", pool.n_published)):
-            yield GaugeMetricFamily(f"ayllu_{name}", says, value=value)
-        for name, says, value in (
-                ("preempted", "Rows that lost their pages and were computed again.", s.counts.preempted),
-                ("computed_tokens", "Tokens computed.", s.counts.computed_tokens),
-                ("guessed_tokens", "Tokens guessed ahead and checked.", s.counts.drafted_tokens),
-                ("guessed_right_tokens", "Of them, those that were right.", s.counts.accepted_tokens),
-                ("pages_evicted", "Known pages whose room was needed.", pool.n_evicted)):
-            yield CounterMetricFamily(f"ayllu_{name}", says, value=value)
+        counts = self.service.counts()
+        for name, says in GAUGES.items():
+            yield GaugeMetricFamily(f"ayllu_{name}", says, value=getattr(counts, name))
+        for name, says in TOTALS.items():
+            yield CounterMetricFamily(f"ayllu_{name}", says, value=getattr(counts, name))
         requests = CounterMetricFamily("ayllu_adapter_requests", "Requests with an adapter since it was loaded.",
                                        labels=["adapter"])
         running = GaugeMetricFamily("ayllu_adapter_running", "Of them, those that aren't over.", labels=["adapter"])
-        for name, adapter in dict(self.engine.adapters.loaded).items():
+        for name, adapter in dict(self.service.engine.adapters.loaded).items():
             requests.add_metric([name], adapter.n_requests)
             running.add_metric([name], adapter.n_users)
         yield requests

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu.errors import ContextTooLong
-from ayllu.server.bridge import embed
 from ayllu.server.completions import prompts_of
 from ayllu.server.faults import FieldError
 from ayllu.server.openai import prepared, redactor_for, served_of
@@ -93,7 +92,7 @@ def check_inputs(served: Served, prompts: list[Prompt]) -> None:
 
 async def vectors_of(served: Served, prompts: list[Prompt], name: str) -> list[list[float]]:
     """One after the other, so that a list of texts holds up no stream for longer than one of them takes."""
-    return [await embed(served.service, prompt.ids, served.adapter_of(name)) for prompt in prompts]
+    return [await served.service.embed(prompt.ids, served.adapter_of(name)) for prompt in prompts]
 
 
 def _packed(vector: list[float]) -> Any:

@@ -9,7 +9,6 @@ another replica when its own dies, in the midst of a stream too (engine/far.py).
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from ray.serve.exceptions import BackPressureError, ReplicaUnavailableError, Req
 
 from ayllu.config import Settings
 from ayllu.engine.engine import EngineSettings
-from ayllu.engine.far import FarCache, FarEngine, FarRunner, FarService, FarShelf, Lost
+from ayllu.engine.far import FarService, Lost
 from ayllu.engine.request import Request, Token
 from ayllu.engine.service import Service
 from ayllu.errors import AylluError, Overloaded
 from ayllu.server.app import build_app
-from ayllu.server.bridge import embed
+from ayllu.server.facts import Facts, facts_of
 from ayllu.server.faults import Fault, send_fault
 from ayllu.server.gate import Door
 from ayllu.server.limits import Limits
@@ -57,14 +56,6 @@ class Replicated(Settings):
     origins: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a front needs to know of the replicas."""
-
-    engine: FarEngine
-    served: dict[str, Any]
-
-
 @serve.deployment(name="Engine", num_replicas=2, max_ongoing_requests=128, max_queued_requests=256)
 class EngineReplica:
     """One engine, in a process of its own."""
@@ -78,13 +69,7 @@ class EngineReplica:
 
     async def facts(self) -> Facts:
         """The same from every replica."""
-        engine, served = self.service.engine, self.served
-        far = FarEngine(engine.config, engine.settings, engine.context,
-                        FarRunner(engine.runner.dtype, engine.runner.device), FarCache(engine.cache.nbytes),
-                        FarShelf(served.adapters, engine.adapters.most_bytes))
-        return Facts(far, {"name": served.name, "tokenizer": served.tokenizer, "chat_template": served.chat_template,
-                           "eos_ids": served.eos_ids, "defaults": served.defaults, "format": served.format,
-                           "licence": served.licence, "base": served.base})
+        return facts_of(self.served)
 
     async def answer(self, request: Request) -> AsyncIterator[list[Token] | AylluError]:
         """See far.Answer; what is wrong with a request is given, for Ray logs what is raised at length. A caller that
@@ -101,7 +86,7 @@ class EngineReplica:
 
     async def embed(self, ids: Sequence[int], adapter: str | None) -> list[float]:
         """One vector for a text."""
-        return await embed(self.service, ids, adapter)
+        return await self.service.embed(ids, adapter)
 
     async def check_health(self) -> None:
         """Ray Serve replaces a replica whose engine broke."""
@@ -172,9 +157,10 @@ class Front:
         args, keys = self.args, load_keys(self.args.keys)
         facts: Facts = await self.engine.facts.remote()
         t, eos_ids = facts.served["tokenizer"], facts.served["eos_ids"]
-        far = FarEngine(**{**vars(facts.engine), "grammars": grammars_of(t, eos_ids, facts.engine.config.vocab_size)})
-        served = Served(**facts.served, service=FarService(far, RayReplicas(self.engine)), limits=args.limits,
-                        aliases=frozenset(args.aliases), redact=args.redact)
+        service = FarService(facts.engine, RayReplicas(self.engine),
+                             grammars_of(t, eos_ids, facts.engine.config.vocab_size))
+        served = Served(**facts.served, service=service, limits=args.limits, aliases=frozenset(args.aliases),
+                        redact=args.redact)
         door = Door("0.0.0.0" if keys else "127.0.0.1", keys, frozenset(args.hosts), frozenset(args.origins))
         return Entrance(build_app(served, door), bool(keys))
 

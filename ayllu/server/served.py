@@ -10,11 +10,10 @@ from typing import Any
 
 from ayllu.checkpoint.licence import Licence
 from ayllu.config import validate
-from ayllu.engine.far import FarService
-from ayllu.engine.service import Service
 from ayllu.engine.shelf import Loaded
 from ayllu.model.account import n_parameters, weight_bytes
 from ayllu.model.params import SamplingParams
+from ayllu.server.bridge import AnyService
 from ayllu.server.faults import FieldError, UnknownModelError
 from ayllu.server.limits import Limits
 from ayllu.server.metrics import Metrics
@@ -29,7 +28,7 @@ class Served:
     """One model behind one engine, under its name and aliases."""
 
     name: str
-    service: Service | FarService
+    service: AnyService
     tokenizer: Tokenizer
     chat_template: str | None
     eos_ids: tuple[int, ...]

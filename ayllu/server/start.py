@@ -52,6 +52,15 @@ def load_keys(path: Path | None) -> Keys:
     return Keys([*found, *(read_keys(path) if path else [])])
 
 
+def load(model: str, engine: dict[str, Any], here: dict[str, Any]) -> Served:
+    """`load_served` with both: the engine in a process of its own, where that can be (server/apart.py)."""
+    if dist.world_size() > 1 or os.name != "posix":
+        return load_served(model, **engine, **here)
+    from ayllu.server.apart import serve_apart
+
+    return serve_apart(model, engine, **{**here, "aliases": frozenset(here["aliases"])})
+
+
 def load_served(model: str, *, dtype: str | None = None, device: str = "auto", name: str | None = None,
                 aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
                 redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
@@ -148,13 +157,8 @@ class Listener:
         """Serve until Ctrl-C; running answers get a moment to end."""
         import uvicorn
 
-        service = self.served.service
         signal.signal(signal.SIGTERM, _end)              # uvicorn raises it again in the end
-        try:
-            uvicorn.Server(self._config()).run(sockets=self.sockets)
-        finally:
-            if isinstance(service.engine, LedEngine) and not service.failure:
-                service.engine.close()
+        uvicorn.Server(self._config()).run(sockets=self.sockets)
 
     def bind(self) -> "Listener":
         """Take the port; an error here is the caller's."""
@@ -181,16 +185,3 @@ class Listener:
 def _end(number: int, _: object) -> None:
     """A signal as an ordinary end, so that what stands in a `finally` is done."""
     sys.exit(128 + number)
-
-
-def cache_bytes(served: Served) -> int:
-    """Bytes of keys and values that the engine holds, all of them taken at the start."""
-    return served.service.engine.cache.nbytes
-
-
-def cache_tokens(served: Served) -> int:
-    """How many tokens that is."""
-    engine = served.service.engine
-    assert isinstance(engine, Engine | LedEngine)
-    return engine.scheduler.pool.n_pages * engine.settings.page_size
-

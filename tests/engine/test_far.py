@@ -171,11 +171,11 @@ def test_who_leaves_frees_the_pages():
 
 
 def test_adapters_do_not_change():
-    engine = FarEngine(None, None, 0, None, None, None)
+    service = FarService(FarEngine(None, None, 0, None, None, None), None)
     with pytest.raises(Refused, match="deployment file"):
-        engine.unload_adapter("fox")
+        asyncio.run(service.unload_adapter("fox"))
     with pytest.raises(Refused, match="deployment file"):
-        engine.load_adapter("fox", None, replace=True)
+        asyncio.run(service.load_adapter("fox", None, replace=True))
 
 
 def test_a_replica_that_ends_too_early():

@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from server.live import serving
 
 from ayllu.cli.main import run
 from ayllu.cli.serve import curl_line
-from ayllu.server.start import cache_tokens
+from ayllu.server.facts import cache_tokens
 
 ROOT = Path(__file__).parents[2]
 ENV = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
@@ -61,7 +62,7 @@ def test_the_line_for_curl_is_one_that_works(tiny_checkpoint, chat_checkpoint):
             found = httpx.post(address, content=body, headers={"content-type": "application/json"}, timeout=60)
             assert found.status_code == 200, found.text
             scheduler = live.served.service.engine.scheduler
-            assert cache_tokens(live.served) == scheduler.pool.n_pages * scheduler.settings.page_size
+            assert cache_tokens(live.served.service.engine) == scheduler.pool.n_pages * scheduler.settings.page_size
 
 
 @pytest.mark.slow
@@ -109,3 +110,30 @@ def test_a_port_that_is_taken(tiny_checkpoint, capsys):
 def test_a_draft_model_must_have_the_same_vocabulary(tiny_checkpoint, capsys):
     assert run(["serve", str(tiny_checkpoint), "--port", "0", "--cache-mib", "1", "--draft", "ayllu-mini"]) == 2
     assert "another vocabulary" in capsys.readouterr().err
+
+
+def test_the_engine_has_a_process_of_its_own(tiny_checkpoint):
+    """Its death is told and nobody waits for ever; and it dies with the server, however that is killed."""
+    process = ayllu("serve", tiny_checkpoint, "--port", 0, "--cache-mib", 1, "--json")
+    try:
+        url = json.loads(process.stdout.readline())["url"]
+        (engine,) = psutil.Process(process.pid).children()
+        body = {"prompt": "The fox", "ignore_eos": True, "max_tokens": 100, "stream": True}
+        assert "ayllu_pages_free" in httpx.get(f"{url}/metrics").text
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            engine.suspend()                             # so that the answer isn't over before
+            engine.kill()
+            assert "SIGKILL" in "".join(lines)
+        assert httpx.get(f"{url}/health").status_code == 503
+        assert httpx.post(f"{url}/v1/completions", json=body, timeout=60).status_code == 500
+    finally:
+        process.send_signal(signal.SIGTERM)
+    ended(process)
+    process = ayllu("serve", tiny_checkpoint, "--port", 0, "--cache-mib", 1, "--json")
+    process.stdout.readline()
+    (engine,) = psutil.Process(process.pid).children()
+    process.kill()
+    ended(process)
+    assert engine.wait(10) is not None or not engine.is_running()

@@ -1,0 +1,83 @@
+"""`Turns`: an engine's steps, and between them what was asked of it. Whoever runs an engine for others has one.
+
+Commands may come from any thread and are done in the one that runs, so that `Engine` itself needs no locks.
+"""
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+
+from ayllu.engine.engine import Engine
+from ayllu.engine.pace import Pace
+from ayllu.engine.ranks import LedEngine
+from ayllu.engine.request import Token
+from ayllu.errors import EngineFailed
+
+Command = Callable[[EngineFailed | None], None]          # called with what keeps it from being done, if anything
+
+
+class Turns:
+    """Runs an engine until it is told to end, or breaks."""
+
+    def __init__(self, engine: Engine | LedEngine, max_wait_s: float | None,
+                 give: Callable[[Sequence[Token]], None]) -> None:
+        """`give` gets what each step chose; `max_wait_s` is for `refusal`."""
+        self.engine, self.max_wait_s, self._give = engine, max_wait_s, give
+        self.failure = ""                                # why it ended, if by an error
+        self._pace = Pace()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()   # None: end when all is done
+
+    def put(self, command: Command | None) -> None:
+        """Have something done before the next step; None: end once nothing is left to do."""
+        self._commands.put(command)
+
+    def run(self) -> None:
+        """Take turns. An error of the engine's is raised; commands that came too late learn of it."""
+        is_ending = False
+        try:
+            while not (is_ending and self.engine.is_idle and self._commands.empty()):
+                is_ending |= self._obey(wait=self.engine.is_idle and not is_ending)
+                chosen = self.engine.step()
+                self._observe(chosen)
+                self._give(chosen)
+        except Exception as error:
+            self.failure = f"the engine failed: {type(error).__name__}: {error}"
+            while not self._commands.empty():
+                command = self._commands.get()
+                if command is not None:
+                    command(EngineFailed(self.failure))
+            raise
+
+    def refusal(self) -> str | None:
+        """Why a new request wouldn't be taken, or None. Any thread may ask: it reads a few counts."""
+        scheduler = self.engine.scheduler
+        n_ahead = len(scheduler.waiting)
+        if self.max_wait_s is None or not n_ahead:
+            return None
+        rows = [(len(row.ids) - row.n_prompt, row.room) for row in tuple(scheduler.running)]
+        n_most = self.engine.settings.max_rows
+        wait_s = self._pace.wait_s(n_ahead, rows, n_most - len(rows), time.monotonic())
+        if wait_s is None and n_ahead >= n_most:      # as long as nothing is known
+            return f"{n_ahead} requests wait already: try again later"
+        if wait_s is not None and wait_s > self.max_wait_s:
+            return (f"a new request would wait about {wait_s:.1f} s, and this server lets nobody wait longer than "
+                    f"{self.max_wait_s:g} s: try again later")
+        return None
+
+    def _observe(self, chosen: Sequence[Token]) -> None:
+        self._pace.observe(time.monotonic(), n_tokens=sum(token.id is not None for token in chosen),
+                           n_finished=sum(token.finish is not None for token in chosen),
+                           n_moved=sum(token.start is not None for token in chosen),
+                           n_waiting=len(self.engine.scheduler.waiting))
+
+    def _obey(self, wait: bool) -> bool:
+        """Do what was asked since the last step; gives whether the end was asked for."""
+        is_ending = False
+        while wait or not self._commands.empty():
+            command = self._commands.get()
+            wait = False
+            if command is None:
+                is_ending = True
+            else:
+                command(None)
+        return is_ending
