@@ -51,7 +51,7 @@ def settings(budget: str) -> tuple[LlamaConfig, OptimConfig, LoopConfig]:
     """Shape, optimiser and length of a budget; the vocabulary is what the text holds."""
     wide = budget == "gpu"
     dim, layers, hidden, dropout = (256, 6, 640, 0.2) if wide else (128, 4, 320, 0.0)
-    steps, rows = (4000, 16) if wide else (1560, 4)
+    steps, rows = (2000, 16) if wide else (1560, 4)
     model = LlamaConfig(dim=dim, n_layers=layers, n_heads=dim // 32, n_kv_heads=dim // 32, head_dim=32,
                         hidden_dim=hidden, vocab_size=65, max_context=256, tie_embeddings=True,
                         residual_dropout=dropout, embedding_dropout=dropout)

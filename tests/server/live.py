@@ -52,6 +52,13 @@ def serving(model: Path, *, door: Door | None = None, limits: Limits | None = No
             return quick()
 
         served.service.engine.step = step
+    with answering(served, door) as live:
+        yield live
+
+
+@contextlib.contextmanager
+def answering(served: Served, door: Door | None = None) -> Iterator[Live]:
+    """A server around a model."""
     listener = Listener(served, door or Door(), 0).bind()
     server = uvicorn.Server(listener._config())
     thread = threading.Thread(target=server.run, kwargs={"sockets": listener.sockets}, daemon=True)
