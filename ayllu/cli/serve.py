@@ -74,7 +74,7 @@ def serve(
 ) -> None:
     """Serve a model over the APIs of OpenAI, Anthropic and Ollama. Ctrl-C ends it."""
     try:
-        from ayllu.server import start
+        from ayllu.server import apart, start
     except ImportError as error:
         raise MissingExtra(f"ayllu serve needs {error.name}: pip install 'ayllu[serve]'") from error
     from ayllu import dist
@@ -105,7 +105,7 @@ def serve(
         load = {**own, "name": name, "draft": draft, "adapters": tuple(lora or ()), "max_wait_s": max_wait}
         here = {"aliases": tuple(alias or ()), "limits": Limits(tokens=max_tokens, request_s=timeout),
                 "redact": redact, "adapter_folder": lora_folder}
-        served = start.load(model, load, here)
+        served = apart.load(model, load, here)
         try:
             listener = start.Listener(served, door, port, tls).bind()
             _quieten(quiet)

@@ -15,12 +15,21 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from ayllu import dist
 from ayllu.engine.apart import Asking, Desk
 from ayllu.engine.engine import Engine
 from ayllu.errors import AylluError, EngineFailed
 from ayllu.log import setup
 from ayllu.server.facts import Facts, facts_of
 from ayllu.server.served import Served
+from ayllu.server.start import load_served
+
+
+def load(model: str, engine: Mapping[str, Any], here: Mapping[str, Any]) -> Served:
+    """`serve_apart` where that can be; otherwise (ranks that share a model, Windows) all in this process."""
+    if dist.world_size() > 1 or os.name != "posix":
+        return load_served(model, **engine, **here)
+    return serve_apart(model, engine, **{**here, "aliases": frozenset(here["aliases"])})
 
 
 def serve_apart(model: str, load: Mapping[str, Any], **served: Any) -> Served:
@@ -61,8 +70,6 @@ def _ended(process: "subprocess.Popen[bytes]", wait_s: float | None) -> str:
 
 def main() -> None:
     """The engine's process. Signals are for the one that asks, which lets running answers end."""
-    from ayllu.server.start import load_served
-
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     setup()

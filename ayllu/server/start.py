@@ -52,15 +52,6 @@ def load_keys(path: Path | None) -> Keys:
     return Keys([*found, *(read_keys(path) if path else [])])
 
 
-def load(model: str, engine: dict[str, Any], here: dict[str, Any]) -> Served:
-    """`load_served` with both: the engine in a process of its own, where that can be (server/apart.py)."""
-    if dist.world_size() > 1 or os.name != "posix":
-        return load_served(model, **engine, **here)
-    from ayllu.server.apart import serve_apart
-
-    return serve_apart(model, engine, **{**here, "aliases": frozenset(here["aliases"])})
-
-
 def load_served(model: str, *, dtype: str | None = None, device: str = "auto", name: str | None = None,
                 aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
                 redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
