@@ -17,8 +17,9 @@ def prepare(
                                                 ".html, .jsonl, .csv, .parquet, also .gz, .xz, .zst); then "
                                                 "overrides such as data.prepare.quality.min_words=20")],
     out: Annotated[Path, typer.Option(help="The folder for what comes out.")],
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer (file or folder); by default the recipe's. Raw "
-                                                   "files without one become clean documents only.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="A tokenizer (file, folder, or ayllu-mini); by default the "
+                                                   "recipe's. Raw files without one become clean documents only.")]
+    = None,
     field: Annotated[list[str] | None, typer.Option("--field", help="Field of a row that holds text, for raw files; "
                                                     "may be given several times (default: text).")] = None,
     licence: Annotated[str, typer.Option(help="Licence of raw files, for the manifest.")] = "unknown",
@@ -48,11 +49,12 @@ def prepare(
     paths, overrides = _sorted_out(inputs)
     work = out.with_name(f".{out.name}.work")
     try:
+        found = _tokenizer_at(tokenizer, work) if tokenizer else None
         if paths[0].suffix == ".toml":
-            facts = _from_recipe(paths, overrides, against or [], ray, out, work, tokenizer, workers)
+            facts = _from_recipe(paths, overrides, against or [], ray, out, work, found, workers)
         else:
             facts = _from_files(paths, overrides, against or [], ray, {"fields": field or ["text"], "licence": licence,
-                                                        "language": language}, out, work, tokenizer, workers)
+                                                        "language": language}, out, work, found, workers)
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; finished parts are kept beside {out}: run the same command again to go on", err=True)
         raise typer.Exit(130) from None
@@ -86,6 +88,13 @@ def _sorted_out(inputs: list[str]) -> tuple[list[Path], list[str]]:
     return paths, overrides
 
 
+def _tokenizer_at(name: str, work: Path) -> Path:
+    if Path(name).is_file() and not name.endswith(".gguf"):
+        return Path(name)
+    from ayllu.train.pretrain import tokenizer_at
+    return tokenizer_at(name, Path(), work)
+
+
 def _from_recipe(paths: list[Path], overrides: list[str], against: list[Path], ray: str | None, out: Path, work: Path,
                  tokenizer: Path | None, workers: int) -> dict[str, Any]:
     from ayllu.data.corpus import compared_with, over_ray, prepared
@@ -104,6 +113,10 @@ def _from_files(paths: list[Path], overrides: list[str], against: list[Path], ra
                 out: Path, work: Path, tokenizer: Path | None, workers: int) -> dict[str, Any]:
     from ayllu.data.corpus import Corpus, compared_with, over_ray, prepared
     from ayllu.data.shards import prepare_into
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"no file or folder at {path}")
+
     class Files(Settings):
         data: Corpus
 

@@ -153,12 +153,13 @@ def _open_recipe(recipe: Path, overrides: list[str] | None, tokenizer: str | Non
     from ayllu.data.shards import prepare
     from ayllu.files import cache_folder
     from ayllu.text.tokenizer import Tokenizer
-    from ayllu.train.pretrain import PretrainConfig, find_tokenizer
+    from ayllu.train.pretrain import PretrainConfig, find_tokenizer, tokenizer_at
     config = load_recipe(PretrainConfig, recipe, overrides)
     folder = Path(config.folder or recipe.parent)
-    path = Path(tokenizer) if tokenizer else find_tokenizer(config, folder, Path(config.out))
+    run = Path(config.out)
+    path = tokenizer_at(tokenizer, Path(), run) if tokenizer else find_tokenizer(config, folder, run)
     shards = prepare(config.data, folder, path, cache_folder() / "shards")
-    return {"feed": config.feed, "shards": shards, "tokenizer": Tokenizer.load(path), "run": Path(config.out)}
+    return {"feed": config.feed, "shards": shards, "tokenizer": Tokenizer.load(path), "run": run}
 
 
 def _open_shards(folder: Path, overrides: list[str] | None, tokenizer: str | None, context: int,

@@ -249,13 +249,7 @@ def held_out(state: TrainState, shards: Shards, tokenizer: Tokenizer, config: Pr
 def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Path:
     """The tokenizer that the recipe names, or one trained now from the recipe's sources into the run folder."""
     if isinstance(config.tokenizer, str):
-        path = recipe_folder / config.tokenizer
-        if not path.exists() and config.tokenizer == BUNDLED:
-            path = bundled()
-        if not path.exists():
-            raise ConfigError(f"no tokenizer at {path}: give a file or folder, {BUNDLED}, or a [tokenizer] table to "
-                              "train one")
-        return _taken_out(path, run / "tokenizer") if _keeps_it_inside(path) else path
+        return tokenizer_at(config.tokenizer, recipe_folder, run)
     path = run / "tokenizer.model"
     if not path.exists():
         say(f"training a tokenizer of {config.tokenizer.vocab_size:,} pieces")
@@ -264,6 +258,17 @@ def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Pa
         with atomic_path(path) as temporary:
             temporary.write_bytes(model)
     return path
+
+
+def tokenizer_at(name: str, folder: Path, run: Path) -> Path:
+    """The file or folder of a tokenizer; one that lies inside a GGUF file is taken out into the run folder."""
+    path = folder / name
+    if not path.exists() and name == BUNDLED:
+        path = bundled()
+    if not path.exists():
+        raise ConfigError(f"no tokenizer at {path}: give a file or folder, {BUNDLED}, or in a recipe a [tokenizer] "
+                          "table to train one")
+    return _taken_out(path, run / "tokenizer") if _keeps_it_inside(path) else path
 
 
 def _keeps_it_inside(path: Path) -> bool:

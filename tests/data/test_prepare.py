@@ -15,6 +15,8 @@ import pytest
 import zstandard
 from forked import ayllu
 
+from ayllu.checkpoint.load import open_checkpoint
+from ayllu.checkpoint.resolve import BUNDLED
 from ayllu.cli.main import run
 from ayllu.data.corpus import Corpus, Source, prepared, split, vocabulary_texts
 from ayllu.data.part import Preparation
@@ -247,10 +249,18 @@ def wait_until(condition, process):
 
 def test_what_is_wrong_is_said_at_once(raw, tmp_path):
     for arguments, message in (
-            ((raw / "nothing.txt",), "no file or folder at"),
+            ((raw / "nothing.txt",), f"no file or folder at {raw / 'nothing.txt'}\n"),
+            ((raw / "rows.jsonl", "--tokenizer", "nowhere"), "no tokenizer at nowhere: give a file or folder"),
             ((raw / "rows.jsonl", "data.prepare.quality.min_word=3"), "did you mean 'min_words'?"),
             ((raw / "rows.jsonl", "--tokenizer", tmp_path), "no tokenizer"),
             ((Path("a.toml"), raw / "rows.jsonl"), "give one recipe, or files")):
         done = ayllu(*PREPARE, *arguments, "--out", tmp_path / "out")
         assert done.returncode == 2, done.stderr
         assert re.search(re.escape(message), done.stderr), done.stderr
+
+
+def test_the_bundled_model_s_tokenizer_goes_by_its_name(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text(story(1), encoding="utf-8")
+    assert run(["data", "prepare", str(tmp_path / "a.txt"), "--out", str(tmp_path / "out"), "--tokenizer", BUNDLED,
+                "--json", "data.prepare.quality=off"]) == 0
+    assert json.loads(capsys.readouterr().out)["tokenizer"] == open_checkpoint(BUNDLED).open_tokenizer().fingerprint
