@@ -26,7 +26,7 @@ from ayllu.config import Settings
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.constrain import NO_GRAMMARS, Grammars
 from ayllu.engine.paged import PagedCache
-from ayllu.engine.paths import AttentionKind, GraphsKind, make_paths, uses_native, uses_triton
+from ayllu.engine.paths import AttentionKind, GraphsKind, make_paths, runner_for, uses_native, uses_triton
 from ayllu.engine.plan import Chosen, Forks, Row, Work
 from ayllu.engine.request import Finish, Grammar, Request, Start, Token
 from ayllu.engine.sampling import Choice, SamplingTables
@@ -110,6 +110,7 @@ class Engine:
         graphs = (triton and self.settings.cuda_graphs == "auto" and self.runner.device.type == "cuda"
                   and held is self.config)               # what ranks send each other was never recorded
         native = uses_native(self.settings.attention, self.runner.device, dtype)
+        self.runner = runner_for(self.runner, native)
         n_more = self.settings.deterministic or graphs   # a page for what fills a step up
         self.cache = PagedCache(held, n_pages + n_more, self.settings.page_size,
                                 dtype=dtype, device=self.runner.device, is_int8=self.settings.kv_dtype == "int8")
@@ -118,7 +119,7 @@ class Engine:
         self._tiles = TiledSteps(self.runner, self.cache, self.paths.views) if self.settings.deterministic else None
         self.adapters = Shelf(self.runner, self.settings.max_adapters, self.settings.adapter_mib * 2**20,
                               TILE if self._tiles else None)
-        self.tables = SamplingTables(self.config.vocab_size, self.runner.device)
+        self.tables = SamplingTables(self.config.vocab_size, self.runner.device, self.paths.largest)
         self.searches = Searches(self.config.vocab_size, self.settings.max_rows, self.runner.device)
         self._draft = Draft(as_runner(draft), self.runner, n_pages, self.cache.page_size, native) if draft else None
         self.grammars = grammars

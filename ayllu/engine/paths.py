@@ -4,6 +4,7 @@ C++; elsewhere, plain torch (paged.py).
 The plain way is the slow twin of the others, and may be asked for everywhere.
 """
 
+import copy
 import os
 import shutil
 import sysconfig
@@ -19,10 +20,13 @@ from ayllu.engine.graphs import CudaRecorder, DecodeGraphs
 from ayllu.engine.paged import PagedCache, Views
 from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.reads import TableViews
+from ayllu.engine.sampling import Largest
 from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.model.adapt import Adapt
-from ayllu.model.step import Runner
+from ayllu.model.fused import FusedRunner
+from ayllu.model.step import Model, Runner, as_runner
+from ayllu.native import pointwise
 from ayllu.native.build import NativeError, missing_avx512, missing_vectors
 from ayllu.native.paged import KERNELS, load
 
@@ -35,8 +39,8 @@ class Paths:
     """Computes a batch the fastest way that there is for it."""
 
     def __init__(self, runner: Runner, cache: PagedCache, views: Views | None = None,
-                 graphs: DecodeGraphs | None = None) -> None:
-        self.runner, self.views, self.graphs = runner, views or cache, graphs
+                 graphs: DecodeGraphs | None = None, largest: Largest | None = None) -> None:
+        self.runner, self.views, self.graphs, self.largest = runner, views or cache, graphs, largest
 
     def hidden(self, batch: FlatBatch, adapt: Adapt | None) -> Tensor:        # (N, D)
         """What `logits` takes, for all tokens; good until the next call."""
@@ -85,6 +89,7 @@ def uses_native(kind: AttentionKind, device: torch.device, dtype: torch.dtype) -
     try:
         if reason is None:
             load()
+            pointwise.load()
     except (NativeError, OSError) as error:
         reason = str(error)
     if kind == "native" and reason is not None:
@@ -94,11 +99,21 @@ def uses_native(kind: AttentionKind, device: torch.device, dtype: torch.dtype) -
     return reason is None
 
 
+def runner_for(model: Model | Runner, native: bool) -> Runner:
+    """A runner, in C++ between its products if it is a fused one; a runner that was given stays as it is."""
+    runner = as_runner(model)
+    if not native or not isinstance(runner, FusedRunner):
+        return runner
+    faster = copy.copy(runner)
+    faster.pointwise = pointwise.Kernels()
+    return faster
+
+
 def make_paths(runner: Runner, cache: PagedCache, *, native: bool, triton: bool, graphs: bool, context: int,
                max_rows: int) -> Paths:
     """With graphs, the last page of the cache must be one that the scheduler doesn't know."""
     if not triton:
-        return Paths(runner, cache, NativeViews(cache) if native else None)
+        return Paths(runner, cache, NativeViews(cache), largest=pointwise.largest) if native else Paths(runner, cache)
     from ayllu.engine.paged_triton import mix_by_triton
 
     is_cuda = runner.device.type == "cuda"

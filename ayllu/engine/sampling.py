@@ -22,6 +22,7 @@ NAMES = ("temperature", "top_k", "top_p", "min_p", "typical_p",
          "repetition_penalty", "presence_penalty", "frequency_penalty")
 NEUTRAL = np.array((1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0), np.float32)
 U64 = np.uint64
+Largest = Callable[[Tensor], tuple[Tensor, Tensor]]      # (R, V) -> each row's largest number, or NaN; its place
 ACCEPT, REDRAW = U64(1 << 20), U64(2 << 20)              # added to sample numbers: more numbers for the same step
 
 
@@ -36,6 +37,11 @@ def _mix(value: np.ndarray) -> np.ndarray:
     z = (z ^ (z >> U64(30))) * U64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> U64(27))) * U64(0x94D049BB133111EB)
     return z ^ (z >> U64(31))
+
+
+def _largest(logits: Tensor) -> tuple[Tensor, Tensor]:
+    found = logits.float().max(-1)
+    return found.values, found.indices
 
 
 def draw_by_draft(p: Tensor, q: Tensor, u: Sequence[Tensor]) -> Tensor:
@@ -66,8 +72,9 @@ class Choice:
 class SamplingTables:
     """The settings of the living rows. Tables as wide as the vocabulary exist only once a row needs them."""
 
-    def __init__(self, vocab_size: int, device: torch.device) -> None:
+    def __init__(self, vocab_size: int, device: torch.device, largest: Largest | None = None) -> None:
         self.vocab_size, self.device = vocab_size, device
+        self.largest = largest or _largest
         self._free: list[int] = []
         self._n_places = 0
         self.settings = np.empty((0, len(NAMES)), np.float32)
@@ -115,12 +122,11 @@ class SamplingTables:
         logits (R, V) in the same places; rows that may guess then draw so that its guesses are mostly right."""
         rows = np.asarray(places)
         steps = self.keys[rows, 2] + (U64(0) if ahead is None else np.asarray(ahead, dtype=U64))
-        plain = logits.float()                                                # (R, V)
-        shaped = self.shape(plain, rows, steps)
+        shaped = self.shape(logits.float(), rows, steps) if self._shapes(rows, steps) else logits   # (R, V)
         if allowed is not None:
             index = self._index(np.asarray(allowed[0]))
             shaped = shaped.index_copy(0, index, shaped[index].masked_fill(~allowed[1].to(self.device), -torch.inf))
-        values, ids = shaped.max(-1)                                          # NaN counts as the largest
+        values, ids = self.largest(shaped)
         drawing = ~self.is_greedy[rows]
         if draft is not None:
             guided = drawing & (self.settings[rows, 5:] == NEUTRAL[5:]).all(-1)
@@ -133,7 +139,7 @@ class SamplingTables:
         self._remember(ids, rows)
         chosen = ids.tolist()
         is_stop = (self.stops[rows] == np.asarray(chosen)[:, None]).any(-1)
-        logprobs, tops = self._details(plain, ids, rows)
+        logprobs, tops = self._details(logits, ids, rows)
         return Choice(chosen, [not math.isfinite(value) for value in values.tolist()], is_stop.tolist(), logprobs, tops)
 
     def guess(self, logits: Tensor, places: Sequence[int], ahead: Sequence[int]) -> list[int]:
@@ -171,6 +177,11 @@ class SamplingTables:
             logits[self._index(row), self._index(self.stops[rows][row, column])] = -torch.inf
         return logits
 
+    def _shapes(self, rows: np.ndarray, steps: np.ndarray) -> bool:
+        """Whether `shape` would change anything."""
+        return bool(self.has_bias[rows].any() or (self.settings[rows, 5:] != NEUTRAL[5:]).any()
+                    or (steps.astype(np.int64) < self.min_tokens[rows]).any())
+
     def filter(self, logits: Tensor, rows: np.ndarray) -> Tensor:
         """Temperature and the filters, each for the rows that use it."""
         columns = {name: torch.from_numpy(self.settings[rows, i]).to(self.device) for i, name in enumerate(NAMES[:5])}
@@ -191,7 +202,7 @@ class SamplingTables:
               draft: Tensor | None = None) -> Tensor:
         some, steps = rows[drawing], steps[drawing]
         index = torch.from_numpy(drawing)
-        logits = self.filter(shaped if drawing.all() else shaped[index], some)
+        logits = self.filter((shaped if drawing.all() else shaped[index]).float(), some)
         u = [torch.from_numpy(uniforms(self.keys[some, 0], self.keys[some, 1] + more, steps)).to(self.device)
              for more in ((U64(0),) if draft is None else (U64(0), ACCEPT, REDRAW))]
         if draft is None:

@@ -23,6 +23,7 @@ from torch import Tensor
 from ayllu.engine.batch import FlatBatch, flat_batch
 from ayllu.engine.paged import PagedCache, Views
 from ayllu.engine.paged_native import NativeViews
+from ayllu.engine.paths import runner_for
 from ayllu.engine.plan import Plan, Row, Work
 from ayllu.errors import ConfigError
 from ayllu.model.step import Runner
@@ -58,7 +59,7 @@ class Draft:
         if runner.config.vocab_size != model.config.vocab_size:
             raise ConfigError(f"the draft model has {runner.config.vocab_size} ids and the model "
                               f"{model.config.vocab_size}: they must have the same tokenizer")
-        self.runner = runner
+        self.runner = runner_for(runner, is_native)
         self.cache = PagedCache(runner.config, n_pages, page_size, dtype=runner.dtype, device=runner.device)
         self.views: Views = NativeViews(self.cache) if is_native else self.cache
 

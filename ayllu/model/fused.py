@@ -21,6 +21,7 @@ from ayllu.model.adapt import Adapt
 from ayllu.model.attend import Attend
 from ayllu.model.cache import DenseCache
 from ayllu.model.llama import Attention, Block, FeedForward, Llama, RMSNorm
+from ayllu.model.pointwise import Plain, Pointwise
 from ayllu.model.step import Batch, prompt_parts
 
 Modules = Sequence[nn.Linear | nn.Embedding]
@@ -68,6 +69,7 @@ class FusedRunner:
         self._head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
         self._layers = [_Layer(block, make) for block in model.layers if isinstance(block, Block)]
         self._norm = model.norm.weight.detach()
+        self.pointwise: Pointwise = Plain()              # a kernel may take its place (engine/paths.py)
         scaling = self.config.rope_scaling
         self._follows_length = scaling is not None and scaling.follows_length
         self._rotations = _rotation(model, torch.arange(1), self.dtype)      # of positions 0.., grows with the caches
@@ -129,6 +131,7 @@ class FusedRunner:
                  adapt: Adapt | None, last_only: bool) -> Tensor:
         c, (B, T) = self.config, ids.shape
         H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
+        cos, sin = (table.expand(B, T, 1, E).reshape(B * T, E) for table in (cos, sin))
         x = self._embedding.index_select(0, ids.reshape(-1))                  # (N, D)
         for number, layer in enumerate(self._layers):
             h = self._normed(x, layer.attention_norm)
@@ -137,9 +140,7 @@ class FusedRunner:
                 for part, y in zip(_QKV, qkv.split([H * E, K * E, K * E], dim=-1), strict=True):
                     adapt(number, part, h, y)
             qkv = qkv.view(B, T, H + 2 * K, E)
-            qk = qkv[:, :, :H + K]
-            turned = qk.roll(E // 2, -1)                                      # (b, a) where qk is (a, b)
-            qk.mul_(cos).addcmul_(turned, sin)
+            self.pointwise.turn(qkv.view(B * T, H + 2 * K, E)[:, :H + K], cos, sin)
             if last_only and T > 1 and number == len(self._layers) - 1:
                 x, y = x.view(B, T, -1)[:, -1].contiguous(), mix(number, qkv, n_queries=1)
             else:
@@ -148,21 +149,19 @@ class FusedRunner:
             if adapt is not None:
                 adapt(number, "attention.wo", y, x)
             h = self._normed(x, layer.ffn_norm)
-            gate, up = layer.w13(h).chunk(2, dim=-1)
+            both = layer.w13(h)
             if adapt is not None:
+                gate, up = both.chunk(2, dim=-1)
                 adapt(number, "feed_forward.w1", h, gate)
                 adapt(number, "feed_forward.w3", h, up)
-            h = F.silu(gate).mul_(up)
+            h = self.pointwise.gate(both)
             x = layer.w2.add(h, x)
             if adapt is not None:
                 adapt(number, "feed_forward.w2", h, x)
         return x
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:                   # (..., D)
-        """RMSNorm in fewer passes: the sum of squares in float32 by one reduction."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = length.square_().div_(x.shape[-1]).add_(self.config.norm_eps).rsqrt_()
-        return (x * scale).to(x.dtype).mul_(weight)
+        return self.pointwise.norm(x, weight, self.config.norm_eps)
 
     def _rotation(self, positions: Tensor, cache: DenseCache) -> tuple[Tensor, Tensor]:
         """cos and signed sin, (T, 1, E) or (B, T, 1, E)."""

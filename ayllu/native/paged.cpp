@@ -14,7 +14,7 @@
 
 namespace {
 
-constexpr long BLOCK = 64;
+constexpr long BLOCK = 64, AHEAD = 8;                    // slots
 
 // T: as keys and values lie; of bytes, x = number * scale, one scale for each slot and head.
 template <typename T> struct Pages {
@@ -23,14 +23,21 @@ template <typename T> struct Pages {
     long G, E, size;
 
     long place(long slot, long g) const { return slot * G + g; }
+
+    // Where the head's numbers of n tokens from position `begin` on lie, in a row with these pages.
+    void find(const int32_t* row, long begin, long n, long g, long* places) const {
+        long page = begin / size, i = begin % size;
+        for (long j = 0; j < n; j++) {
+            places[j] = place(row[page] * size + i, g);
+            if (++i == size) i = 0, page++;
+        }
+    }
 };
 
-// One token: its position, and the pages of its row.
+// One token: the pages of its row, and where it stands; it sees what stands in [first, at].
 struct Token {
     const int32_t* pages;
-    long at, first, size;                                // it sees what stands in [first, at]
-
-    long slot(long i) const { return pages[i / size] * size + i % size; }
+    long at, first;
 };
 
 template <typename To, typename From> void keep(const From* x, long E, To* to, float* scale) {
@@ -42,6 +49,10 @@ template <typename To, typename From> void keep(const From* x, long E, To* to, f
         *scale = std::max(most / 127, 1e-30f);
         for (long e = 0; e < E; e++) to[e] = int8_t(std::nearbyint(one(x + e) / *scale));
     }
+}
+
+template <typename T> void fetch(const T* x, long E) {
+    for (long e = 0; e < E; e += 64 / long(sizeof(T))) __builtin_prefetch(x + e);
 }
 
 template <long Q, typename T> void dots(const float* const (&q)[Q], const T* k, long E, float* scores) {
@@ -85,8 +96,10 @@ void mix(const Pages<T>& pages, const Token& token, long g, const float* query, 
     for (long from = token.first / BLOCK * BLOCK; from <= token.at; from += BLOCK) {
         const long begin = std::max(from, token.first), n = std::min(from + BLOCK, token.at + 1) - begin;
         long places[BLOCK];
+        pages.find(token.pages, begin, n, g, places);
         for (long j = 0; j < n; j++) {
-            places[j] = pages.place(token.slot(begin + j), g);
+            fetch(pages.keys + places[std::min(j + AHEAD, n - 1)] * E, E);
+            fetch(pages.values + places[j] * E, E);
             dots<Q>(q, pages.keys + places[j] * E, E, scores + j);
         }
         if constexpr (std::is_same_v<T, int8_t>)
@@ -145,13 +158,15 @@ void attend(const X* q, const X* k, const X* v, const long* strides, Pages<T> pa
             for (long g = 0; g < G; g++) {
                 const int32_t* told = tokens + 3 * i;    // which of the N, its position, where its pages begin
                 const long at = told[1], first = window > 0 ? std::max(0L, at - window + 1) : 0;
-                const Token token{tables + told[2], at, first, pages.size};
+                const Token token{tables + told[2], at, first};
                 for (long h = g * shared; h < (g + 1) * shared; h += Q) {
                     const X* from = q + told[0] * strides[0] + h * E;
                     X* to = y + (told[0] * H + h) * E;
                     for (long e = 0; e < Q * E; e++) query[e] = one(from + e) * root;
                     run(pages, token, g, query.data(), sums.data());
-                    for (long e = 0; e < Q * E; e++) store_one(to + e, sums[e]);
+                    long e = 0;
+                    for (; e + W <= Q * E; e += W) store(to + e, load(sums.data() + e));
+                    for (; e < Q * E; e++) store_one(to + e, sums[e]);
                 }
             }
     }

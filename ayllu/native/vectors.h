@@ -51,24 +51,33 @@ inline float one(const float* x) { return *x; }
 inline float one(const Bf* x) { return cast<float>(uint32_t(x->bits) << 16); }
 inline float one(const int8_t* x) { return float(*x); }
 
-// Rounded to the nearest, ties to even, as torch does; NaN stays NaN.
+// As a number of this kind, still in a float32: to the nearest, ties to even, as torch does; NaN stays NaN.
+template <typename T> inline V rounded(V x) { return x; }
+template <> inline V rounded<Bf>(V x) {
+    const I bits = cast<I>(x), near = bits + 0x7fff + ((bits >> 16) & 1);
+    return cast<V>((x == x ? near : bits | 0x400000) & ~0xffff);
+}
+
 inline void store(float* to, V x) { write(to, x); }
 inline void store(Bf* to, V x) {
-    const I bits = cast<I>(x), rounded = bits + 0x7fff + ((bits >> 16) & 1);
-    write(to, __builtin_convertvector((x == x ? rounded : bits | 0x400000) >> 16, H16));
+    const I upper = cast<I>(rounded<Bf>(x)) >> 16;
+#ifdef __AVX512BW__
+    write(to, _mm512_cvtepi32_epi16(__m512i(upper)));
+#else
+    write(to, __builtin_convertvector(upper, H16));
+#endif
 }
 inline void store_one(float* to, float x) { *to = x; }
-inline void store_one(Bf* to, float x) {
-    const uint32_t bits = cast<uint32_t>(x);
-    to->bits = uint16_t((x == x ? bits + 0x7fff + ((bits >> 16) & 1) : bits | 0x400000) >> 16);
-}
+inline void store_one(Bf* to, float x) { to->bits = uint16_t(cast<uint32_t>(rounded<Bf>(all(x))[0]) >> 16); }
 
 inline V larger(V x, V y) { return x > y ? x : y; }
 
-// exp(x) with a relative error under 3e-7; 0 below -87. e^f as a Taylor polynomial on [-ln 2 / 2, ln 2 / 2], times 2^n.
+// exp(x) with a relative error under 3e-7; 0 below -87, and no more than e^88. e^f as a Taylor polynomial on
+// [-ln 2 / 2, ln 2 / 2], times 2^n.
 inline V exponential(V x) {
-    const V low = all(-87.0f), round = all(12582912.0f);                      // 1.5 * 2^23: its last bit counts ones
-    const V t = x < low ? low : x, shifted = t * 1.44269504f + round, n = shifted - round;   // NaN goes through
+    const V low = all(-87.0f), high = all(88.0f), round = all(12582912.0f);   // 1.5 * 2^23: its last bit counts ones
+    const V t = x < low ? low : x > high ? high : x;                          // NaN goes through
+    const V shifted = t * 1.44269504f + round, n = shifted - round;
     const V f = (t - n * 0.693145752f) - n * 1.42860677e-6f;                  // ln 2 in two parts (Cody and Waite)
     V p = all(1.0f / 720);
     for (float c : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) p = p * f + c;
