@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from ayllu.config import Settings
 from ayllu.train.pretrain import PretrainConfig
-from ayllu.train.sft import SftConfig
+from ayllu.train.sft_config import SftConfig
 
 HERE = Path(__file__).parent
 TOPS: dict[type[Settings], str] = {PretrainConfig: "At the top", SftConfig: "At the top, of `ayllu sft`"}

@@ -6,8 +6,10 @@ R rank  N tokens
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -80,6 +82,7 @@ class LoraLinear(nn.Module):
     def __init__(self, base: nn.Linear, pair: Pair, scale: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.base, self.scale, self.dropout = base, scale, dropout
+        self.is_active = True                            # False: the base alone (see `without`)
         self.lora_a, self.lora_b = nn.Parameter(pair.a), nn.Parameter(pair.b)
         self.magnitude = None if pair.magnitude is None else nn.Parameter(pair.magnitude)
 
@@ -90,6 +93,8 @@ class LoraLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:                                   # (..., inputs) -> (..., outputs)
         y = self.base(x)
+        if not self.is_active:
+            return y
         dropped = F.dropout(x, self.dropout, self.training).to(self.lora_a.dtype)
         delta = self.scale * F.linear(F.linear(dropped, self.lora_a), self.lora_b)
         if self.magnitude is None:
@@ -108,9 +113,10 @@ def new_adapter(model: Llama, config: LoraConfig, seed: int = 0) -> Adapter:
         (inputs, outputs), rank = widths[name], config.rank(name)
         bound = 1 / math.sqrt(inputs)                    # kaiming_uniform(a = sqrt 5), as LoRA's own code begins
         a = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator(seed, f"{name}.lora_a"))
-        weight = _linear(model, name).weight
-        magnitude = weight.detach().float().norm(dim=1) if config.use_dora else None
-        pairs[name] = Pair(a.to(weight.device), torch.zeros(outputs, rank, device=weight.device), magnitude)
+        base = _linear(model, name)
+        magnitude = base.weight.detach().float().norm(dim=1) if config.use_dora else None
+        device = _device(base)
+        pairs[name] = Pair(a.to(device), torch.zeros(outputs, rank, device=device), magnitude)
     return Adapter(config, pairs)
 
 
@@ -122,8 +128,9 @@ def attach(model: Llama, adapter: Adapter) -> None:
     model.requires_grad_(False)
     for name, pair in adapter.pairs.items():
         base = _linear(model, name)
-        own = Pair(*(tensor.detach().clone().to(base.weight.device) for tensor in pair.tensors))
-        _place(model, name, LoraLinear(base, own, adapter.config.scale(name), adapter.config.lora_dropout))
+        own = Pair(*(tensor.detach().clone().to(_device(base)) for tensor in pair.tensors))
+        layer = LoraLinear(base, own, adapter.config.scale(name), adapter.config.lora_dropout)
+        _place(model, name, layer.train(base.training))  # a model that only reads drops nothing out
 
 
 def detach(model: Llama, config: LoraConfig) -> Adapter:
@@ -136,6 +143,25 @@ def detach(model: Llama, config: LoraConfig) -> Adapter:
     return Adapter(config, pairs)
 
 
+def taken(model: Llama, config: LoraConfig, base: str | None = None) -> Adapter:
+    """A copy of the adapter as it is now; the layers stay wrapped."""
+    return Adapter(config, {name: Pair(*(tensor.detach().clone() for tensor in layer.pair.tensors))
+                            for name, layer in attached(model)}, base)
+
+
+@contextmanager
+def without(model: nn.Module) -> Iterator[None]:
+    """Inside, the model is its base."""
+    layers = [layer for _, layer in attached(model)]
+    for layer in layers:
+        layer.is_active = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.is_active = True
+
+
 def attached(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     """The wrapped layers, by our names."""
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLinear))
@@ -146,7 +172,8 @@ def check_fits(adapter: Adapter, model: Llama) -> None:
     if not isinstance(model, Llama):
         raise ConfigError("only the Llama family takes adapters")
     check_widths(adapter, model.config)
-    check_base(adapter, fingerprint(model))
+    if adapter.base is not None:
+        check_base(adapter, fingerprint(model))
 
 
 def check_widths(adapter: Adapter, config: LlamaConfig) -> None:
@@ -166,17 +193,25 @@ def check_base(adapter: Adapter, found: str) -> None:
                           "the model that it was trained on")
 
 
-@torch.no_grad()
 def fingerprint(model: Llama) -> str:
     """Tells bases apart: of the shape, and of the beginning and end of each tensor in bfloat16, so that a base has one
     in whichever of its dtypes it is loaded. Weights that a runner has taken over can't be read: ask before."""
-    found = hashlib.sha256(model.config.model_dump_json().encode())
-    own = {name.replace(".base.", "."): tensor for name, tensor in model.named_parameters()
-           if ".lora_" not in name and not name.endswith(".magnitude")}
-    for name, tensor in sorted(own.items()):
+    own = ((name.replace(".base.", "."), tensor) for name, tensor in model.named_parameters()
+           if ".lora_" not in name and not name.endswith(".magnitude"))
+    return fingerprint_of(model.config, own)
+
+
+@torch.no_grad()
+def fingerprint_of(config: LlamaConfig, tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """The same of weights as they come from a file, by our names and in any order."""
+    ends = dict[str, bytes]()
+    for name, tensor in tensors:
         flat = dist.whole(tensor.detach()).reshape(-1)
-        ends = torch.cat((flat[:512], flat[-512:])).to("cpu", torch.bfloat16)
-        found.update(name.encode() + ends.view(torch.int16).numpy().tobytes())
+        both = torch.cat((flat[:512], flat[-512:])).to("cpu", torch.bfloat16)
+        ends[name] = both.view(torch.int16).numpy().tobytes()
+    found = hashlib.sha256(config.model_dump_json().encode())
+    for name, data in sorted(ends.items()):
+        found.update(name.encode() + data)
     return found.hexdigest()
 
 
@@ -185,6 +220,11 @@ def _linear(model: Llama, name: str) -> nn.Linear:
     if not isinstance(module, nn.Linear):
         raise ConfigError(f"{name} is a {type(module).__name__}, no plain linear layer")
     return module
+
+
+def _device(layer: nn.Module) -> torch.device:
+    """Without asking for a weight, which a packed layer would have to unpack."""
+    return next(chain(layer.parameters(), layer.buffers())).device
 
 
 def _place(model: Llama, name: str, module: nn.Module) -> None:

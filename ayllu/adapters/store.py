@@ -4,6 +4,7 @@ Our own files also say which base they were made for, in the safetensors header,
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from ayllu.folder import inside, read_json
 from ayllu.model.config import LlamaConfig
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
+TEMPLATE = "chat_template.jinja"                         # as transformers names it
 MARK, BASE = "ayllu_adapter.json", "ayllu_base"          # a file that says the folder is ours; a key in the header
 _LEAVES = {"lora_A.weight": "a", "lora_B.weight": "b", "lora_magnitude_vector": "magnitude",
            "lora_magnitude_vector.weight": "magnitude"}
@@ -58,8 +60,26 @@ def read_adapter(folder: str | Path, model: LlamaConfig, most_bytes: int | None 
     return Adapter(config, {name: pairs[name] for name in modules(model) if name in pairs}, base)
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How an adapter was taught to answer: the chat template, and the ids that end an answer."""
+
+    template: str | None
+    eos_ids: tuple[int, ...]
+
+
+def read_manner(folder: str | Path) -> Manner | None:
+    """None for an adapter that another tool made, or that was taught without one."""
+    table = read_json(inside(Path(folder), MARK)) if (Path(folder) / MARK).is_file() else {}
+    ends = table.get("eos_ids")
+    if not isinstance(ends, list) or not all(isinstance(end, int) for end in ends):
+        return None
+    file = Path(folder) / TEMPLATE
+    return Manner(file.read_text(encoding="utf-8") if file.is_file() else None, tuple(ends))
+
+
 def write_adapter(folder: str | Path, adapter: Adapter, *, base: str | None = None, base_name: str | None = None,
-                  overwrite: bool = False) -> Path:
+                  overwrite: bool = False, manner: Manner | None = None) -> Path:
     """Write a PEFT folder. `base` is the model's fingerprint (lora.py), `base_name` where PEFT finds the model."""
     folder = Path(folder)
     if folder.exists() and any(folder.iterdir()) and not (overwrite and (folder / MARK).is_file()):
@@ -72,8 +92,11 @@ def write_adapter(folder: str | Path, adapter: Adapter, *, base: str | None = No
         if pair.magnitude is not None:
             tensors[f"{stem}.lora_magnitude_vector"] = pair.magnitude
     header = {"format": "pt"} | ({BASE: base or adapter.base or ""} if base or adapter.base else {})
+    mark = {"digest": adapter.digest} | ({"eos_ids": list(manner.eos_ids)} if manner else {})
     with atomic_folder(folder) as temporary:
-        for file, table in ((CONFIG, config_to_peft(adapter.config, base_name)), (MARK, {"digest": adapter.digest})):
+        if manner and manner.template:
+            (temporary / TEMPLATE).write_text(manner.template, encoding="utf-8")
+        for file, table in ((CONFIG, config_to_peft(adapter.config, base_name)), (MARK, mark)):
             (temporary / file).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
         save_file({key: t.detach().cpu().contiguous() for key, t in tensors.items()}, temporary / WEIGHTS, header)
     return folder

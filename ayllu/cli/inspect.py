@@ -93,7 +93,7 @@ def _sft_words(source: Path, overrides: list[str] | None, model: str | None, con
 def _conversations(words: list[str], step: int, rows: int) -> Any:
     from ayllu.cli.sft import read_sft
     from ayllu.explain.inspect import look_at_packed
-    from ayllu.train.sft import prepared
+    from ayllu.train.lesson import prepared
     config, lesson = prepared(*read_sft(words))
     return look_at_packed(lesson.loader(config), lesson.tokenizer.id_to_piece, step, rows)
 

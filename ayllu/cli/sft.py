@@ -26,9 +26,10 @@ def sft(what: What, resume: Resume = False, dry_run: DryRun = False, as_json: As
     """
     from ayllu.dist import is_main
     from ayllu.train import plan
+    from ayllu.train.lesson import prepared
     from ayllu.train.loop import Interrupted
-    from ayllu.train.sft import SftConfig, prepared
     from ayllu.train.sft import sft as train
+    from ayllu.train.sft_config import SftConfig
     words = list(what)
     auto = resume and "auto" in words                    # Typer's options take a value always or never
     if auto:
@@ -54,7 +55,7 @@ def sft(what: What, resume: Resume = False, dry_run: DryRun = False, as_json: As
 
 def read_sft(words: list[str]) -> tuple[Any, Path]:
     """The settings that the words of a command line mean, and the folder that their paths are relative to."""
-    from ayllu.train.sft import SftConfig
+    from ayllu.train.sft_config import SftConfig
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     names = [word for word in words if word not in overrides]
     if len(names) == 1 and Path(names[0]).suffix in (".toml", ".json"):

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from ayllu.adapters.lora import Adapter, attach, check_fits, fingerprint
-from ayllu.adapters.store import read_adapter
+from ayllu.adapters.store import read_adapter, read_manner
 from ayllu.checkpoint.load import Checkpoint, load_checkpoint
 from ayllu.config import validate
 from ayllu.device import pick_device
@@ -105,6 +105,11 @@ class LLM:
 
     def __init__(self, checkpoint: Checkpoint, runner: RunnerKind = "auto",
                  adapter: Adapter | str | Path | None = None) -> None:
+        manner = read_manner(adapter) if isinstance(adapter, str | Path) else None
+        if manner is not None:                           # it answers as it was taught, and not as its base was
+            generation = checkpoint.generation.model_copy(update={"eos_ids": manner.eos_ids})
+            checkpoint = replace(checkpoint, chat_template=manner.template or checkpoint.chat_template,
+                                 generation=generation)
         self.checkpoint = checkpoint
         self.config = checkpoint.config
         self.tokenizer: Tokenizer | None = checkpoint.tokenizer

@@ -14,7 +14,7 @@ Average = dict[str, Tensor]                              # by parameter name
 
 def new_average(model: nn.Module) -> Average:
     """An exponential moving average that begins at the weights as they are."""
-    return {name: p.detach().clone() for name, p in model.named_parameters()}
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
 @torch.no_grad()
@@ -25,7 +25,8 @@ def update_average(average: Average, model: nn.Module, decay: float, updates: in
     """
     keep = min(decay, (1 + updates) / (10 + updates))
     for name, parameter in model.named_parameters():
-        average[name].lerp_(parameter, 1 - keep)
+        if name in average:
+            average[name].lerp_(parameter, 1 - keep)
 
 
 @contextmanager
@@ -34,7 +35,8 @@ def averaged(model: nn.Module, optimizer: torch.optim.Optimizer, average: Averag
     if isinstance(optimizer, ScheduleFree):
         instead = optimizer.averages()
     else:
-        instead = {p: average[name] for name, p in model.named_parameters()} if average is not None else {}
+        kept = average or {}
+        instead = {p: kept[name] for name, p in model.named_parameters() if name in kept}
     trained = [(p, p.detach().clone()) for p in instead]
     with torch.no_grad():
         for p, value in instead.items():

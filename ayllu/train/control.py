@@ -112,16 +112,19 @@ class Parts:
         self.model, self.optimizer, self.average = model, optimizer, average
         self.device = next(model.parameters()).device
 
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
     def copy(self, batch: int) -> dict[str, Any]:
         """Everything as it is now."""
-        return {"batch": batch, "model": _cloned(dict(self.model.named_parameters())),
+        return {"batch": batch, "model": _cloned(self._trained()),
                 "optimizer": _with_keys(self.optimizer.state_dict(), str),
                 "average": _cloned(self.average) if self.average is not None else None}
 
     @torch.no_grad()
     def take(self, copy: dict[str, Any]) -> int:
         """Put a copy back; returns the batch that it stood before."""
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in self._trained().items():
             parameter.copy_(copy["model"][name])
         self.optimizer.load_state_dict(_with_keys(copy["optimizer"], int))
         for name, tensor in (self.average or {}).items():

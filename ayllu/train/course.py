@@ -79,7 +79,7 @@ def follow(config: Recipe, state: TrainState, batches: BatchSource, loss: LossFu
         return report.last
 
 
-def reached(state: TrainState, last: Row, **files: str) -> Row:
+def reached(state: TrainState, last: Row, **files: Any) -> Row:
     """What a command prints of a run that is over."""
     return {**files, "steps": state.step, "tokens": state.tokens, "hours": round(state.seconds / 3600, 3),
             **{k: v for k, v in last.items() if k != "final"}}

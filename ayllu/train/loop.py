@@ -214,7 +214,7 @@ def adaptive_step(state: TrainState, control: Control, batches: BatchSource, los
 
 def _set_rate(state: TrainState, lr: float) -> float:
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("plus", 1.0)
     return lr
 
 

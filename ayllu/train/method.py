@@ -1,19 +1,22 @@
 """Where the kinds of training differ when a run is foreseen and rehearsed without its data."""
 
 import json
+from math import prod
 from pathlib import Path
 
 import torch
 
+from ayllu.adapters.names import modules
 from ayllu.data.shards import Shards
 from ayllu.errors import ConfigError
+from ayllu.model.account import n_parameters
 from ayllu.model.config import ModelSettings
-from ayllu.model.init import initialise
-from ayllu.model.llama import Llama
+from ayllu.quant.nf4 import bytes_of
 from ayllu.train import pretrain, sft
+from ayllu.train.base import dtype_of, packable, random_base
 from ayllu.train.loop import LossFunction
 from ayllu.train.pretrain import PretrainConfig
-from ayllu.train.sft import SftConfig
+from ayllu.train.sft_config import SftConfig
 from ayllu.train.state import TrainState
 
 TrainConfig = PretrainConfig | SftConfig
@@ -22,8 +25,8 @@ TrainConfig = PretrainConfig | SftConfig
 def shape_of(config: TrainConfig) -> ModelSettings:
     """The model's shape; a base that was never opened has none."""
     if config.model is None:
-        raise ConfigError(f"the shape of {config.name}'s base isn't known yet: call ayllu.train.sft.prepared first, or "
-                          "give the recipe a [model]")
+        raise ConfigError(f"the shape of {config.name}'s base isn't known yet: call ayllu.train.lesson.prepared first, "
+                          "or give the recipe a [model]")
     return config.model
 
 
@@ -35,10 +38,7 @@ def empty_state(config: TrainConfig, device: torch.device) -> TrainState:
         shards = Shards(Path(), {"vocab_size": config.model.vocab_size, "key": ""})
         return pretrain.new_state(plain, shards, Path(), device)
     assert config.model is not None                      # shape_of has said so
-    with device:
-        model = Llama(config.model)
-    initialise(model, config.model.n_layers, config.seed)
-    return sft.new_state(config.model_copy(update={"adapt": adapt}), model, None)
+    return sft.new_state(config.model_copy(update={"adapt": adapt}), random_base(config, config.model, device))
 
 
 def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> LossFunction:
@@ -51,6 +51,18 @@ def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> Los
 def looks(config: TrainConfig) -> int:
     """Held-out losses of one evaluation: one for each language, or one over conversations."""
     return len({source.language for source in config.data.sources}) if isinstance(config, PretrainConfig) else 1
+
+
+def least_bytes(config: TrainConfig) -> float:
+    """Weights, and for what is trained of them a gradient and one moment, all in float32 but a frozen base."""
+    shape = shape_of(config)
+    if isinstance(config, PretrainConfig) or config.lora is None:
+        return 12 * n_parameters(shape)
+    assert config.model is not None
+    widths = modules(config.model)
+    trained = sum(config.lora.rank(name) * sum(widths[name]) for name in config.lora.targets(config.model))
+    packed = sum(map(prod, packable(config.model).values())) if config.quant == "nf4" else 0
+    return dtype_of(config).itemsize * (n_parameters(shape) - packed) + bytes_of(packed) + 12 * trained
 
 
 def read_settings(text: str) -> TrainConfig:

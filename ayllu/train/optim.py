@@ -46,12 +46,13 @@ class OptimConfig(Settings):
         return self
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser over all parameters; matrices decay, while norms, biases and embeddings are left alone.
+def build_optimizer(model: nn.Module, config: OptimConfig, plus: float = 1.0) -> torch.optim.Optimizer:
+    """The optimiser over all that is trained; matrices decay, while norms, biases and embeddings are left alone.
 
-    A tied head is an embedding; a head of its own decays, but Muon leaves it to AdamW.
+    A tied head is an embedding; a head of its own decays, but Muon leaves it to AdamW. `plus` is what the rate of an
+    adapter's B is, as a multiple of that of its A (LoRA+, arXiv:2402.12354).
     """
-    groups = parameter_groups(model, config.weight_decay, config.kind == "muon")
+    groups = faster(model, parameter_groups(model, config.weight_decay, config.kind == "muon"), plus)
     match config.kind:
         case "adamw":
             return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
@@ -70,6 +71,8 @@ def parameter_groups(model: nn.Module, weight_decay: float, muon: bool = False) 
     decays: list[nn.Parameter] = []
     stays: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if parameter.dim() < 2 or id(parameter) in embeddings:
             stays.append(parameter)
         elif muon and parameter.dim() == 2 and not name.endswith("output.weight"):
@@ -81,3 +84,16 @@ def parameter_groups(model: nn.Module, weight_decay: float, muon: bool = False) 
     if muon:
         groups.insert(0, {"params": hidden, "weight_decay": weight_decay, "muon": True})
     return [g for g in groups if g["params"]]
+
+
+def faster(model: nn.Module, groups: list[dict[str, Any]], plus: float) -> list[dict[str, Any]]:
+    """The groups with every adapter's B in one of its own, whose rate the loop multiplies."""
+    if plus == 1:
+        return groups
+    quick = {id(p) for name, p in model.named_parameters() if name.endswith(".lora_b")}
+    out = []
+    for group in groups:
+        for is_quick in (False, True):
+            if some := [p for p in group["params"] if (id(p) in quick) == is_quick]:
+                out.append({**group, "params": some} | ({"plus": plus} if is_quick else {}))
+    return out

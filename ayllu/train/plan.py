@@ -19,7 +19,7 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.parallel import check_processes
 from ayllu.train.costs import Times, costs, gb, hours, short, watts_of
 from ayllu.train.memory import predict, process_bytes
-from ayllu.train.method import TrainConfig, looks, shape_of
+from ayllu.train.method import TrainConfig, least_bytes, looks, shape_of
 from ayllu.train.planned import SHARE, check_planned, plan_of, planned_ranks, settled_rows
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import measure_apart
@@ -100,7 +100,7 @@ def check_fits(config: TrainConfig, device: torch.device) -> None:
     """ConfigError where a run would end for want of memory; a run far below the limit isn't predicted at all."""
     limit = memory_limit(config, device)
     rows = min(int(config.loop.micro_batch), config.loop.batch_size)
-    rough = 16 * n_parameters(shape_of(config))              # float32 weights, gradients and two moments
+    rough = 4 / 3 * least_bytes(config)              # float32 weights, gradients and two moments
     if isinstance(shape := shape_of(config), LlamaConfig):
         rough += saved_bytes(shape, rows * config.context, config.loop.precision != "float32")
     if rough < limit / 4:
@@ -113,7 +113,7 @@ def check_fits(config: TrainConfig, device: torch.device) -> None:
 
 def _refuse_at_once(config: TrainConfig, base: float, limit: float) -> None:
     """ConfigError where weights, gradients and one moment alone are too many bytes, which no setting makes fewer."""
-    state = 12 * n_parameters(shape_of(config))
+    state = least_bytes(config)
     if base + state > limit:
         raise ConfigError(f"weights, gradients and one moment of {n_parameters(shape_of(config)):,} parameters take "
                           f"{gb(state)}, and {gb(limit)} may be used: take a smaller model, or share it among GPUs "

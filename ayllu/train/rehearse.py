@@ -31,7 +31,7 @@ from ayllu.train.loop import fit
 from ayllu.train.losses import bits_per_byte
 from ayllu.train.method import TrainConfig, empty_state, loss_of, read_settings, shape_of
 from ayllu.train.pretrain import PretrainConfig
-from ayllu.train.sft import SftConfig
+from ayllu.train.sft_config import SftConfig
 from ayllu.train.sft_loss import answer_loss
 from ayllu.train.state import TrainState
 

@@ -16,6 +16,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
     get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
@@ -33,6 +34,7 @@ from ayllu.train.sealed import check_seal
 from ayllu.train.together import first_checks
 
 SCHEMA = 1
+TRAINED = StateDictOptions(ignore_frozen_params=True)    # a frozen base is known by its fingerprint
 
 for message in ("torch.distributed is disabled", "TypedStorage is deprecated"):   # neither is news to a caller
     warnings.filterwarnings("ignore", message=message)
@@ -78,10 +80,11 @@ class TrainState:
 
     def parts(self, has_moments: bool) -> dict[str, Any]:
         """`state_dict` with the optimiser or without."""
-        out = {"schema": SCHEMA, "model": get_model_state_dict(self.model), "step": self.step, "tokens": self.tokens,
-               "seconds": self.seconds, "facts": dict(self.facts), self.random_key: random_state()}
+        out = {"schema": SCHEMA, "model": get_model_state_dict(self.model, options=TRAINED), "step": self.step,
+               "tokens": self.tokens, "seconds": self.seconds, "facts": dict(self.facts),
+               self.random_key: random_state()}
         if has_moments:
-            out["optimizer"] = get_optimizer_state_dict(self.model, self.optimizer)
+            out["optimizer"] = get_optimizer_state_dict(self.model, self.optimizer, options=TRAINED)
         if self.average is not None:
             out["average"] = dict(self.average)
         if self.best is not None:
@@ -96,7 +99,8 @@ class TrainState:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take what `state_dict` gave; both must have the same parts switched on."""
-        set_model_state_dict(self.model, saved["model"])
+        is_whole = all(p.requires_grad for p in self.model.parameters())
+        set_model_state_dict(self.model, saved["model"], options=StateDictOptions(strict=is_whole))
         if "optimizer" in saved:
             set_optimizer_state_dict(self.model, self.optimizer, saved["optimizer"])
         else:

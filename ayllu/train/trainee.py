@@ -61,7 +61,7 @@ class NativeLinear(nn.Linear):
     """A linear layer whose weight's gradient comes from ayllu/native, where that takes the numbers."""
 
     def forward(self, input: Tensor) -> Tensor:          # the name that nn.Linear has
-        if self.bias is None and linear.fits(input, self.weight):
+        if self.bias is None and self.weight.requires_grad and linear.fits(input, self.weight):
             return linear.linear(input, self.weight)
         return super().forward(input)
 
@@ -96,7 +96,7 @@ class Recomputed(nn.Module):
 def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes: bool,
             native: bool = False) -> CausalModel:
     """A copy of `model` over the same parameters, always in training mode."""
-    twin = copy.deepcopy(model, memo={id(p): p for p in model.parameters()}).train()
+    twin = copy.deepcopy(model, memo={id(t): t for t in (*model.parameters(), *model.buffers())}).train()
     is_low = precision == "bf16_masters"
     if is_low:
         twin.tok_embeddings.register_forward_hook(lambda module, inputs, output: output.to(torch.bfloat16))

@@ -101,3 +101,14 @@ def test_a_bad_merge_is_refused_and_leaves_the_base(dtype, size, says):
         merge(model, filled(small_model(), r=2, size=size))
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     assert merge(small_model(dtype=torch.bfloat16), filled(small_model(), r=2)).comparison.loss < 0.1
+
+
+def test_a_model_that_only_reads_drops_nothing_out():
+    model, ids = small_model(), some_ids()
+    adapter = filled(model, r=4, lora_dropout=0.5)
+    attach(model, adapter)
+    assert torch.equal(model(ids), model(ids))
+    detach(model, adapter.config)
+    model.train()
+    attach(model, adapter)
+    assert not torch.equal(model(ids), model(ids))

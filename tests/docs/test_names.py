@@ -16,7 +16,7 @@ from ayllu.cli.main import build
 from ayllu.cli.table import COMMANDS, Family
 from ayllu.config import Settings
 from ayllu.train.pretrain import PretrainConfig
-from ayllu.train.sft import SftConfig
+from ayllu.train.sft_config import SftConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md"),

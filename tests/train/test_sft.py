@@ -13,9 +13,12 @@ from ayllu.config import load_recipe
 from ayllu.data.pack_loader import PADDING, PackedBatch
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.model.parallel import ALONE
+from ayllu.train.base import base_model
+from ayllu.train.lesson import prepared
 from ayllu.train.loop import accumulate
 from ayllu.train.losses import plain_loss
-from ayllu.train.sft import SftConfig, base_model, prepared, sft, training_loss
+from ayllu.train.sft import sft, training_loss
+from ayllu.train.sft_config import SftConfig
 from ayllu.train.sft_loss import Noise, answer_loss, divergence, sft_loss
 
 CPU = torch.device("cpu")
@@ -57,7 +60,7 @@ def assert_equal(a, b):
 def lesson_of(settings, *changes):
     config, folder = settings(*changes)
     config, lesson = prepared(config, folder)
-    return config, lesson, base_model(lesson.source, CPU)
+    return config, lesson, base_model(config, lesson.source, CPU)[0]
 
 
 def test_it_learns_keeps_the_best_and_exports_what_chat_needs(settings, tmp_path, tiny_checkpoint):

@@ -1,0 +1,76 @@
+"""What a fine-tuning learns from: the base with its tokenizer and template, and the conversations as ids."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ayllu.checkpoint.load import open_checkpoint
+from ayllu.checkpoint.source import OpenCheckpoint
+from ayllu.data.chat_loader import ChatLoader
+from ayllu.data.chats import Gathered, as_tables, ends, gather, template_of
+from ayllu.data.mask_marks import Marks
+from ayllu.errors import ConfigError
+from ayllu.log import say
+from ayllu.text.chat import ChatTemplate
+from ayllu.text.tokenizer import Tokenizer
+from ayllu.train.sft_config import SftConfig
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """All of it, before the first weight is read."""
+
+    source: OpenCheckpoint
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    gathered: Gathered
+
+    def loader(self, config: SftConfig, rank: int = 0, world_size: int = 1) -> ChatLoader:
+        """Of the training side."""
+        return ChatLoader(self.gathered.train, Marks.of(self.tokenizer), config.context, config.loop.batch_size,
+                          config.seed, rank, world_size, config.packing.kind)
+
+    def held_out(self, config: SftConfig) -> ChatLoader | None:
+        """Of the other side, if there is one."""
+        if not len(self.gathered.held_out.starts):
+            return None
+        return ChatLoader(self.gathered.held_out, Marks.of(self.tokenizer), config.context, 1, kind=config.packing.kind)
+
+    def stops(self) -> tuple[int, ...]:
+        """Ids that end an answer: those that are taught, which are often not what ended a text for the base."""
+        return ends(self.tokenizer) if self.template is not None else tuple(self.tokenizer.eos_ids)
+
+
+def prepared(config: SftConfig, recipe_folder: Path) -> tuple[SftConfig, Lesson]:
+    """The settings with the base's shape and the number of steps, and the data; ConfigError where they don't agree."""
+    folder = Path(config.folder or recipe_folder)
+    source = open_base(config, folder)
+    tokenizer = source.open_tokenizer()
+    if tokenizer is None:
+        raise ConfigError(f"{source.path} has no tokenizer: put tokenizer.json or tokenizer.model beside its weights")
+    shape = source.config
+    if config.model is not None and config.model != shape:
+        raise ConfigError(f"the recipe's [model] is not the shape of {source.path}: leave it out, and it is read")
+    if config.context > shape.max_context:
+        raise ConfigError(f"context={config.context} is longer than the base's, {shape.max_context}: lower it")
+    template = template_of(config.data.template, tokenizer, folder)
+    lesson = Lesson(source, tokenizer, template, gather(config.data, folder, tokenizer, template, config.context))
+    windows = len(lesson.loader(config).packing)
+    steps = config.loop.steps or max(round(config.epochs * windows / config.loop.batch_size), 1)
+    say(f"{len(lesson.gathered.train.starts):,} samples in {windows:,} windows: "
+        f"{steps * config.loop.batch_size / windows:.2f} epochs in {steps:,} steps")
+    return config.model_copy(update={"model": shape, "loop": config.loop.model_copy(update={"steps": steps})}), lesson
+
+
+def open_base(config: SftConfig, folder: Path) -> OpenCheckpoint:
+    """The base, by a path from the recipe's folder or by a name."""
+    return open_checkpoint(folder / config.base if (folder / config.base).exists() else config.base)
+
+
+def told(config: SftConfig, lesson: Lesson) -> dict[str, Any]:
+    """What data.json says: the sources, what became of their rows, and each row that was left out."""
+    found = lesson.gathered
+    return {"tokens": len(found.train.ids), "learned": found.train.learned, "held_out": len(found.held_out.ids),
+            "tokenizer": lesson.tokenizer.fingerprint, "template": config.data.template,
+            "sources": as_tables(found, config.data), "rows": dict(found.total),
+            "left_out": [{"file": r.file, "row": r.line, "reason": r.reason} for r in found.rejects]}

@@ -1,0 +1,76 @@
+"""The recipe of fine-tuning."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ayllu.adapters.config import LoraConfig
+from ayllu.data.chat_loader import ChatPacking
+from ayllu.data.chats import Chats
+from ayllu.model.config import LlamaConfig
+from ayllu.train.loop import LoopConfig
+from ayllu.train.recipe import Recipe
+
+
+class SftLoop(LoopConfig):
+    """As in pretraining, with numbers for short runs; the steps may follow from `epochs`."""
+
+    steps: int = Field(default=0, ge=0)                  # 0: as many as `epochs` says
+    batch_size: int = Field(default=16, gt=0)            # rows per step over all ranks and micro-batches
+    eval_every: int = Field(default=50, gt=0)
+    checkpoint_every: int = Field(default=100, gt=0)
+
+
+class Lora(LoraConfig):
+    """An adapter that is trained in place of the weights, which stay as they are."""
+
+    plus: float = Field(default=1.0, ge=1)               # B's rate, as a multiple of A's (LoRA+, arXiv:2402.12354: 16)
+
+    def own(self) -> LoraConfig:
+        """What the adapter is, without how it is trained."""
+        return LoraConfig.model_validate(self.model_dump(exclude={"plus"}))
+
+
+class SftConfig(Recipe):
+    """A recipe of fine-tuning; paths are relative to its folder, `out` to the working directory."""
+
+    method: Literal["sft"] = "sft"
+    base: str                                            # the model that learns: a folder, a file, a hub name
+    model: LlamaConfig | None = None                     # its shape; None: read from it. All that a dry run needs
+    lora: Lora | None = None                             # lora.r=16 and so on; None: all weights are trained
+    merge: bool = False                                  # at the end, the adapter in the 16-bit base, with a check
+    base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"      # of a frozen base; auto: by loop.precision
+    quant: Literal["none", "nf4"] = "none"               # of a frozen base's blocks; nf4: QLoRA (arXiv:2305.14314)
+    data: Chats
+    packing: ChatPacking = ChatPacking()
+    loop: SftLoop = SftLoop()
+    context: int = Field(default=512, gt=1)              # tokens per training window: the longest sample
+    epochs: float = Field(default=3.0, gt=0)             # over the windows, where loop.steps is 0
+    neftune: float = Field(default=0.0, ge=0)            # alpha of noise on the embeddings (arXiv:2310.05914: 5 to 15)
+    anchor: float = Field(default=0.0, ge=0)             # times KL(base || model), which keeps answers near the base's
+    samples: tuple[str, ...] = ()                        # messages of a user that are answered on the way
+    eval_tokens: int = Field(default=50_000, gt=0)       # places of held-out windows on the way; all at the end
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gentler(cls, values: Any) -> Any:
+        """A trained model wants a lower rate, no decay and a short warm-up; what a recipe names stays."""
+        if not isinstance(values, dict) or not isinstance(values.get("optim", {}), dict):
+            return values
+        if values.get("quant", "none") != "none":        # its products unpack weights, which isn't compiled
+            values = {"compile": "off", **values}
+        rate = 5e-5 if values.get("lora") is None else 2e-4
+        return {**values, "optim": {"lr": rate, "weight_decay": 0.0, "schedule": {"warmup_steps": 10},
+                                    **values.get("optim", {})}}
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> "SftConfig":
+        if self.lora is None and (self.merge or self.base_dtype != "auto" or self.quant != "none"):
+            raise ValueError("merge, base_dtype and quant are for a frozen base with an adapter: set lora.r=16, or "
+                             "leave them out")
+        if self.quant != "none" and self.compile != "off":
+            raise ValueError(f"quant={self.quant} isn't compiled: leave compile out")
+        if self.loop.patience and not self.data.held_out and not self.data.held_out_sources:
+            raise ValueError("loop.patience stops by the held-out loss, and nothing is held out: set data.held_out or "
+                             "data.held_out_sources")
+        return self

@@ -1,0 +1,58 @@
+"""What a fine-tuning leaves behind: a model, or an adapter and, where asked for, the base with it in its weights."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ayllu.adapters.lora import taken
+from ayllu.adapters.merge import merge
+from ayllu.adapters.store import Manner, write_adapter
+from ayllu.checkpoint.licence import licence_by_id
+from ayllu.checkpoint.load import build_model
+from ayllu.checkpoint.save import source_from_model
+from ayllu.log import say
+from ayllu.model.llama import Llama
+from ayllu.train.export import export_as
+from ayllu.train.lesson import Lesson
+from ayllu.train.sft_config import SftConfig
+
+COMPARED = 256                                           # ids of held-out conversations that a merge is compared on
+
+
+def write(config: SftConfig, model: Llama, base: str, lesson: Lesson, run: Path) -> dict[str, Any]:
+    """Write what was trained below the run; gives the folders by their kind. `base` is the base's fingerprint."""
+    if config.lora is None:
+        _whole(config, model, lesson, run)
+        say(f"trained: {run / 'model'} (try: ayllu chat --model {run / 'model'})")
+        return {"model": str(run / "model")}
+    adapter = taken(model, config.lora.own(), base)
+    manner = Manner(lesson.template.source if lesson.template else None, lesson.stops())
+    write_adapter(run / "adapter", adapter, base_name=str(lesson.source.path), overwrite=True, manner=manner)
+    say(f"trained: {run / 'adapter'} (try: ayllu chat --model {config.base} --adapter {run / 'adapter'})")
+    if not config.merge:
+        return {"adapter": str(run / "adapter")}
+    kind = lesson.source.dtype if lesson.source.dtype.itemsize <= 4 else torch.float32
+    plain = build_model(lesson.source, dtype=kind)
+    side = lesson.gathered.held_out if len(lesson.gathered.held_out.starts) else lesson.gathered.train
+    size = min(COMPARED, len(side.ids), plain.config.max_context)
+    ids = torch.from_numpy(side.ids[:size].astype("int64"))[None]
+    done = merge(plain, adapter, ids).comparison
+    say(f"merged: {done.loss:.2%} of what the adapter changes was spoilt by {str(kind).removeprefix('torch.')}")
+    _whole(config, plain, lesson, run)
+    return {"adapter": str(run / "adapter"), "model": str(run / "model"), "merge_loss": done.loss}
+
+
+def _whole(config: SftConfig, model: Llama, lesson: Lesson, run: Path) -> None:
+    """The model with the template that it was taught in, the ids that end its answers, and the base's licence."""
+    source, tokenizer = lesson.source, lesson.tokenizer
+    if lesson.template is not None:
+        tokenizer.chat_template = lesson.template.source
+    licence = licence_by_id(config.licence) if config.licence else source.licence
+    generation = source.generation.model_copy(update={"eos_ids": lesson.stops()})
+    taught = replace(source, entries=source_from_model(model).entries, generation=generation,
+                     chat_template=tokenizer.chat_template, open_tokenizer=lambda: tokenizer,
+                     licence=licence and licence.derived(source.path.name))
+    export_as(taught, model, run / "model", json.loads((run / "data.json").read_text(encoding="utf-8")))
