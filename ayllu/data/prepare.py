@@ -38,7 +38,7 @@ from ayllu.errors import DataError
 from ayllu.files import atomic_folder, is_full, sha256, write_json
 from ayllu.log import say, warn
 
-VERSION = 3                                              # of the result: a step that changes it makes old work void
+VERSION = 4                                              # of the result: a step that changes it makes old work void
 
 
 @dataclass(frozen=True)

@@ -79,9 +79,10 @@ def _broken(text: str, language: str, rules: Quality) -> Iterator[tuple[str, flo
 def _word_rules(text: str, found: Sequence[str], chinese: bool, language: str,
                 rules: Quality) -> Iterator[tuple[str, float]]:
     if rules.mean_word_length and not chinese:
-        mean = fmean(map(len, found))
-        if not rules.mean_word_length[0] <= mean <= rules.mean_word_length[1]:
-            yield "mean_word_length", mean
+        least, most = rules.mean_word_length
+        mean, with_signs = fmean(map(len, found)), fmean(map(len, text.split()))         # noise is one long word
+        if mean < least or with_signs > most:
+            yield "mean_word_length", mean if mean < least else with_signs
     symbols = (text.count("#") + text.count("...") + text.count("…")) / len(found)
     if rules.max_symbols is not None and symbols > rules.max_symbols:
         yield "max_symbols", symbols

@@ -67,6 +67,7 @@ def test_good_documents_pass():
     ("min_characters_zh", "太短了", {}),
     ("max_words", ENGLISH, {"max_words": 20}),
     ("mean_word_length", "a b c d e f of to " * 10, {}),
+    ("mean_word_length", "aBx/fghiZ9+jk:Lmno;" * 40, {}),
     ("max_symbols", ENGLISH + " #" * 20, {}),
     ("max_bullet_lines", "- " + ENGLISH.replace(" ", "\n- "), {"max_repeated_lines": None,
                                                                        "min_alphabetic": None}),
