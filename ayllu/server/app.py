@@ -59,8 +59,10 @@ def routes(served: Served) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     served: Served = app.state.served
-    if not isinstance(served.service, FarService):       # replicas are watched by what runs them
-        served.metrics.watch(served.service)
+    service = served.service
+    if not isinstance(service, FarService):              # replicas are watched by what runs them
+        served.metrics.watch(service)
+        served.queue.n_waiting = lambda: service.counts().waiting
     served.service.start()
     yield
     await served.service.drain(DRAIN_S)

@@ -14,6 +14,7 @@ from ayllu.server.access import Tally
 from ayllu.server.bridge import AnyService, Tokens, submit
 from ayllu.server.faults import FieldError
 from ayllu.server.prompts import Prompt, Redactor
+from ayllu.server.queueing import Waiting
 from ayllu.server.served import Served
 from ayllu.server.writing import Calls, Piece, Writer, Written
 
@@ -67,6 +68,7 @@ class Run:
                         for prompt in ask.prompts for _ in range(ask.n)]
         self.starts: dict[int, Start] = {}               # by prompt
         self.first_s: float | None = None                # until the first token
+        self.waiting = Waiting(served.queue, served.queue.enter(len(tokens.streams)))
 
     @property
     def seed(self) -> int:
@@ -119,12 +121,13 @@ class Run:
                         self.tokens.cancel(request, token.sample)
                 yield Event(choice, piece, start)
         finally:
-            self.tokens.close()
+            self.close()
             self._account()
 
     def close(self) -> None:
         """Nobody reads on, or ever began to."""
         self.tokens.close()
+        self._leave_queue()
 
     async def whole(self) -> list[Written]:
         """All answers when they are finished."""
@@ -148,9 +151,13 @@ class Run:
         is_split = len(self.tokens.streams) > len(self.ask.prompts)
         return (request, request // n) if is_split else (request * n + sample, request)
 
+    def _leave_queue(self) -> None:
+        self.served.queue.leave(self.waiting.call)
+
     def _observe(self, last: float) -> float:
         now = time.perf_counter()
         if self.first_s is None:
+            self._leave_queue()
             self.first_s = now - self.begun
             self.served.metrics.first_token.observe(self.first_s)
         elif self.ask.params.num_beams == 1:             # beams come all at once

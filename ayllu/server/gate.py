@@ -109,10 +109,12 @@ class Gate:
             return parts.pop() if parts else await receive()
 
         self.n_active += is_counted
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope       # the server drops the body
         try:
-            await self.app(scope, replay, send)
+            await self.app(inner, replay, send)
         finally:
             self.n_active -= is_counted
+            scope["route"] = inner.get("route")
 
     def _check_place(self, headers: dict[str, str], scheme: str) -> str | None:
         """Refuse a wrong Host or Origin; gives an allowed origin that is not the server's own."""

@@ -15,10 +15,13 @@ from ayllu.server.writing import Written
 def streamed(run: Run, parts: AsyncGenerator[bytes, None], tell: Callable[[Fault], bytes], *,
              is_sse: bool = True) -> Response:
     """Piece by piece; `tell` writes an error that comes when the answer has begun."""
-    return Stream(guarded(parts, tell), run.close, is_sse=is_sse, headers=run.headers)
+    return Stream(guarded(parts, tell), run.close, is_sse=is_sse, headers=run.headers, news=run.waiting)
 
 
 async def whole(run: Run, request: Request, write: Callable[[list[Written]], Any]) -> Response:
     """All answers when they are finished; nothing where the client left before."""
-    answers = await or_gone(request, run.whole())
+    try:
+        answers = await or_gone(request, run.whole())
+    finally:
+        run.close()
     return Response(status_code=499) if answers is None else Json(write(answers), headers=run.headers)

@@ -17,6 +17,7 @@ from ayllu.server.bridge import AnyService
 from ayllu.server.faults import FieldError, UnknownModelError
 from ayllu.server.limits import Limits
 from ayllu.server.metrics import Metrics
+from ayllu.server.queueing import Queue
 from ayllu.text.call_form import CallForm, call_form
 from ayllu.text.tokenizer import Tokenizer
 
@@ -42,6 +43,7 @@ class Served:
     adapter_folder: Path | None = None                   # below which clients may name adapters
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     metrics: Metrics = field(default_factory=Metrics)
+    queue: Queue = field(default_factory=Queue)
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property

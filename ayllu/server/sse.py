@@ -15,6 +15,7 @@ from starlette.responses import Response
 from ayllu.server.faults import Fault, dump, fault_of
 
 KEEP_ALIVE_S = 15
+NEWS_S = 0.5                                             # how often is asked whether there is news of the queue
 COMMENT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {}}}      # how a route's document says that it may stream
@@ -47,25 +48,36 @@ class Stream(Response):
     """Sends what an iterator gives, and closes it at once when the client is gone. `close` is called in the end."""
 
     def __init__(self, parts: AsyncGenerator[bytes, None], close: Callable[[], None], *, is_sse: bool = True,
-                 headers: dict[str, str] | None = None, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+                 headers: dict[str, str] | None = None, keep_alive_s: float = KEEP_ALIVE_S,
+                 news: Callable[[], bytes | None] = lambda: None) -> None:
+        """`news` gives a comment to send while nothing else comes, or b""; None: it needs to be asked no more."""
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})},
                          media_type="text/event-stream" if is_sse else "application/x-ndjson")
         del self.headers["content-length"]
         self.parts, self.close = parts, close
         self.is_waiting = False                          # for the next part
         self.comment, self.keep_alive_s = COMMENT if is_sse else b"", keep_alive_s
+        self.news = news if is_sse else lambda: None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI side."""
         gone = asyncio.ensure_future(_gone(receive))
         pump = asyncio.ensure_future(self._pump(send))
+        silent_s, asks = 0.0, True
         try:
             while not pump.done():
-                await asyncio.wait({pump, gone}, timeout=self.keep_alive_s, return_when=asyncio.FIRST_COMPLETED)
+                pause_s = min(NEWS_S, self.keep_alive_s) if asks else self.keep_alive_s
+                await asyncio.wait({pump, gone}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     return
-                if self.is_waiting and self.comment and not pump.done():
-                    await send({"type": "http.response.body", "body": self.comment, "more_body": True})
+                if pump.done() or not self.is_waiting:
+                    continue
+                says = self.news() if asks else None
+                silent_s, asks = silent_s + pause_s, says is not None
+                comment = says or (self.comment if silent_s >= self.keep_alive_s else b"")
+                if comment:
+                    await send({"type": "http.response.body", "body": comment, "more_body": True})
+                    silent_s = 0.0
             pump.result()
         finally:
             await _stop(gone, pump)

@@ -87,6 +87,16 @@ def test_bad_bodies_are_the_callers_fault(http, path, body, status):
     assert json.loads(found.content)
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/v1/models", "/ui/js/main.js", "/nowhere"])
+def test_whoever_asks_for_the_head_gets_the_head(http, path):
+    """Ollama's own command asks so whether a server is there, and so do balancers."""
+    head, whole = http.head(path), http.get(path)
+    assert (head.status_code, head.content) == (whole.status_code, b"")
+    unlike = {"date"}
+    assert {k: v for k, v in head.headers.items() if k not in unlike} == \
+        {k: v for k, v in whole.headers.items() if k not in unlike}
+
+
 def test_curl_without_a_header_works(http):
     found = http.post("/api/generate", content=b'{"model": "tiny", "prompt": "x", "stream": false, '
                       b'"options": {"num_predict": 2}}', headers={"content-type": "application/x-www-form-urlencoded"})

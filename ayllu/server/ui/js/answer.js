@@ -1,6 +1,7 @@
 /** One call and the answers that it brings: streams them into their nodes, waits in queues, takes up broken streams.
 
-    A job: {conversation, nodes, side, state, until, controller, now}; state: "waiting" | "streaming" | "queued" | "lost".
+    A job: {conversation, nodes, side, state, ahead, until, controller, now}; state: "waiting" | "streaming" | "queued" |
+    "lost"; ahead: how many requests are before it in the server's queue, or null.
     It lives in `jobs` under the id of each of its nodes until it is over. */
 
 import { ApiError, Lost, open } from "./api.js";
@@ -22,6 +23,7 @@ export async function answer({ conversation, nodes, side, plan, resume, onend })
     nodes,
     side,
     state: "waiting",
+    ahead: null,
     until: 0,
     begun: performance.now(),
     controller: new AbortController(),
@@ -68,12 +70,12 @@ function waitAfter(error, tries) {
 }
 
 async function read(job, plan, onprogress) {
-  job.state = "waiting";
+  Object.assign(job, { state: "waiting", ahead: null });
   job.begun = performance.now();
   tell(job);
   const response = await open(plan.path, plan.body, job.controller.signal);
   try {
-    for await (const event of events(response.body)) {
+    for await (const event of events(response.body, (comment) => hear(job, comment))) {
       if (event.error) throw new ApiError(event.error.code === "queue_full" ? 503 : 500, event.error);
       onprogress();
       take(job, event);
@@ -81,6 +83,14 @@ async function read(job, plan, onprogress) {
   } catch (error) {
     throw error instanceof ApiError || error instanceof SyntaxError ? error : new Lost(error.message);
   }
+}
+
+/** What the server tells of the queue until the first token. */
+function hear(job, comment) {
+  const queue = /^queue (\d{1,6})$/.exec(comment);
+  if (!queue && comment !== "reading") return;
+  job.ahead = queue ? Number(queue[1]) : null;
+  tell(job);
 }
 
 function take(job, event) {

@@ -1,4 +1,4 @@
-/** The two larger boxes of the drawer: the system prompt and the JSON schema. */
+/** The larger boxes of the drawer: the system prompt, the JSON schema, and what both have with the box of tools. */
 
 import { h, textButton } from "./dom.js";
 import { issue } from "./fields.js";
@@ -27,41 +27,57 @@ export function system(side, kind, change) {
   );
 }
 
-export function schema(side, change) {
-  const note = h("p", { class: "note", id: "schema-note", role: "status" });
+/** A box for JSON and the note below it: {box, note, tell, fill}. `set(text)` is called with what was typed or filled in;
+    `tell(fault, says, isWrong)` writes the note. */
+export function jsonBox(id, { rows, value, placeholder, set }) {
+  const note = h("p", { class: "note", id: `${id}-note`, role: "status" });
   const box = h("textarea", {
-    id: "schema",
-    rows: 4,
+    id,
+    rows,
+    value,
+    placeholder,
     spellcheck: "false",
     class: "mono",
-    value: side.schema,
-    "aria-describedby": "schema-note",
-    placeholder: '{"type": "object"}',
-    oninput: () => {
-      side.schema = box.value;
-      server.noSchema = "";
-      tell();
-      change();
-    },
+    "aria-describedby": note.id,
+    oninput: () => set(box.value),
   });
-  const tell = () => {
-    const fault = box.value.trim() ? issue(() => readObject("schema", box.value)) : "";
-    note.textContent = fault || (server.noSchema ? t("schema.no", { why: server.noSchema }) : t("schema.note"));
-    note.classList.toggle("wrong", Boolean(fault || server.noSchema));
+  const tell = (fault, says, isWrong = Boolean(fault)) => {
+    note.textContent = fault || says;
+    note.classList.toggle("wrong", isWrong);
     box.setAttribute("aria-invalid", String(Boolean(fault)));
   };
-  tell();
-  const clear =
-    side.schema &&
-    textButton(
-      t("schema.clear"),
-      () => {
-        side.schema = box.value = "";
-        server.noSchema = "";
-        tell();
-        change();
-      },
-      { class: "button quiet" },
+  const fill = (text) => {
+    box.value = text;
+    set(text);
+    box.focus();
+  };
+  return { box, note, tell, fill };
+}
+
+export function schema(side, change) {
+  const set = (text) => {
+    side.schema = text;
+    server.noSchema = "";
+    look();
+    change();
+  };
+  const { box, note, tell, fill } = jsonBox("schema", {
+    rows: 4,
+    value: side.schema,
+    placeholder: '{"type": "object"}',
+    set,
+  });
+  const clear = textButton(t("schema.clear"), () => fill(""), { class: "button quiet small" });
+  const look = () => {
+    const fault = box.value.trim() ? issue(() => readObject("schema", box.value)) : "";
+    const isRefused = Boolean(server.noSchema);
+    tell(
+      fault,
+      isRefused ? t("schema.no", { why: server.noSchema }) : t("schema.note"),
+      Boolean(fault) || isRefused,
     );
-  return h("div", { class: "field" }, h("label", { for: "schema" }, t("schema")), box, note, clear);
+    clear.hidden = !box.value.trim();
+  };
+  look();
+  return h("div", { class: "field" }, h("label", { for: "schema" }, t("schema")), box, note, h("div", {}, clear));
 }

@@ -75,7 +75,7 @@ function facts({ stats, finish, seed, id }) {
   if (!stats?.tokens) return finish && finish !== "error" && !jobs.has(id) ? [t(`finish.${finish}`)] : [];
   const rate = speed(stats);
   return [
-    t("stat.tokens", { n: n(stats.tokens) }),
+    stats.tokens === 1 ? t("stat.token") : t("stat.tokens", { n: n(stats.tokens) }),
     rate && t("stat.speed", { n: n(rate, 1) }),
     stats.first_ms != null && t("stat.first", { n: n(stats.first_ms / 1000, 2) }),
     finish && t(`finish.${finish}`),

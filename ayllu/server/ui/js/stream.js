@@ -1,9 +1,15 @@
 /** Server-sent events, read from the bytes as they come, wherever the network cuts them. */
 
-/** Takes pieces of text, gives the data of each event that is whole. Comments and other fields are passed over. */
+/** Takes pieces of text, gives the data of each event that is whole. Comments go to `oncomment`; other fields are
+    passed over. */
 export class EventParser {
   #rest = "";
   #data = [];
+  #oncomment;
+
+  constructor(oncomment = () => {}) {
+    this.#oncomment = oncomment;
+  }
 
   push(text) {
     const lines = (this.#rest + text).split(/\r\n|\n|\r(?!$)/);
@@ -15,6 +21,8 @@ export class EventParser {
         this.#data = [];
       } else if (line.startsWith("data:")) {
         this.#data.push(line.slice(line[5] === " " ? 6 : 5));
+      } else if (line.startsWith(":")) {
+        this.#oncomment(line.slice(1).trim());
       }
     }
     return found;
@@ -22,9 +30,9 @@ export class EventParser {
 }
 
 /** Each event of a response's body as a parsed value. Ends at "[DONE]"; without it the connection broke. */
-export async function* events(body) {
+export async function* events(body, oncomment) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
-  const parser = new EventParser();
+  const parser = new EventParser(oncomment);
   try {
     for (;;) {
       const { value, done } = await reader.read();

@@ -1,21 +1,22 @@
 /** The box of tools in the drawer: the functions, which of them may be called, and what is wrong with the list. */
 
+import { jsonBox } from "./boxes.js";
 import { h, textButton } from "./dom.js";
 import { issue } from "./fields.js";
 import { CHOICES, EXAMPLE, readTools } from "./toolset.js";
 import { t } from "./words.js";
 
 export function toolBox(side, change) {
-  const note = h("p", { class: "note", id: "tools-note", role: "status" });
-  const box = h("textarea", {
-    id: "tools",
+  const set = (text) => {
+    side.tools = text;
+    look();
+    change();
+  };
+  const { box, note, tell, fill } = jsonBox("tools", {
     rows: 5,
-    spellcheck: "false",
-    class: "mono",
     value: side.tools,
-    "aria-describedby": "tools-note",
     placeholder: '[{"name": "…", "parameters": {…}}]',
-    oninput: () => set(box.value),
+    set,
   });
   const choice = h("select", {
     id: "tool-choice",
@@ -26,32 +27,19 @@ export function toolBox(side, change) {
   });
   const example = textButton(t("tools.example"), () => fill(EXAMPLE), { class: "button quiet small" });
   const clear = textButton(t("schema.clear"), () => fill(""), { class: "button quiet small" });
-  const fill = (text) => {
-    box.value = text;
-    set(text);
-    box.focus();
-  };
-  const set = (text) => {
-    side.tools = text;
-    tell();
-    change();
-  };
-  const tell = () => {
+  const look = () => {
     let names = [];
     const fault = issue(() => {
       names = readTools(box.value).map((one) => one.function.name);
     });
-    note.textContent =
-      fault || (names.length ? t("tools.found", { n: names.length, names: names.join(", ") }) : t("tools.note"));
-    note.classList.toggle("wrong", Boolean(fault));
-    box.setAttribute("aria-invalid", String(Boolean(fault)));
+    tell(fault, names.length ? t("tools.found", { n: names.length, names: names.join(", ") }) : t("tools.note"));
     if (!fault) offer(choice, side, names);
     choice.parentElement?.toggleAttribute("hidden", !names.length && !fault);
     example.hidden = Boolean(box.value.trim());
     clear.hidden = !box.value.trim();
   };
   const chosen = h("div", { class: "field" }, h("label", { for: "tool-choice" }, t("tools.choice")), choice);
-  tell();
+  look();
   return h(
     "fieldset",
     {},

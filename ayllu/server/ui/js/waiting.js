@@ -15,10 +15,16 @@ export function countdown(job) {
   return t(`wait.${job.state}`, { n: Math.max(0, Math.ceil((job.until - performance.now()) / 1000)) });
 }
 
+/** In the server's queue, or being read. */
+function place(ahead) {
+  if (ahead === null) return t("wait.first");
+  return ahead ? t("wait.ahead", { n: ahead }) : t("wait.next");
+}
+
 /** Dots; in a pause also why, and a button that ends it. */
 export function waiting(job) {
   const dots = h("span", { class: "dots", "aria-hidden": "true" }, h("i"), h("i"), h("i"));
-  if (job.state === "waiting") return h("p", { class: "waiting" }, dots, t("wait.first"));
+  if (job.state === "waiting") return h("p", { class: "waiting" }, dots, place(job.ahead));
   return h(
     "p",
     { class: "waiting" },
