@@ -41,10 +41,10 @@ def test_a_rank_starts_no_others(monkeypatch):
 def test_attention_and_graphs_reach_the_engine(monkeypatch):
     found = []
 
-    def load(model, *, engine, **_):
-        found.append((engine.attention, engine.cuda_graphs))
+    def load(model, engine, here):
+        found.append((engine["engine"].attention, engine["engine"].cuda_graphs))
         raise KeyboardInterrupt
-    monkeypatch.setattr("ayllu.server.start.load_served", load)
+    monkeypatch.setattr("ayllu.server.apart.load", load)
     for words in ([], ["--attention", "torch", "--cuda-graphs", "off"]):
         assert run(["serve", "--port", "0", *words]) == 130
     assert found == [("auto", "auto"), ("torch", "off")]
