@@ -8,6 +8,7 @@ N tokens of all rows  C choosing tokens
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,8 +16,7 @@ from torch import Tensor
 from ayllu.engine.plan import Plan, Work
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """The new tokens `begin` to `end` (of the N) of one row, which stand at `start` in it and are read from `pages`."""
 
     begin: int
@@ -52,13 +52,12 @@ def flat_batch(plan: Plan, page_size: int, device: torch.device) -> FlatBatch:
     works = sorted(plan.work, key=lambda work: (work.n_tokens > 1, work.end if work.n_tokens == 1 else 0))
     ids, positions, slots, spans = list[int](), list[int](), list[int](), list[Span]()
     for work in works:
-        places = range(work.begin, work.end + len(work.draft))
-        pages = work.row.pages
-        spans.append(Span(len(ids), len(ids) + len(places), work.begin, pages))
-        ids += work.row.ids[work.begin:work.end]
+        begin, end, pages = work.begin, work.end + len(work.draft), work.row.pages
+        spans.append(Span(len(ids), len(ids) + end - begin, begin, pages))
+        ids += work.row.ids[begin:work.end]
         ids += work.draft
-        positions += places
-        slots += [pages[place // page_size] * page_size + place % page_size for place in places]
-    n_singles = sum(work.n_tokens == 1 for work in works)
+        positions += range(begin, end)
+        slots += [pages[place // page_size] * page_size + place % page_size for place in range(begin, end)]
+    n_singles = sum(span.end - span.begin == 1 for span in spans)
     table = torch.tensor([ids, positions, slots]).to(device)
     return FlatBatch(table[0], table[1], table[2], tuple(spans[:n_singles]), tuple(spans[n_singles:]), tuple(works))

@@ -7,6 +7,7 @@ are computed; the rest is pending. Free of torch.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ayllu.engine.pages import PageKey
 from ayllu.engine.request import Request
@@ -52,9 +53,9 @@ class Row:
         """What it takes of max_rows; the first beam takes what all may need."""
         return 1 if not self.beams else self.request.params.num_beams if self is self.beams[0] else 0
 
-    @property
+    @cached_property
     def order(self) -> tuple[float, int, int]:
-        """Who comes first."""
+        """Who comes first; the same as long as it lives."""
         return self.rank, self.number, self.sample
 
 

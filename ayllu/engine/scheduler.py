@@ -144,8 +144,7 @@ class Scheduler:
             for chooser in work.choosers:
                 if not chooser.beams:
                     self._take_over(chooser, chosen[chooser])
-            if row in self.running:
-                self._publish(row)
+            self._publish(row)                           # one that is over holds no page any more
         for first, beams in (forks or {}).items():
             self._fork(first.beams, beams)
 
@@ -158,13 +157,20 @@ class Scheduler:
     def _secure_pages(self) -> tuple[list[tuple[int, int]], bool]:
         """A page of its own for whatever each running row writes next; whether somebody had to go for it."""
         copies, crowded = list[tuple[int, int]](), False
-        for row in sorted((row for row in self.running if row.n_seats), key=lambda row: row.order):
+        some = [row for row in self.running if row.n_seats and self._lacks_any(row)]   # few of those that decode
+        for row in sorted(some, key=lambda row: row.order):
             while row in self.running and self._lacks(row.members) > self.pool.n_free:
                 self._preempt(max(self.running, key=lambda row: row.order))
                 crowded = True
             for member in row.members if row in self.running else ():
                 copies += self._extend(member)
         return copies, crowded
+
+    def _lacks_any(self, row: Row) -> bool:
+        """Whether it, or a beam with it, needs a page for what it writes next."""
+        if row.beams:
+            return self._lacks(row.members) > 0 or any(map(self._writes_shared, row.members))
+        return len(row.ids) > len(row.pages) * self.settings.page_size or self._writes_shared(row)
 
     def _lacks(self, rows: Sequence[Row]) -> int:
         """Pages that these rows need for what they write next; the last of those that share one keeps it."""
@@ -294,8 +300,9 @@ class Scheduler:
         row.room -= len(chosen.ids)
         row.draft = []
         n_needed = self.pool.pages_for(len(row.ids))
-        self.pool.give_back(row.pages[n_needed:])                    # of guesses that were wrong
-        del row.pages[n_needed:]
+        if n_needed < len(row.pages):                                # of guesses that were wrong
+            self.pool.give_back(row.pages[n_needed:])
+            del row.pages[n_needed:]
         if chosen.is_over:
             self._publish(row)
             self._remove(row)
