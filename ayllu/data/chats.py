@@ -58,6 +58,7 @@ class Encoded:
     ids: np.ndarray                                      # (tokens,) int32
     weights: np.ndarray                                  # (tokens,) float32
     starts: np.ndarray                                   # (samples,) int64
+    rows: tuple[str, ...] = ()                           # (samples,) the file and the row that each comes from
 
     @property
     def learned(self) -> int:
@@ -113,7 +114,7 @@ def gather(config: Chats, folder: Path, tokenizer: Tokenizer, template: ChatTemp
                 counts[-1]["too_long"] += 1
                 rejects.append(Reject(row.file, row.line, str(error)))
                 continue
-            sides[held_out].add(pieces)
+            sides[held_out].add(pieces, f"{row.file}, row {row.line}")
             counts[-1][f"kept{'_held_out' * held_out}"] += 1
             if not held_out:
                 counts[-1]["teach_the_end"] += any(weights[ids == end].any() for end in ends(tokenizer))
@@ -180,16 +181,19 @@ class _TooLong(Exception):                               # noqa: N818 - a size, 
 class _Side:
     ids: list[np.ndarray] = field(default_factory=list)
     weights: list[np.ndarray] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
 
-    def add(self, pieces: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    def add(self, pieces: list[tuple[np.ndarray, np.ndarray]], row: str) -> None:
         for ids, weights in pieces:
             self.ids.append(ids)
             self.weights.append(weights)
+            self.rows.append(row)
 
     def done(self) -> Encoded:
         sizes = np.array([len(ids) for ids in self.ids], dtype=np.int64)
         return Encoded(np.concatenate([*self.ids, np.zeros(0, np.int32)]),
-                       np.concatenate([*self.weights, np.zeros(0, np.float32)]), np.cumsum(sizes) - sizes)
+                       np.concatenate([*self.weights, np.zeros(0, np.float32)]), np.cumsum(sizes) - sizes,
+                       tuple(self.rows))
 
 
 def _rendered(row: Conversation, tokenizer: Tokenizer, template: ChatTemplate,

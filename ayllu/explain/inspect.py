@@ -1,7 +1,7 @@
 """What the model will really see: one training batch, read back from its tensors, place by place."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ class Piece:
     note: str | None
     places: tuple[Place, ...]
     two_way: int                                         # so many places at its beginning see each other both ways
+    where: str = ""                                      # the file and row of a conversation
 
     @property
     def learned(self) -> int:
@@ -93,6 +94,8 @@ def look_at_packed(loader: PackedLoader | ChatLoader, piece_of: Callable[[int], 
         named = zip(loader.packing.window(window), loader.examples(window, epoch, step), strict=True)
         pieces = tuple(_piece(batch, row, number, int(loader.packing.documents[p]), example.objective, example.note,
                               example.shifted, loader.marks, piece_of) for number, (p, example) in enumerate(named))
+        if isinstance(loader, ChatLoader):
+            pieces = tuple(replace(piece, where=loader.encoded.rows[piece.document or 0]) for piece in pieces)
         windows.append(Window(row, pieces, int((batch.document[row] == PADDING).sum())))
     return View("packed", step, loader.context, len(batch), tuple(windows), dict(batch.counts),
                 loader.packing.report())
@@ -129,6 +132,7 @@ def as_table(view: View) -> dict[str, Any]:
             "counts": view.counts, "packing": view.packing,
             "notes": {key: {"count": n, "meaning": NOTES[key]} for key, n in view.notes.items()},
             "windows": [{"row": window.row, "padding": window.padding, "pieces": [
-                {"document": p.document, "objective": p.objective, "note": p.note, "two_way": p.two_way,
+                {"document": p.document, **({"where": p.where} if p.where else {}),
+                 "objective": p.objective, "note": p.note, "two_way": p.two_way,
                  "learned": p.learned, "ids": [x.id for x in p.places], "pieces": [x.piece for x in p.places],
                  "labels": [x.label for x in p.places]} for p in window.pieces]} for window in view.windows]}

@@ -92,7 +92,7 @@ def _map(view: View, window: Window) -> str:
 
 
 def _piece(piece: Piece) -> str:
-    name = _both("stretch") if piece.document is None else _both("document", piece.document)
+    name = escape(piece.where) or (_both("stretch") if piece.document is None else _both("document", piece.document))
     two_way = f" · {_both('two_way', piece.two_way)}" if piece.two_way else ""
     note = f' · <span class="note">{_spans(*NOTE_WORDS[piece.note])}</span>' if piece.note else ""
     places = "".join(_place(place, i < piece.two_way) for i, place in enumerate(piece.places))

@@ -33,7 +33,8 @@ def show(view: View, console: Console, chinese: bool = False) -> None:
 
 
 def _piece(piece: Piece, console: Console, word: int) -> None:
-    name = (WORDS["stretch"][word] if piece.document is None else WORDS["document"][word].format(piece.document))
+    name = piece.where or (WORDS["stretch"][word] if piece.document is None
+                           else WORDS["document"][word].format(piece.document))
     parts = [name, piece.objective, WORDS["count"][word].format(piece.learned, len(piece.places))]
     if piece.two_way:
         parts.append(WORDS["two_way"][word].format(piece.two_way))

@@ -48,6 +48,7 @@ def test_inspect_shows_what_is_learned_of_a_file_or_a_recipe(tiny_checkpoint, ch
     view = json.loads(capfd.readouterr().out.splitlines()[-1])
     piece = view["windows"][0]["pieces"][0]
     assert piece["objective"] == "chat"
+    assert piece["where"] == f"{chats}, row {piece['document'] + 1}"
     assert [label for label in piece["labels"] if label is not None][-1] == 2        # the answer ends with EOS
     assert 0 < piece["learned"] < len(piece["ids"])
     recipe = tmp_path / "sft.toml"
