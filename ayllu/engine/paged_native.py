@@ -18,7 +18,7 @@ from ayllu.engine.paged import Chunk, PagedCache, attend_chunk
 from ayllu.engine.stores import Int8Store, PlainStore, Store
 from ayllu.native.paged import Pool, Reads, attend
 
-FEW_TOKENS = 32                                          # of a chunk: up to so many are read one by one
+FEW_TOKENS, FEW_PAIRS = 8, 1024                          # of a chunk; a pair is a token and one that it may see
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,9 @@ class NativeViews:
 
     def attends(self, batch: FlatBatch) -> list[NativeAttend]:
         """A view for each layer."""
-        few = [span for span in batch.spans if span.end - span.begin <= FEW_TOKENS]
-        many = [span for span in batch.spans if span.end - span.begin > FEW_TOKENS]
+        few, many = list[Span](), list[Span]()
+        for span in batch.spans:
+            (few if is_few(span) else many).append(span)
         tokens = [(span.begin + i, span.start + i, span) for span in few for i in range(span.end - span.begin)]
         return self.layers(batch.slots, tokens, many)
 
@@ -69,6 +70,12 @@ class NativeViews:
                               tuple(self.cache.chunk(span, window) for span in chunks)) for window in set(self.windows)}
         return [NativeAttend(keys, values, pool, slots, *by_window[window])
                 for (keys, values), pool, window in zip(self.cache.stores, self.pools, self.windows, strict=True)]
+
+
+def is_few(span: Span) -> bool:
+    """Whether its tokens are computed one by one: beyond, torch's products are faster than the copy costs."""
+    n = span.end - span.begin
+    return n <= FEW_TOKENS or n * span.length <= FEW_PAIRS
 
 
 def _pool(keys: Store, values: Store) -> Pool:

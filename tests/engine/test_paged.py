@@ -6,7 +6,7 @@ from engine.small import MODELS, model_of
 
 from ayllu.engine.batch import flat_batch
 from ayllu.engine.paged import PagedCache
-from ayllu.engine.paged_native import FEW_TOKENS, NativeViews
+from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.plan import Plan, Row, Work
 from ayllu.engine.request import Request
 from ayllu.model.step import EagerRunner
@@ -50,12 +50,12 @@ def test_rows_of_all_lengths(name, n_last, way):
 @pytest.mark.skipif(bool(missing_vectors()), reason="no C++ compiler")
 def test_long_chunks_go_through_torch():
     cache = PagedCache(MODELS["gqa"], 60, SIZE, dtype=torch.float32, device=torch.device("cpu"))
-    ids = list(range(3, 60))
-    rows = [Row(i, 0, Request(tuple(ids)), ids, 1, 0.0, b"", pages=list(range(30 * i, 30 * i + 29))) for i in range(2)]
-    works = (Work(rows[0], 0, FEW_TOKENS + 1), Work(rows[1], 20, 20 + FEW_TOKENS))
+    ids = list(range(3, 123))
+    rows = [Row(i, 0, Request(tuple(ids)), ids, 1, 0.0, b"", pages=list(range(60))) for i in range(4)]
+    works = (Work(rows[0], 0, 33), Work(rows[1], 0, 32), Work(rows[2], 110, 118), Work(rows[3], 105, 114))
     attend = NativeViews(cache).attends(flat_batch(Plan(works, ()), SIZE, cache.device))[0]
-    assert [chunk.end - chunk.begin for chunk in attend.chunks] == [FEW_TOKENS + 1]
-    assert attend.reads.tokens[:, 1].tolist() == list(range(20, 20 + FEW_TOKENS))
+    assert [chunk.end - chunk.begin for chunk in attend.chunks] == [33, 9]
+    assert attend.reads.tokens[:, 1].tolist() == [*range(32), *range(110, 118)]
 
 
 def test_pages_are_copied_as_they_were():
