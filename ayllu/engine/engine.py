@@ -119,7 +119,7 @@ class Engine:
         self._tiles = TiledSteps(self.runner, self.cache, self.paths.views) if self.settings.deterministic else None
         self.adapters = Shelf(self.runner, self.settings.max_adapters, self.settings.adapter_mib * 2**20,
                               TILE if self._tiles else None)
-        self.tables = SamplingTables(self.config.vocab_size, self.runner.device, self.paths.largest)
+        self.tables = SamplingTables(self.config.vocab_size, self.runner.device, self.paths.kernels)
         self.searches = Searches(self.config.vocab_size, self.settings.max_rows, self.runner.device)
         self._draft = Draft(as_runner(draft), self.runner, n_pages, self.cache.page_size, native) if draft else None
         self.grammars = grammars

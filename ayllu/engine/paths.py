@@ -20,13 +20,13 @@ from ayllu.engine.graphs import CudaRecorder, DecodeGraphs
 from ayllu.engine.paged import PagedCache, Views
 from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.reads import TableViews
-from ayllu.engine.sampling import Largest
+from ayllu.engine.sampling import Kernels
 from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.model.adapt import Adapt
 from ayllu.model.fused import FusedRunner
 from ayllu.model.step import Model, Runner, as_runner
-from ayllu.native import pointwise
+from ayllu.native import draw, pointwise
 from ayllu.native.build import NativeError, missing_avx512, missing_vectors
 from ayllu.native.paged import KERNELS, load
 
@@ -39,8 +39,8 @@ class Paths:
     """Computes a batch the fastest way that there is for it."""
 
     def __init__(self, runner: Runner, cache: PagedCache, views: Views | None = None,
-                 graphs: DecodeGraphs | None = None, largest: Largest | None = None) -> None:
-        self.runner, self.views, self.graphs, self.largest = runner, views or cache, graphs, largest
+                 graphs: DecodeGraphs | None = None, kernels: Kernels | None = None) -> None:
+        self.runner, self.views, self.graphs, self.kernels = runner, views or cache, graphs, kernels
 
     def hidden(self, batch: FlatBatch, adapt: Adapt | None) -> Tensor:        # (N, D)
         """What `logits` takes, for all tokens; good until the next call."""
@@ -90,6 +90,7 @@ def uses_native(kind: AttentionKind, device: torch.device, dtype: torch.dtype) -
         if reason is None:
             load()
             pointwise.load()
+            draw.load()
     except (NativeError, OSError) as error:
         reason = str(error)
     if kind == "native" and reason is not None:
@@ -113,7 +114,8 @@ def make_paths(runner: Runner, cache: PagedCache, *, native: bool, triton: bool,
                max_rows: int) -> Paths:
     """With graphs, the last page of the cache must be one that the scheduler doesn't know."""
     if not triton:
-        return Paths(runner, cache, NativeViews(cache), largest=pointwise.largest) if native else Paths(runner, cache)
+        kernels = Kernels(pointwise.largest, draw.draw)
+        return Paths(runner, cache, NativeViews(cache), kernels=kernels) if native else Paths(runner, cache)
     from ayllu.engine.paged_triton import mix_by_triton
 
     is_cuda = runner.device.type == "cuda"

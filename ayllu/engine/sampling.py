@@ -22,7 +22,6 @@ NAMES = ("temperature", "top_k", "top_p", "min_p", "typical_p",
          "repetition_penalty", "presence_penalty", "frequency_penalty")
 NEUTRAL = np.array((1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0), np.float32)
 U64 = np.uint64
-Largest = Callable[[Tensor], tuple[Tensor, Tensor]]      # (R, V) -> each row's largest number, or NaN; its place
 ACCEPT, REDRAW = U64(1 << 20), U64(2 << 20)              # added to sample numbers: more numbers for the same step
 
 
@@ -59,6 +58,14 @@ def draw_by_draft(p: Tensor, q: Tensor, u: Sequence[Tensor]) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """What may compute parts of a choice faster (native/pointwise.py, native/draw.py)."""
+
+    largest: Callable[[Tensor], tuple[Tensor, Tensor]]   # (R, V) -> each row's largest number, or NaN; its place
+    draw: Callable[[Tensor, np.ndarray, np.ndarray], Tensor]   # (R, V); NAMES[:4] (R, 4); uniform numbers (R,) -> ids
+
+
+@dataclass(frozen=True)
 class Choice:
     """What a step chose, row by row. `is_bad` rows had logits without a largest one; their id means nothing."""
 
@@ -72,9 +79,8 @@ class Choice:
 class SamplingTables:
     """The settings of the living rows. Tables as wide as the vocabulary exist only once a row needs them."""
 
-    def __init__(self, vocab_size: int, device: torch.device, largest: Largest | None = None) -> None:
-        self.vocab_size, self.device = vocab_size, device
-        self.largest = largest or _largest
+    def __init__(self, vocab_size: int, device: torch.device, kernels: Kernels | None = None) -> None:
+        self.vocab_size, self.device, self.kernels = vocab_size, device, kernels
         self._free: list[int] = []
         self._n_places = 0
         self.settings = np.empty((0, len(NAMES)), np.float32)
@@ -126,7 +132,7 @@ class SamplingTables:
         if allowed is not None:
             index = self._index(np.asarray(allowed[0]))
             shaped = shaped.index_copy(0, index, shaped[index].masked_fill(~allowed[1].to(self.device), -torch.inf))
-        values, ids = self.largest(shaped)
+        values, ids = (self.kernels.largest if self.kernels else _largest)(shaped)
         drawing = ~self.is_greedy[rows]
         if draft is not None:
             guided = drawing & (self.settings[rows, 5:] == NEUTRAL[5:]).all(-1)
@@ -202,12 +208,16 @@ class SamplingTables:
               draft: Tensor | None = None) -> Tensor:
         some, steps = rows[drawing], steps[drawing]
         index = torch.from_numpy(drawing)
-        logits = self.filter((shaped if drawing.all() else shaped[index]).float(), some)
-        u = [torch.from_numpy(uniforms(self.keys[some, 0], self.keys[some, 1] + more, steps)).to(self.device)
+        logits = shaped if drawing.all() else shaped[index]
+        if draft is None and self.kernels and (self.settings[some, 4] == NEUTRAL[4]).all():   # all but typical_p
+            u = uniforms(self.keys[some, 0], self.keys[some, 1], steps)
+            return self.kernels.draw(logits, self.settings[some, :4], u)
+        logits = self.filter(logits.float(), some)
+        us = [torch.from_numpy(uniforms(self.keys[some, 0], self.keys[some, 1] + more, steps)).to(self.device)
              for more in ((U64(0),) if draft is None else (U64(0), ACCEPT, REDRAW))]
         if draft is None:
-            return sample.draw(logits, u[0])
-        return draw_by_draft(logits, self.filter(self.shape(draft[index].float(), some, steps), some), u)
+            return sample.draw(logits, us[0])
+        return draw_by_draft(logits, self.filter(self.shape(draft[index].float(), some, steps), some), us)
 
     def _penalise(self, logits: Tensor, rows: np.ndarray, part: str) -> Tensor:
         """Repetition penalty over `seen`, or presence and frequency over `counts`, for the rows that use it."""

@@ -70,6 +70,17 @@ inline void store(Bf* to, V x) {
 inline void store_one(float* to, float x) { *to = x; }
 inline void store_one(Bf* to, float x) { to->bits = uint16_t(cast<uint32_t>(rounded<Bf>(all(x))[0]) >> 16); }
 
+// Whether a comparison holds in any lane.
+inline bool any(I compared) {
+#ifdef __AVX512DQ__
+    return _mm512_movepi32_mask(__m512i(compared)) != 0;
+#else
+    for (long i = 0; i < W; i++)
+        if (compared[i]) return true;
+    return false;
+#endif
+}
+
 inline V larger(V x, V y) { return x > y ? x : y; }
 
 // exp(x) with a relative error under 3e-7; 0 below -87, and no more than e^88. e^f as a Taylor polynomial on
