@@ -1,6 +1,7 @@
 """Ten thousand streams that are dropped at random moments leave nothing behind, and neither does a killed server."""
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -13,7 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from server.live import serving
+from server.live import answering, serving
+
+from ayllu.engine.engine import EngineSettings
+from ayllu.server.apart import serve_apart
 
 ROOT = Path(__file__).parents[2]
 
@@ -41,14 +45,33 @@ async def drop_many(port: int, n: int) -> None:
     await asyncio.gather(*[worker() for _ in range(24)])
 
 
-@pytest.mark.parametrize("n", [300, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_dropped_streams_leave_the_pages_as_they_were(chat_checkpoint, n):
-    with serving(chat_checkpoint, engine={"max_rows": 8, "max_waiting": 32}) as live:
-        free, scheduler = live.pages_free(), live.served.service.engine.scheduler
+@contextlib.contextmanager
+def server_of(model, where):
+    """As `ayllu serve` runs it, or with the engine in a thread."""
+    engine = {"cache_mib": 2, "max_rows": 8, "max_waiting": 32}
+    if where == "thread":
+        with serving(model, engine=engine) as live:
+            yield live
+        return
+    served = serve_apart(str(model), {"name": "tiny", "engine": EngineSettings(**engine)})
+    try:
+        with answering(served) as live:
+            live.wait_until(lambda: served.service.counts().pages, 10)
+            yield live
+    finally:
+        served.service.close()
+
+
+@pytest.mark.parametrize(("where", "n"), [("thread", 300), pytest.param("process", 10_000, marks=pytest.mark.slow)])
+def test_dropped_streams_leave_the_pages_as_they_were(chat_checkpoint, where, n):
+    with server_of(chat_checkpoint, where) as live:
+        service = live.served.service
+        free = service.counts().pages_free
         asyncio.run(drop_many(live.port, n))
-        live.wait_until(lambda: not scheduler.running and not scheduler.waiting, 30)
-        live.wait_until(lambda: live.pages_free() == free, 5)
-        assert not live.served.service._readers
+        live.wait_until(lambda: service.counts().running == service.counts().waiting == 0, 30)
+        live.wait_until(lambda: service.counts().pages_free == free, 5)
+        assert not (service._readers if where == "thread" else service._streams or service._n_open or service._calls)
+        assert not live.served.queue._calls
         found = httpx.post(f"{live.url}/v1/completions", json={"model": "tiny", "prompt": "The fox", "max_tokens": 5})
         assert found.status_code == 200
 
