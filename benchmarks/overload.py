@@ -67,7 +67,13 @@ def goodput(server: Server, rate: float, seconds: float) -> dict[str, float]:
     return {"requests_per_s": rate, "goodput": len(good) * TOKENS / (seconds / 2), "too_late": len(late),
             "refused": sum(a.error is not None for a, _ in inside),
             "first_ms": 1e3 * statistics.median(a.pieces[0] - a.sent for a in good) if good else float("nan"),
-            "resident_bytes": psutil.Process(server.process.pid).memory_info().rss}
+            "resident_bytes": resident_bytes(server)}
+
+
+def resident_bytes(server: Server) -> int:
+    """Of the server and the process of its engine."""
+    own = psutil.Process(server.process.pid)
+    return sum(process.memory_info().rss for process in (own, *own.children(recursive=True)))
 
 
 def first_token_s(server: Server) -> float:

@@ -93,9 +93,12 @@ def body_of(path: str, fault: Fault) -> dict[str, Any]:
     return {"error": {"message": fault.message, "type": fault.type, "param": fault.param, "code": fault.code}}
 
 
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))   # once: asked per token
+
+
 def dump(value: Any) -> bytes:
     """JSON in UTF-8; ASCII only where the text holds half characters."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    text = ENCODER.encode(value)
     try:
         return text.encode()
     except UnicodeEncodeError:

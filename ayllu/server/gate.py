@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,7 +42,7 @@ class Door:
             raise ConfigError(f"--host {self.host} lets other machines in, and no key is set: set AYLLU_API_KEY or "
                               "--keys FILE (`ayllu key FILE --name NAME` makes one), or listen on 127.0.0.1")
 
-    @property
+    @cached_property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
         try:
@@ -49,7 +50,7 @@ class Door:
         except ValueError:
             return False
 
-    @property
+    @cached_property
     def allowed_hosts(self) -> frozenset[str] | None:
         """Names in the Host header; None: any, since a key protects what is open to a network."""
         if self.is_loopback:
