@@ -149,7 +149,7 @@ class Desk:
     def _tell(self, tokens: Sequence[Any] = ()) -> None:
         """What was chosen, and what has changed."""
         shelf = tuple(self.engine.adapters.loaded.values())
-        state = counts_of(self.engine), self._turns.refusal(), [(a.name, a.n_users, a.n_requests) for a in shelf]
+        state = counts_of(self.engine), self._turns.n_more(), [(a.name, a.n_users, a.n_requests) for a in shelf]
         if tokens or state != self._told:
             news = None if self._told is not None and state[2] == self._told[2] else shelf
             self._told = state
@@ -174,8 +174,9 @@ class Asking:
         self._pipe, self._ended = pipe, ended
         self._tickets = count()
         self._counts = Counts(*[0] * 10)
-        self._refusal: str | None = None
+        self._n_more: int | None = None                  # requests that may be sent before the next step's message
         self._calls: dict[int, asyncio.Future[Any]] = {}
+        self._n_new = 0                                  # of them, those that were sent and taken
         self._streams: dict[int, TokenStream] = {}
         self._n_open: dict[int, int] = {}                # by ticket: samples that aren't over
         self._is_closing = False
@@ -186,9 +187,11 @@ class Asking:
         """Listen, in the event loop that runs."""
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._readable)
 
-    def refusal(self) -> str | None:
-        """Why a new request wouldn't be taken, by what the last step told, or None."""
-        return self._refusal
+    def refusal(self, n_coming: int = 0) -> str | None:
+        """Why a new request wouldn't be taken after `n_coming` that are on their way, by what the last step told."""
+        if self._n_more is None or n_coming + self._n_new < self._n_more:
+            return None
+        return "as many requests wait as can be begun in time: try again later"
 
     def counts(self) -> Counts:
         """What the engine held and had done after its last step."""
@@ -203,6 +206,7 @@ class Asking:
         self._streams[ticket], self._n_open[ticket] = stream, request.params.n
         try:
             stream.seed = await self._call("submit", request, ticket=ticket)
+            self._n_new += 1
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):       # the caller went away before it had the stream
                 self.cancel(ticket)
@@ -289,7 +293,8 @@ class Asking:
             if ticket in self._calls:
                 settle(self._calls[ticket], value, error)
             return
-        _, tokens, self._counts, self._refusal, shelf = message
+        _, tokens, self._counts, self._n_more, shelf = message
+        self._n_new = 0
         if shelf is not None:
             self._shelve(shelf)
         for token in tokens:
@@ -322,7 +327,7 @@ class Asking:
         asyncio.get_running_loop().remove_reader(self._pipe.fileno())
         if not self.failure and (not self._is_closing or self._streams):
             self.failure = f"the engine failed: its process ended {self._ended(1.0)}"
-        self._refusal = None
+        self._n_more = None
         for result in self._calls.values():
             settle(result, None, EngineFailed(self.failure or CLOSING))
         for stream in self._streams.values():

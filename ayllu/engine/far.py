@@ -110,7 +110,7 @@ class FarService:
     def close(self) -> None:
         """The replicas belong to who started them."""
 
-    def refusal(self) -> str | None:
+    def refusal(self, n_coming: int = 0) -> str | None:
         """Only a replica knows."""
         return None
 

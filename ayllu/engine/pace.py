@@ -11,6 +11,7 @@ such as a lack of pages.
 """
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
 
@@ -55,21 +56,40 @@ class Pace:
         """Seconds until a request with so many ahead of it leaves the queue; None where too little is known. `rows`:
         for each running one how many tokens it has, and how many it may still get; `n_free` more may run at once. Any
         thread may ask."""
-        found = [self._by_rows(n_ahead - n_free, rows), self._by_queue(n_ahead, now_s)]
+        left, each_s = self._left(rows), self._each_s(now_s)
+        found = [self._by_rows(n_ahead - n_free, left), None if each_s is None else n_ahead * each_s]
         return max((wait for wait in found if wait is not None), default=None)
 
-    def _by_rows(self, n_ahead: int, rows: Sequence[tuple[int, int]]) -> float | None:
-        if n_ahead < 0:
-            return 0.0
+    def most_ahead(self, limit_s: float, rows: Sequence[tuple[int, int]], n_free: int, now_s: float,
+                   most: int) -> int | None:
+        """The largest number, up to `most`, of requests ahead with which `wait_s` is within the limit;
+        None where too little is known."""
+        left, each_s = self._left(rows), self._each_s(now_s)
+        if left is None and each_s is None:
+            return None
+        by_queue = most if not each_s else min(most, int(limit_s / each_s))
+        ahead = bisect_right(range(by_queue + 1), limit_s, key=lambda n: self._by_rows(n - n_free, left) or 0.0)
+        return max(0, ahead - 1)
+
+    def _left(self, rows: Sequence[tuple[int, int]]) -> tuple[list[float], float] | None:
+        """What each row is taken to have left, the least first, in tokens; and the mean answer."""
         if not rows or self._step_s is None or self._answers < 0.5:
             return None
         length = self._tokens / self._answers
-        left = sorted(min(room, length - done if done < length else length) for done, room in rows)
+        return sorted(min(room, length - done if done < length else length) for done, room in rows), length
+
+    def _by_rows(self, n_ahead: int, known: tuple[list[float], float] | None) -> float | None:
+        if n_ahead < 0:
+            return 0.0
+        if known is None or self._step_s is None:
+            return None
+        left, length = known
         rounds, place = divmod(n_ahead, len(left))
         return (left[place] + rounds * length) * self._step_s
 
-    def _by_queue(self, n_ahead: int, now_s: float) -> float | None:
+    def _each_s(self, now_s: float) -> float | None:
+        """For each request of the queue, by how many left it lately."""
         n_moved = sum(n for at_s, n in tuple(self._moves) if now_s - at_s <= WINDOW_S)
         if self._since_s is None or n_moved < FEWEST:
             return None
-        return n_ahead * min(now_s - self._since_s, WINDOW_S) / n_moved
+        return min(now_s - self._since_s, WINDOW_S) / n_moved

@@ -140,9 +140,9 @@ class Service:
             self._turns.put(lambda _: self._cancel_all(numbers))
             raise
 
-    def refusal(self) -> str | None:
-        """Why a new request wouldn't be taken, or None. Any thread may ask."""
-        return self._turns.refusal()
+    def refusal(self, n_coming: int = 0) -> str | None:
+        """Why a new request wouldn't be taken after `n_coming` that are on their way, or None. Any thread may ask."""
+        return self._turns.refusal(n_coming)
 
     def counts(self) -> Counts:
         """What the engine holds and has done. Any thread may ask."""

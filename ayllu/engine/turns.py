@@ -48,21 +48,33 @@ class Turns:
                     command(EngineFailed(self.failure))
             raise
 
-    def refusal(self) -> str | None:
-        """Why a new request wouldn't be taken, or None. Any thread may ask: it reads a few counts."""
+    def refusal(self, n_coming: int = 0) -> str | None:
+        """Why a new request wouldn't be taken after `n_coming` others, or None. Any thread may ask: it reads a few
+        counts."""
         scheduler = self.engine.scheduler
-        n_ahead = len(scheduler.waiting)
+        n_ahead = len(scheduler.waiting) + n_coming
         if self.max_wait_s is None or not n_ahead:
             return None
-        rows = [(len(row.ids) - row.n_prompt, row.room) for row in tuple(scheduler.running)]
-        n_most = self.engine.settings.max_rows
-        wait_s = self._pace.wait_s(n_ahead, rows, n_most - len(rows), time.monotonic())
-        if wait_s is None and n_ahead >= n_most:      # as long as nothing is known
+        wait_s = self._pace.wait_s(n_ahead, *self._rows(), time.monotonic())
+        if wait_s is None and n_ahead >= self.engine.settings.max_rows:      # as long as nothing is known
             return f"{n_ahead} requests wait already: try again later"
         if wait_s is not None and wait_s > self.max_wait_s:
             return (f"a new request would wait about {wait_s:.1f} s, and this server lets nobody wait longer than "
                     f"{self.max_wait_s:g} s: try again later")
         return None
+
+    def n_more(self) -> int | None:
+        """How many more requests `refusal` would let in now; None: there is no limit to the wait."""
+        if self.max_wait_s is None:
+            return None
+        n_waiting, n_rows = len(self.engine.scheduler.waiting), self.engine.settings.max_rows
+        most = self._pace.most_ahead(self.max_wait_s, *self._rows(), time.monotonic(), n_waiting + 4 * n_rows)
+        return max(0, 1 + (n_rows - 1 if most is None else most) - n_waiting)
+
+    def _rows(self) -> tuple[list[tuple[int, int]], int]:
+        """Of each running row its tokens and those that it may still get; and how many more may run."""
+        rows = [(len(row.ids) - row.n_prompt, row.room) for row in tuple(self.engine.scheduler.running)]
+        return rows, self.engine.settings.max_rows - len(rows)
 
     def _observe(self, chosen: Sequence[Token]) -> None:
         self._pace.observe(time.monotonic(), n_tokens=sum(token.id is not None for token in chosen),

@@ -181,6 +181,7 @@ async def begin(served: Served, ask: Ask, scope: Any) -> Run:
     if ask.form is not None:
         await _check_form(served, ask.form)
     tokens = await submit(served.service, list(_requests(served, ask)), served.limits.request_s)
+    scope["ayllu.coming"].end()
     return Run(served, ask, tokens, scope["ayllu.tally"], begun)
 
 

@@ -58,14 +58,28 @@ class Door:
         return self.hosts | {self.host} if self.hosts else None
 
 
+class Coming:
+    """A call between the gate and the engine's queue."""
+
+    def __init__(self, others: "set[Coming]") -> None:
+        self._others = others
+        others.add(self)
+
+    def end(self) -> None:
+        """It is in the queue, or won't get there."""
+        self._others.discard(self)
+
+
 class Gate:
     """Lets a request through to `app` with its body and its principal, or answers by itself."""
 
-    def __init__(self, app: Any, door: Door, limits: Limits, refusal: Callable[[], str | None] = lambda: None) -> None:
-        """`refusal` says why nothing can be queued now: whom there is no room for is told so before the body is parsed,
-        so that saying no costs the others little."""
+    def __init__(self, app: Any, door: Door, limits: Limits,
+                 refusal: Callable[[int], str | None] = lambda n_coming: None) -> None:
+        """`refusal` says why nothing can be queued after so many calls that are on their way to the queue: whom there
+        is no room for is told so before the body is parsed, so that saying no costs the others little."""
         self.app, self.door, self.limits, self.refusal = app, door, limits, refusal
         self.n_active = 0
+        self.coming: set[Coming] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """One connection's request; websockets are not spoken."""
@@ -96,7 +110,8 @@ class Gate:
 
     async def _pass_on(self, scope: Any, body: bytes, receive: Any, send: Any) -> None:
         is_counted = scope["path"] not in self.door.open_paths
-        why = self.refusal() if scope["path"] in QUEUED_PATHS else None
+        is_queued = scope["path"] in QUEUED_PATHS
+        why = self.refusal(len(self.coming)) if is_queued else None
         if is_counted and self.n_active >= self.limits.active:
             why = f"{self.n_active} requests are being answered, which is the limit: try again"
         if why:
@@ -109,12 +124,14 @@ class Gate:
         async def replay() -> Any:
             return parts.pop() if parts else await receive()
 
+        scope["ayllu.coming"] = coming = Coming(self.coming if is_queued else set())
         self.n_active += is_counted
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope       # the server drops the body
         try:
             await self.app(inner, replay, send)
         finally:
             self.n_active -= is_counted
+            coming.end()
             scope["route"] = inner.get("route")
 
     def _check_place(self, headers: dict[str, str], scheme: str) -> str | None:

@@ -6,6 +6,8 @@ import statistics
 
 import pytest
 from engine.small import TIGHT, model_of
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ayllu.engine.engine import Engine
 from ayllu.engine.pace import FEWEST, WINDOW_S, Pace
@@ -41,6 +43,24 @@ def test_the_wait_is_told_by_the_queue_where_it_moves_more_slowly():
     assert pace.wait_s(4, [], 0, FEWEST + WINDOW_S + 1) is None
     pace.observe(20.0, n_tokens=0, n_finished=0, n_moved=1, n_waiting=0)
     assert pace.wait_s(1, [], 0, 20.0) is None              # the queue was empty: what comes next may be different
+
+
+@given(st.data())
+def test_the_most_that_may_be_ahead_is_the_last_that_waits_no_longer(data):
+    """The twin: `wait_s` for one number after the other."""
+    draw, pace, now = data.draw, Pace(), 0.0
+    for _ in range(draw(st.integers(0, 12))):
+        now += draw(st.floats(0.01, 3))
+        pace.observe(now, n_tokens=draw(st.integers(0, 5)), n_finished=draw(st.integers(0, 2)),
+                     n_moved=draw(st.integers(0, 3)), n_waiting=draw(st.integers(0, 4)))
+    rows = draw(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 40)), max_size=5))
+    free, limit = draw(st.integers(0, 3)), draw(st.floats(0.01, 10))
+    waits = [pace.wait_s(n, rows, free, now) for n in range(31)]
+    found = pace.most_ahead(limit, rows, free, now, 30)
+    if found is None:
+        assert waits[free:] == [None] * (31 - free)
+    else:
+        assert found == max((n for n in range(31) if (waits[n] or 0.0) <= limit), default=0)
 
 
 def simulate(lengths, limit_s=1.5, step_s=0.05, places=32, seconds=60.0):
