@@ -111,7 +111,7 @@ class Engine:
                   and held is self.config)               # what ranks send each other was never recorded
         native = uses_native(self.settings.attention, self.runner.device, dtype)
         self.runner = runner_for(self.runner, native)
-        n_more = self.settings.deterministic or graphs   # a page for what fills a step up
+        n_more = self.settings.deterministic or graphs or native             # a page for what fills a step up
         self.cache = PagedCache(held, n_pages + n_more, self.settings.page_size,
                                 dtype=dtype, device=self.runner.device, is_int8=self.settings.kv_dtype == "int8")
         self.paths = make_paths(self.runner, self.cache, native=native, triton=triton, graphs=graphs,
@@ -224,10 +224,10 @@ class Engine:
         owners = [self._requests[work.row.number].adapter for work in batch.works for _ in range(work.n_tokens)]
         if self._tiles is not None:
             return self._tiles.hidden(batch, lambda own, n: self.adapters.adapt([*owners[own], *[None] * n]))
-        return self.paths.hidden(batch, self.adapters.adapt(owners))
+        return self.paths.hidden(batch, lambda n: self.adapters.adapt([*owners, *owners[-1:] * n]))
 
     def _logits(self, hidden: Tensor) -> Tensor:                              # (C, D) -> (C, V)
-        return self.runner.logits(hidden) if self._tiles is None else self._tiles.logits(hidden)
+        return self.paths.logits(hidden) if self._tiles is None else self._tiles.logits(hidden)
 
     def _ask_for_guesses(self) -> None:
         """Give rows that need one token only their guesses, or (with a draft model) places for them."""

@@ -8,11 +8,13 @@ import copy
 import os
 import shutil
 import sysconfig
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch
@@ -21,6 +23,7 @@ from ayllu.engine.paged import PagedCache, Views
 from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.reads import TableViews
 from ayllu.engine.sampling import Kernels
+from ayllu.engine.sizes import filled_up, size_of
 from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.model.adapt import Adapt
@@ -40,14 +43,28 @@ class Paths:
 
     def __init__(self, runner: Runner, cache: PagedCache, views: Views | None = None,
                  graphs: DecodeGraphs | None = None, kernels: Kernels | None = None) -> None:
-        self.runner, self.views, self.graphs, self.kernels = runner, views or cache, graphs, kernels
+        self.runner, self.cache, self.views = runner, cache, views or cache
+        self.graphs, self.kernels = graphs, kernels
+        self.fills_up = isinstance(views, NativeViews)
 
-    def hidden(self, batch: FlatBatch, adapt: Adapt | None) -> Tensor:        # (N, D)
-        """What `logits` takes, for all tokens; good until the next call."""
-        found = self.graphs.hidden(batch) if self.graphs is not None and adapt is None else None
+    def hidden(self, batch: FlatBatch, adapt: Callable[[int], Adapt | None]) -> Tensor:       # (N, D)
+        """What `logits` takes, for all tokens; good until the next call. `adapt` is told how many tokens fill the step
+        up."""
+        n = len(batch.ids)
+        if self.fills_up:                                # the last page is none of the scheduler's
+            batch = filled_up(batch, self.cache.n_pages - 1, self.cache.page_size)
+        adapter = adapt(len(batch.ids) - n)
+        found = self.graphs.hidden(batch) if self.graphs is not None and adapter is None else None
         if found is not None:
             return found
-        return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch), adapt)
+        return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch), adapter)[:n]
+
+    def logits(self, hidden: Tensor) -> Tensor:                               # (C, D) -> (C, V)
+        """The model's head."""
+        n = len(hidden)
+        if self.fills_up:
+            hidden = F.pad(hidden, (0, 0, 0, size_of(n) - n))
+        return self.runner.logits(hidden)[:n]
 
 
 def uses_triton(kind: AttentionKind, device: torch.device) -> bool:
@@ -112,7 +129,7 @@ def runner_for(model: Model | Runner, native: bool) -> Runner:
 
 def make_paths(runner: Runner, cache: PagedCache, *, native: bool, triton: bool, graphs: bool, context: int,
                max_rows: int) -> Paths:
-    """With graphs, the last page of the cache must be one that the scheduler doesn't know."""
+    """With graphs or `native`, the last page of the cache must be one that the scheduler doesn't know."""
     if not triton:
         kernels = Kernels(pointwise.largest, draw.draw)
         return Paths(runner, cache, NativeViews(cache), kernels=kernels) if native else Paths(runner, cache)
