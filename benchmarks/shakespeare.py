@@ -8,7 +8,7 @@ three quarters of an hour on one core.
 The first 90 % of the text is learned, the whole rest is judged: each of its characters but the first is predicted once,
 in windows of 64 and of 256 characters that don't overlap, so that the first characters of a window see little.
 
-    python benchmarks/shakespeare.py [--budget cpu|gpu] [--seeds 3] [--quick] [--json FILE] [--data FILE]
+    python benchmarks/shakespeare.py [--budget cpu|gpu] [--seeds 3] [--share 0.5] [--quick] [--json FILE] [--data FILE]
 """
 
 import argparse
@@ -131,13 +131,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", choices=sorted(GOALS), default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=1.0, help="of the budget's tokens")
     parser.add_argument("--quick", action="store_true", help="one seed and a quarter of the tokens: under a minute")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     setup()
     learn, judge = load(options.data)
-    runs = [train(options.budget, seed, learn, judge, 0.25 if options.quick else 1.0)
+    runs = [train(options.budget, seed, learn, judge, 0.25 if options.quick else options.share)
             for seed in range(1 if options.quick else options.seeds)]
     print(f"{'budget':<8}{'seed':>5}{'parameters':>12}{'tokens':>12}{'seconds':>9}{'loss, 64':>10}{'loss, 256':>11}")
     for r in runs:
