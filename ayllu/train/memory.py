@@ -119,7 +119,7 @@ def predict(config: TrainConfig, device: torch.device) -> Peaks:
         peaks.moments["step"] = ledger.peak + compiled
         ledger.begin()
         with state.averaged():
-            look(config, state, device)
+            look(config, state, device, most=2)          # each further batch takes what the second does
         peaks.moments["evaluation"] = ledger.peak
         peaks.moments["saving"] = peaks.state
         if config.loop.async_save and device.type == "cpu":  # a copy is written while training goes on

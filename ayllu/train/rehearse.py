@@ -102,14 +102,15 @@ class Watch:
         return {}
 
 
-def look(config: TrainConfig, state: TrainState, device: torch.device) -> None:
-    """What an evaluation on the way computes for one language, over random ids."""
+def look(config: TrainConfig, state: TrainState, device: torch.device, most: int | None = None) -> None:
+    """What an evaluation on the way computes for one language, over random ids; of conversations, `most` batches."""
     autocast = None if config.loop.precision == "float32" else torch.bfloat16
     if isinstance(config, SftConfig):
         batch = Windows(config).batch(0)
         assert isinstance(batch, PackedBatch)
         part = next(batch.split(int(config.loop.micro_batch)))
-        answer_loss(state.model, [part] * -(-config.eval_tokens // part.ids.numel()), device, autocast, ALONE)
+        n = -(-config.eval_tokens // part.ids.numel())
+        answer_loss(state.model, [part] * (n if most is None else min(n, most)), device, autocast, ALONE)
         return
     rng = np.random.default_rng(0)
     ids = torch.from_numpy(rng.integers(0, config.model.vocab_size, config.eval_tokens))
