@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ayllu.server.faults import fault_of, send_fault
+from ayllu.server.faults import body_of, dump, fault_of, send_fault
+from ayllu.server.gate import Gate, named
 from ayllu.server.metrics import Metrics
 
 logger = logging.getLogger("ayllu.access")
@@ -23,7 +25,7 @@ class Tally:
 class Access:
     """Measures each request and writes one line about it. An error that nobody caught becomes a 500 here."""
 
-    def __init__(self, app: Any, metrics: Metrics) -> None:
+    def __init__(self, app: Gate, metrics: Metrics) -> None:
         self.app, self.metrics = app, metrics
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -43,6 +45,20 @@ class Access:
                 await send_fault(scope["path"], seen, fault)
         finally:
             self._note(scope, seen, tally, time.perf_counter() - begun)
+
+    def at_once(self, method: bytes, target: bytes, head: Iterable[tuple[bytes, bytes]], scheme: str) -> bytes | None:
+        """The whole response to a call that the gate refuses by its head, noted as any other; None: let it come."""
+        path = target.partition(b"?")[0].decode("latin-1")
+        fault = self.app.at_once(path, named(head), scheme) if method == b"POST" else None
+        if fault is None:
+            return None
+        body = dump(body_of(path, fault))
+        self.metrics.requests.labels("other", str(fault.status)).inc()
+        self.metrics.seconds.labels("other").observe(0.0)
+        logger.info("POST other %d 0.000 s, %d bytes, refused by its head", fault.status, len(body))
+        lines = ("HTTP/1.1 503 Service Unavailable", "content-type: application/json", f"content-length: {len(body)}",
+                 *(f"{name}: {value}" for name, value in fault.headers.items()))
+        return "\r\n".join((*lines, "", "")).encode("latin-1") + body
 
     def _note(self, scope: Any, seen: "_Seen", tally: Tally, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")     # the pattern: a path itself may hold a text

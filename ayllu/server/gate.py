@@ -7,7 +7,7 @@ requests). The body is read here, within its limits of size and time; the applic
 
 import asyncio
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -90,7 +90,7 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         path = scope["path"]
-        headers = _headers(scope)
+        headers = named(scope["headers"])
         try:
             cross = self._check_place(headers, scope.get("scheme", "http"))
             if cross and scope["method"] == "OPTIONS":
@@ -115,8 +115,7 @@ class Gate:
         if is_counted and self.n_active >= self.limits.active:
             why = f"{self.n_active} requests are being answered, which is the limit: try again"
         if why:
-            await send_fault(scope["path"], send, Fault(503, why, "overloaded_error", None, "queue_full",
-                                                        {"retry-after": str(RETRY_AFTER_S)}))
+            await send_fault(scope["path"], send, _full(why))
             return
         _as_json(scope)
         parts = [{"type": "http.request", "body": body, "more_body": False}]
@@ -133,6 +132,19 @@ class Gate:
             self.n_active -= is_counted
             coming.end()
             scope["route"] = inner.get("route")
+
+    def at_once(self, path: str, headers: dict[str, str], scheme: str) -> Fault | None:
+        """The refusal of a call whose head alone has come, where there is no room for it and nothing else is wrong."""
+        why = self.refusal(len(self.coming)) if path in QUEUED_PATHS else None
+        if why is None:
+            return None
+        try:
+            if self._check_place(headers, scheme):
+                return None                              # a page elsewhere, which needs headers of its own
+            self._who(headers)
+        except Fault:
+            return None                                  # told on the usual way
+        return _full(why)
 
     def _check_place(self, headers: dict[str, str], scheme: str) -> str | None:
         """Refuse a wrong Host or Origin; gives an allowed origin that is not the server's own."""
@@ -184,8 +196,13 @@ class Gate:
                         code="slow_body") from None
 
 
-def _headers(scope: Any) -> dict[str, str]:
-    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+def _full(why: str) -> Fault:
+    return Fault(503, why, "overloaded_error", None, "queue_full", {"retry-after": str(RETRY_AFTER_S)})
+
+
+def named(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Headers by their names in lower case."""
+    return {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers}
 
 
 def _name(host: str) -> str:

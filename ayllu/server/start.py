@@ -164,9 +164,9 @@ class Listener:
     def _config(self) -> Any:
         import uvicorn
 
-        limits = self.served.limits
+        limits, app = self.served.limits, build_app(self.served, self.door)
         return uvicorn.Config(
-            build_app(self.served, self.door), host=self.door.host, port=self.port, http=protocol_with(limits),
+            app, host=self.door.host, port=self.port, http=protocol_with(limits, app.at_once),
             ws="none", lifespan="on", access_log=False, log_level="warning", server_header=False, proxy_headers=False,
             timeout_keep_alive=limits.idle_s, limit_concurrency=limits.connections,
             timeout_graceful_shutdown=int(DRAIN_S),

@@ -121,6 +121,8 @@ def test_who_would_wait_too_long_is_refused_before_its_body_is_read(chat_checkpo
 
         live.wait_until(is_full, 10)
         for path in QUEUED_PATHS:
+            found = httpx.post(f"{live.url}{path}", content=b"no JSON at all", headers={"origin": "http://elsewhere"})
+            assert found.status_code == 403              # what else is wrong comes first
             found = httpx.post(f"{live.url}{path}", content=b"no JSON at all")
             assert (found.status_code, found.headers.get("retry-after")) == (503, "1"), (path, rows(live))
             assert "try again later" in found.text

@@ -11,7 +11,8 @@ import uvicorn
 from ayllu.server.limits import Limits
 from ayllu.server.wire import protocol_with
 
-LIMITS = Limits(head_s=0.4, stall_s=0.5, head_bytes=4096, idle_s=5)
+LIMITS = Limits(head_s=0.4, stall_s=0.5, head_bytes=4096, idle_s=5, body_s=0.4, body_bytes=2000)
+NO = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\nno"
 ENDED = []
 
 
@@ -29,6 +30,12 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": b"word"})
 
 
+def refuse(method, target, headers, scheme):
+    """Calls of /full."""
+    assert (scheme, dict(headers).get(b"host")) == ("http", b"x")
+    return NO if (method, target) == (b"POST", b"/full") else None
+
+
 async def _soon(receive):
     import asyncio
 
@@ -41,7 +48,8 @@ async def _soon(receive):
 
 @pytest.fixture(scope="module")
 def port():
-    config = uvicorn.Config(app, port=0, http=protocol_with(LIMITS), lifespan="off", log_level="critical", ws="none")
+    config = uvicorn.Config(app, port=0, http=protocol_with(LIMITS, refuse), lifespan="off", log_level="critical",
+                            ws="none")
     held = config.bind_socket()
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [held]}, daemon=True)
@@ -123,3 +131,30 @@ def test_a_reader_who_stops_reading_is_dropped(port):
         while not ENDED:
             assert time.perf_counter() - begun < 15
             time.sleep(0.05)
+
+
+def test_a_refused_head_is_answered_when_its_body_is_over_and_the_connection_goes_on(port):
+    with connected(port) as s:
+        for _ in range(2):
+            s.sendall(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nab")
+            time.sleep(0.05)
+            s.sendall(b"cd")
+            assert s.recv(4096) == NO
+        s.sendall(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\naGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        found = b""
+        while b"word" not in found:
+            found += s.recv(4096)
+        assert found.startswith(NO + b"HTTP/1.1 200 OK")
+        s.sendall(b"POST /full HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+        assert s.recv(4096) == NO
+        assert s.recv(1) == b""
+
+
+@pytest.mark.parametrize("body", [b"a", b"a" * 3000])
+def test_the_body_of_a_refused_call_has_the_same_limits(port, body):
+    with connected(port) as s:
+        begun = time.perf_counter()
+        s.sendall(b"POST /full HTTP/1.1\r\nHost: x\r\nContent-Length: 9000\r\n\r\n" + body)
+        with contextlib.suppress(ConnectionResetError):
+            assert s.recv(100) == b""
+        assert time.perf_counter() - begun < 3
