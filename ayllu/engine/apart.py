@@ -57,7 +57,7 @@ class Desk:
         self._tell()
         try:
             self._turns.run()
-        except Exception:
+        except Exception:                                # told to the other side, then raised
             self._send("failed", self._turns.failure)
             raise
 

@@ -40,7 +40,7 @@ class Turns:
                 chosen = self.engine.step()
                 self._observe(chosen)
                 self._give(chosen)
-        except Exception as error:
+        except Exception as error:                       # whatever broke: told to those who wait, then raised
             self.failure = f"the engine failed: {type(error).__name__}: {error}"
             while not self._commands.empty():
                 command = self._commands.get()
