@@ -1,6 +1,7 @@
 """What the page does when the server is full, away, wants a key or says no; settings, comparison, the token view."""
 
 import json
+import re
 
 from page.acting import KEY, SSE, answer_with, answers, events, finished, refuse, say, set_value, short
 from playwright.sync_api import expect
@@ -82,6 +83,19 @@ def test_an_error_is_told_and_can_be_tried_again(page):
     finished(page)
     assert answers(page) == ["fine"]
     assert page.locator(".versions").count() == 0
+
+
+def test_near_the_end_of_the_context_an_answer_is_shorter_and_says_so(page):
+    short(page, "500")                                                       # of a context of 128
+    say(page, "the fox")
+    finished(page)
+    stats = page.locator(".stats").last.inner_text()
+    room = re.search(r"the context had room for (\d+) of 500", stats)
+    assert room, stats
+    assert f"{room[1]} tokens" in stats
+    assert int(room[1]) + int(re.search(r"(\d+) read", stats)[1]) == 128
+    say(page, "full " * 150)                            # a prompt that has no room at all is an error still
+    page.locator(".fault").filter(has_text="context takes 128").wait_for()
 
 
 def test_a_server_that_is_away_is_looked_for(opened, server):

@@ -7,6 +7,7 @@
 import { ApiError, Lost, open } from "./api.js";
 import { emit } from "./bus.js";
 import { addCall } from "./calls.js";
+import { fitted } from "./room.js";
 import { events } from "./stream.js";
 
 export const jobs = new Map();
@@ -51,6 +52,11 @@ async function follow(job, plan, resume) {
       return;
     } catch (error) {
       if (job.controller.signal.aborted) return end(job, "stopped");
+      const shorter = await roomAfter(job, error, plan);
+      if (shorter) {
+        plan = shorter;
+        continue;
+      }
       const wait = waitAfter(error, tries++);
       if (wait === null) return fail(job, error);
       await pause(job, error instanceof Lost ? "lost" : "queued", wait);
@@ -67,6 +73,14 @@ function waitAfter(error, tries) {
   if (error instanceof Lost) return LOST_WAITS_S[tries] ?? null;
   if (error instanceof ApiError && error.status === 503 && tries < MOST_QUEUED) return error.retryAfter ?? 2;
   return null;
+}
+
+/** The same call with the tokens for which the context has room, which is noted at its answers; else null. */
+async function roomAfter(job, error, plan) {
+  if (error.code !== "context_length_exceeded") return null;
+  const found = await fitted(plan, job.controller.signal).catch(() => null);
+  if (found) for (const { stats } of job.nodes) stats.shortened = found.shortened;
+  return found?.plan ?? null;
 }
 
 async function read(job, plan, onprogress) {

@@ -79,6 +79,7 @@ function facts({ stats, finish, seed, id }) {
     rate && t("stat.speed", { n: n(rate, 1) }),
     stats.first_ms != null && t("stat.first", { n: n(stats.first_ms / 1000, 2) }),
     finish && t(`finish.${finish}`),
+    stats.shortened && t("stat.room", { room: n(stats.shortened.room), asked: n(stats.shortened.asked) }),
     stats.prompt && t("stat.prompt", { n: n(stats.prompt) }),
     stats.cached > 0 && t("stat.cached", { n: n(stats.cached) }),
     seed != null && t("stat.seed", { n: seed }),

@@ -84,6 +84,7 @@ export const EN = {
   "stat.tokens": "{n} tokens",
   "stat.speed": "{n} tokens/s",
   "stat.first": "first after {n} s",
+  "stat.room": "the context had room for {room} of {asked}",
   "stat.prompt": "{n} read",
   "stat.cached": "{n} of them from the cache",
   "stat.seed": "seed {n}",

@@ -83,6 +83,7 @@ export const ZH = {
   "stat.tokens": "{n} 个词元",
   "stat.speed": "每秒 {n} 个",
   "stat.first": "首个用时 {n} 秒",
+  "stat.room": "上下文只剩 {room} 个（要求 {asked} 个）",
   "stat.prompt": "读入 {n} 个",
   "stat.cached": "其中 {n} 个来自缓存",
   "stat.seed": "种子 {n}",
