@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ayllu.cli.pretrain import AsJson, DryRun, Resume, show
-from ayllu.config import build_recipe, load_recipe
+from ayllu.config import S, build_recipe, load_recipe
 from ayllu.errors import ConfigError
 
 What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json); or a model, and then files "
@@ -56,13 +56,18 @@ def sft(what: What, resume: Resume = False, dry_run: DryRun = False, as_json: As
 def read_sft(words: list[str]) -> tuple[Any, Path]:
     """The settings that the words of a command line mean, and the folder that their paths are relative to."""
     from ayllu.train.sft_config import SftConfig
+    return read_tuning(SftConfig, words, "ayllu sft ayllu-mini chats.jsonl")
+
+
+def read_tuning(kind: type[S], words: list[str], example: str) -> tuple[S, Path]:
+    """The same for every command that begins with a model and files, or with a recipe of this kind."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     names = [word for word in words if word not in overrides]
     if len(names) == 1 and Path(names[0]).suffix in (".toml", ".json"):
-        return load_recipe(SftConfig, names[0], overrides), Path(names[0]).parent
+        return load_recipe(kind, names[0], overrides), Path(names[0]).parent
     if len(names) < 2:
-        raise ConfigError("give a recipe, or a model and conversations: ayllu sft ayllu-mini chats.jsonl")
+        raise ConfigError(f"give a recipe, or a model and what it learns from: {example}")
     base, *files = names
     name = f"{Path(base).stem}-{Path(files[0]).name.partition('.')[0]}"
     table = {"name": name, "out": f"runs/{name}", "base": base, "data": {"sources": [{"path": file} for file in files]}}
-    return build_recipe(SftConfig, table, overrides, where="the command line"), Path(".")
+    return build_recipe(kind, table, overrides, where="the command line"), Path(".")

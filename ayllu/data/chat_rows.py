@@ -10,7 +10,7 @@ Files are JSON Lines, JSON (one list), CSV, TSV or Parquet; a cell may hold a li
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +49,20 @@ def conversations(path: Path, name: str, form: Form = "auto",
 
     `name` stands for the path in rejects.
     """
+    for row in tables(path, name):
+        if isinstance(row, Reject):
+            yield row
+            continue
+        try:
+            assert isinstance(row.payload, dict)
+            messages, tools = read_row(row.payload, form, renamed or {})
+            yield Conversation(row.file, row.line, messages, tools)
+        except BadRow as error:
+            yield Reject(row.file, row.line, str(error))
+
+
+def tables(path: Path, name: str) -> Iterator[Record | Reject]:
+    """All rows of a file or folder by their columns; what is no row of a table is a reject."""
     for file in _files(path):
         called = name if file == path else f"{name}/{file.relative_to(path)}"
         for row in _json(file, called) if kind_of(file) == JSON else records(file, (), called):
@@ -56,11 +70,9 @@ def conversations(path: Path, name: str, form: Form = "auto",
                 yield row
                 continue
             try:
-                table = columns(row)
-                if not isinstance(table, dict):
-                    raise BadRow("a text, no row of a table")
-                messages, tools = read_row(table, form, renamed or {})
-                yield Conversation(called, row.line, messages, tools)
+                found = columns(row)
+                yield (replace(row, file=called, payload=found) if isinstance(found, dict) else
+                       Reject(called, row.line, "a text, no row of a table"))
             except BadRow as error:
                 yield Reject(called, row.line, str(error))
 
@@ -87,7 +99,7 @@ def read_row(row: dict[str, Any], form: Form = "auto",
     if kind != "messages" and row.get("system"):
         found = [{"role": "system", "content": row["system"]}, *found]
     tools = row.get("tools") or None
-    return [_checked(n, message) for n, message in enumerate(found)], _list(tools, "tools") if tools else None
+    return [checked(n, message) for n, message in enumerate(found)], _list(tools, "tools") if tools else None
 
 
 def _of_alpaca(row: dict[str, Any]) -> list[Message]:
@@ -117,7 +129,7 @@ def _side(value: Any, role: str) -> list[Message]:
     return list(value) if isinstance(value, list) else [{"role": role, "content": value}]
 
 
-def _checked(number: int, message: Any) -> Message:
+def checked(number: int, message: Any) -> Message:
     """A message with a known role and a text; what Parquet fills up with null is left out."""
     if not isinstance(message, dict):
         raise BadRow(f"message {number} is a {type(message).__name__}, no object")

@@ -14,16 +14,16 @@ from ayllu.model.init import STD, Uninitialised, first_value, generator
 from ayllu.model.llama import Llama
 from ayllu.quant.linear import Nf4Linear, pack_linear
 from ayllu.quant.nf4 import BLOCK, random_packed
-from ayllu.train.sft_config import SftConfig
+from ayllu.train.sft_config import Tuning
 
 
-def dtype_of(config: SftConfig) -> torch.dtype:
+def dtype_of(config: Tuning) -> torch.dtype:
     """Of the base's weights, those in NF4 apart."""
     is_low = config.base_dtype == "bfloat16" or (config.base_dtype == "auto" and config.loop.precision != "float32")
     return torch.bfloat16 if config.lora is not None and is_low else torch.float32
 
 
-def base_model(config: SftConfig, source: OpenCheckpoint, device: torch.device) -> tuple[Llama, str]:
+def base_model(config: Tuning, source: OpenCheckpoint, device: torch.device) -> tuple[Llama, str]:
     """The base and its fingerprint. What is trained lies in float32 in memory of its own: weights that a file lends
     must not be written to."""
     if config.quant == "nf4":
@@ -36,7 +36,7 @@ def base_model(config: SftConfig, source: OpenCheckpoint, device: torch.device) 
     return model, fingerprint(model)
 
 
-def random_base(config: SftConfig, shape: LlamaConfig, device: torch.device) -> Llama:
+def random_base(config: Tuning, shape: LlamaConfig, device: torch.device) -> Llama:
     """A model of this shape with first values, for a rehearsal."""
     model = _empty(shape)
     packed = packable(shape) if config.quant == "nf4" else {}

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ayllu.checkpoint.load import open_checkpoint
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.chat_loader import ChatLoader
@@ -13,7 +15,7 @@ from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
-from ayllu.train.sft_config import SftConfig
+from ayllu.train.sft_config import SftConfig, Tuning
 
 
 @dataclass(frozen=True)
@@ -38,22 +40,19 @@ class Lesson:
 
     def stops(self) -> tuple[int, ...]:
         """Ids that end an answer: those that are taught, which are often not what ended a text for the base."""
-        return ends(self.tokenizer) if self.template is not None else tuple(self.tokenizer.eos_ids)
+        return stops_of(self.tokenizer, self.template)
+
+    @property
+    def compared(self) -> np.ndarray:
+        """Ids that a merge is compared on."""
+        return (self.gathered.held_out if len(self.gathered.held_out.starts) else self.gathered.train).ids
 
 
 def prepared(config: SftConfig, recipe_folder: Path) -> tuple[SftConfig, Lesson]:
     """The settings with the base's shape and the number of steps, and the data; ConfigError where they don't agree."""
     folder = Path(config.folder or recipe_folder)
-    source = open_base(config, folder)
-    tokenizer = source.open_tokenizer()
-    if tokenizer is None:
-        raise ConfigError(f"{source.path} has no tokenizer: put tokenizer.json or tokenizer.model beside its weights")
+    source, tokenizer, template = opened(config, folder, config.data.template)
     shape = source.config
-    if config.model is not None and config.model != shape:
-        raise ConfigError(f"the recipe's [model] is not the shape of {source.path}: leave it out, and it is read")
-    if config.context > shape.max_context:
-        raise ConfigError(f"context={config.context} is longer than the base's, {shape.max_context}: lower it")
-    template = template_of(config.data.template, tokenizer, folder)
     lesson = Lesson(source, tokenizer, template, gather(config.data, folder, tokenizer, template, config.context))
     windows = len(lesson.loader(config).packing)
     steps = config.loop.steps or max(round(config.epochs * windows / config.loop.batch_size), 1)
@@ -62,7 +61,25 @@ def prepared(config: SftConfig, recipe_folder: Path) -> tuple[SftConfig, Lesson]
     return config.model_copy(update={"model": shape, "loop": config.loop.model_copy(update={"steps": steps})}), lesson
 
 
-def open_base(config: SftConfig, folder: Path) -> OpenCheckpoint:
+def opened(config: Tuning, folder: Path, template: str) -> tuple[OpenCheckpoint, Tokenizer, ChatTemplate | None]:
+    """The base with its tokenizer and the template that settings name; ConfigError where the recipe doesn't fit it."""
+    source = open_base(config, folder)
+    tokenizer = source.open_tokenizer()
+    if tokenizer is None:
+        raise ConfigError(f"{source.path} has no tokenizer: put tokenizer.json or tokenizer.model beside its weights")
+    if config.model is not None and config.model != source.config:
+        raise ConfigError(f"the recipe's [model] is not the shape of {source.path}: leave it out, and it is read")
+    if config.context > source.config.max_context:
+        raise ConfigError(f"context={config.context} is longer than the base's, {source.config.max_context}: lower it")
+    return source, tokenizer, template_of(template, tokenizer, folder)
+
+
+def stops_of(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:
+    """Ids that end an answer, by the template that it was taught in."""
+    return ends(tokenizer) if template is not None else tuple(tokenizer.eos_ids)
+
+
+def open_base(config: Tuning, folder: Path) -> OpenCheckpoint:
     """The base, by a path from the recipe's folder or by a name."""
     return open_checkpoint(folder / config.base if (folder / config.base).exists() else config.base)
 

@@ -12,14 +12,16 @@ from ayllu.errors import ConfigError
 from ayllu.model.account import n_parameters
 from ayllu.model.config import ModelSettings
 from ayllu.quant.nf4 import bytes_of
-from ayllu.train import pretrain, sft
+from ayllu.train import prefer, pretrain, sft
 from ayllu.train.base import dtype_of, packable, random_base
 from ayllu.train.loop import LossFunction
+from ayllu.train.prefer_config import PreferConfig
+from ayllu.train.prefer_loss import Tally
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.sft_config import SftConfig
 from ayllu.train.state import TrainState
 
-TrainConfig = PretrainConfig | SftConfig
+TrainConfig = PretrainConfig | SftConfig | PreferConfig
 
 
 def shape_of(config: TrainConfig) -> ModelSettings:
@@ -45,11 +47,13 @@ def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> Los
     """The loss that the recipe asks for."""
     if isinstance(config, PretrainConfig):
         return pretrain.training_loss(config, device)
+    if isinstance(config, PreferConfig):
+        return prefer.training_loss(config, device, Tally())
     return sft.training_loss(config, device, state.model)
 
 
 def looks(config: TrainConfig) -> int:
-    """Held-out losses of one evaluation: one for each language, or one over conversations."""
+    """Held-out losses of one evaluation: one for each language, or one over all that is held out."""
     return len({source.language for source in config.data.sources}) if isinstance(config, PretrainConfig) else 1
 
 
@@ -67,5 +71,6 @@ def least_bytes(config: TrainConfig) -> float:
 
 def read_settings(text: str) -> TrainConfig:
     """What `model_dump_json` gave."""
-    kind = SftConfig if json.loads(text).get("method") == "sft" else PretrainConfig
+    method = json.loads(text).get("method")
+    kind = SftConfig if method == "sft" else PreferConfig if method else PretrainConfig
     return kind.model_validate_json(text)

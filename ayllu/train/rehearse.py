@@ -20,6 +20,8 @@ import torch
 
 from ayllu.data.loader import Batch
 from ayllu.data.pack_loader import PackedBatch
+from ayllu.data.pair_loader import PairBatch
+from ayllu.data.pairs import Answer, Compared
 from ayllu.device import pick_device
 from ayllu.errors import ConfigError
 from ayllu.model.generate import generate
@@ -30,6 +32,8 @@ from ayllu.train.control import Control, Parts
 from ayllu.train.loop import fit
 from ayllu.train.losses import bits_per_byte
 from ayllu.train.method import TrainConfig, empty_state, loss_of, read_settings, shape_of
+from ayllu.train.prefer_config import PreferConfig
+from ayllu.train.prefer_eval import row_logps
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.sft_config import SftConfig
 from ayllu.train.sft_loss import answer_loss
@@ -112,6 +116,10 @@ def look(config: TrainConfig, state: TrainState, device: torch.device, most: int
         n = -(-config.eval_tokens // part.ids.numel())
         answer_loss(state.model, [part] * (n if most is None else min(n, most)), device, autocast, ALONE)
         return
+    if isinstance(config, PreferConfig):
+        rows = full_rows(config, config.eval_rows if most is None else min(config.eval_rows, most))
+        row_logps(state.model, rows, [], int(config.loop.micro_batch), device, autocast)
+        return
     rng = np.random.default_rng(0)
     ids = torch.from_numpy(rng.integers(0, config.model.vocab_size, config.eval_tokens))
     bits_per_byte(state.model, ids, 1, config.context, device, autocast)
@@ -123,14 +131,24 @@ class Windows:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
 
-    def batch(self, step: int) -> Batch | PackedBatch:
+    def batch(self, step: int) -> Batch | PackedBatch | PairBatch:
         """Random ids; the same at every step."""
+        if isinstance(self.config, PreferConfig):
+            rows = full_rows(self.config, self.config.loop.batch_size)
+            crossed = tuple(row.answers[0] for row in rows) if self.config.method == "kto" else ()
+            return PairBatch(rows, np.zeros((len(rows), 3)), crossed, np.zeros(len(rows)))
         shape = self.config.loop.batch_size, self.config.context
         ids = torch.from_numpy(np.random.default_rng(0).integers(0, shape_of(self.config).vocab_size, shape))
         if isinstance(self.config, PretrainConfig) and self.config.packing.kind == "none":
             return Batch(ids, ids.clone())
         return PackedBatch(ids, ids.clone(), torch.ones(shape), torch.zeros(shape, dtype=torch.int64),
                            torch.arange(shape[1]).repeat(shape[0], 1), torch.zeros(shape, dtype=torch.bool))
+
+
+def full_rows(config: PreferConfig, n: int) -> list[Compared]:
+    """Rows with two answers that fill the window after one id of a prompt."""
+    ids = np.random.default_rng(0).integers(0, shape_of(config).vocab_size, (n, 2, config.context + 1))
+    return [Compared(Answer(good, 1), Answer(bad, 1), "") for good, bad in ids.astype(np.int32)]
 
 
 def rehearse(config: TrainConfig, device: torch.device, run: Path, meter: Meter) -> Watch:

@@ -31,7 +31,8 @@ from ayllu.train.loop import LossFunction
 from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume, describe
 from ayllu.train.sample import sample_ids
-from ayllu.train.sft_config import SftConfig
+from ayllu.train.sft_config import SftConfig, Tuning
+from ayllu.train.sft_export import Taught
 from ayllu.train.sft_loss import Anchor, BaseOf, Noise, answer_loss, sft_loss
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
@@ -78,7 +79,7 @@ def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, devi
     return reached(state, last, run=str(run), **files)
 
 
-def new_state(config: SftConfig, model: Llama, layout: Layout = ALONE,
+def new_state(config: Tuning, model: Llama, layout: Layout = ALONE,
               facts: dict[str, Any] | None = None) -> TrainState:
     """The state before the first step; an adapter is put on the model here."""
     if config.lora is not None:
@@ -124,7 +125,7 @@ def _unadapted(model: CausalModel) -> Iterator[CausalModel]:
         yield model
 
 
-def answers(model: CausalModel, lesson: Lesson, prompts: tuple[str, ...], layout: Layout) -> list[str]:
+def answers(model: CausalModel, lesson: Taught, prompts: tuple[str, ...], layout: Layout) -> list[str]:
     """Each message with what the model answers now."""
     if lesson.template is None:
         begun = [lesson.tokenizer.encode(prompt, bos=True) for prompt in prompts]

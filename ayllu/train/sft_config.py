@@ -1,6 +1,6 @@
-"""The recipe of fine-tuning."""
+"""The recipe of fine-tuning, and what it shares with those of the other methods that begin with a trained model."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -31,25 +31,21 @@ class Lora(LoraConfig):
         return LoraConfig.model_validate(self.model_dump(exclude={"plus"}))
 
 
-class SftConfig(Recipe):
-    """A recipe of fine-tuning; paths are relative to its folder, `out` to the working directory."""
+class Tuning(Recipe):
+    """What every method has that begins with a trained model: the model, and an adapter or all of its weights."""
 
-    method: Literal["sft"] = "sft"
+    RATES: ClassVar[tuple[float, float]] = (5e-5, 2e-4)  # of optim.lr where a recipe has none: all weights, an adapter
+
     base: str                                            # the model that learns: a folder, a file, a hub name
     model: LlamaConfig | None = None                     # its shape; None: read from it. All that a dry run needs
     lora: Lora | None = None                             # lora.r=16 and so on; None: all weights are trained
     merge: bool = False                                  # at the end, the adapter in the 16-bit base, with a check
     base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"      # of a frozen base; auto: by loop.precision
     quant: Literal["none", "nf4"] = "none"               # of a frozen base's blocks; nf4: QLoRA (arXiv:2305.14314)
-    data: Chats
-    packing: ChatPacking = ChatPacking()
     loop: SftLoop = SftLoop()
     context: int = Field(default=512, gt=1)              # tokens per training window: the longest sample
     epochs: float = Field(default=3.0, gt=0)             # over the windows, where loop.steps is 0
-    neftune: float = Field(default=0.0, ge=0)            # alpha of noise on the embeddings (arXiv:2310.05914: 5 to 15)
-    anchor: float = Field(default=0.0, ge=0)             # times KL(base || model), which keeps answers near the base's
     samples: tuple[str, ...] = ()                        # messages of a user that are answered on the way
-    eval_tokens: int = Field(default=50_000, gt=0)       # places of held-out windows on the way; all at the end
 
     @model_validator(mode="before")
     @classmethod
@@ -59,17 +55,32 @@ class SftConfig(Recipe):
             return values
         if values.get("quant", "none") != "none":        # its products unpack weights, which isn't compiled
             values = {"compile": "off", **values}
-        rate = 5e-5 if values.get("lora") is None else 2e-4
+        rate = cls.RATES[values.get("lora") is not None]
         return {**values, "optim": {"lr": rate, "weight_decay": 0.0, "schedule": {"warmup_steps": 10},
                                     **values.get("optim", {})}}
 
     @model_validator(mode="after")
-    def _parts_agree(self) -> "SftConfig":
+    def _base_is_frozen(self) -> "Tuning":
         if self.lora is None and (self.merge or self.base_dtype != "auto" or self.quant != "none"):
             raise ValueError("merge, base_dtype and quant are for a frozen base with an adapter: set lora.r=16, or "
                              "leave them out")
         if self.quant != "none" and self.compile != "off":
             raise ValueError(f"quant={self.quant} isn't compiled: leave compile out")
+        return self
+
+
+class SftConfig(Tuning):
+    """A recipe of fine-tuning; paths are relative to its folder, `out` to the working directory."""
+
+    method: Literal["sft"] = "sft"
+    data: Chats
+    packing: ChatPacking = ChatPacking()
+    neftune: float = Field(default=0.0, ge=0)            # alpha of noise on the embeddings (arXiv:2310.05914: 5 to 15)
+    anchor: float = Field(default=0.0, ge=0)             # times KL(base || model), which keeps answers near the base's
+    eval_tokens: int = Field(default=50_000, gt=0)       # places of held-out windows on the way; all at the end
+
+    @model_validator(mode="after")
+    def _stops_by_what_is_held_out(self) -> "SftConfig":
         if self.loop.patience and not self.data.held_out and not self.data.held_out_sources:
             raise ValueError("loop.patience stops by the held-out loss, and nothing is held out: set data.held_out or "
                              "data.held_out_sources")

@@ -3,8 +3,9 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from ayllu.adapters.lora import taken
@@ -13,16 +14,36 @@ from ayllu.adapters.store import Manner, write_adapter
 from ayllu.checkpoint.licence import licence_by_id
 from ayllu.checkpoint.load import build_model
 from ayllu.checkpoint.save import source_from_model
+from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.log import say
 from ayllu.model.llama import Llama
+from ayllu.text.chat import ChatTemplate
+from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.export import export_as
-from ayllu.train.lesson import Lesson
-from ayllu.train.sft_config import SftConfig
+from ayllu.train.sft_config import Tuning
 
-COMPARED = 256                                           # ids of held-out conversations that a merge is compared on
+COMPARED = 256                                           # ids of what is held out that a merge is compared on
 
 
-def write(config: SftConfig, model: Llama, base: str, lesson: Lesson, run: Path) -> dict[str, Any]:
+class Taught(Protocol):
+    """What was learned from, as far as it goes along with the weights."""
+
+    @property
+    def source(self) -> OpenCheckpoint: ...
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def template(self) -> ChatTemplate | None: ...
+
+    @property
+    def compared(self) -> np.ndarray: ...
+
+    def stops(self) -> tuple[int, ...]: ...
+
+
+def write(config: Tuning, model: Llama, base: str, lesson: Taught, run: Path) -> dict[str, Any]:
     """Write what was trained below the run; gives the folders by their kind. `base` is the base's fingerprint."""
     if config.lora is None:
         _whole(config, model, lesson, run)
@@ -36,16 +57,15 @@ def write(config: SftConfig, model: Llama, base: str, lesson: Lesson, run: Path)
         return {"adapter": str(run / "adapter")}
     kind = lesson.source.dtype if lesson.source.dtype.itemsize <= 4 else torch.float32
     plain = build_model(lesson.source, dtype=kind)
-    side = lesson.gathered.held_out if len(lesson.gathered.held_out.starts) else lesson.gathered.train
-    size = min(COMPARED, len(side.ids), plain.config.max_context)
-    ids = torch.from_numpy(side.ids[:size].astype("int64"))[None]
+    size = min(COMPARED, plain.config.max_context)
+    ids = torch.from_numpy(lesson.compared[:size].astype("int64"))[None]
     done = merge(plain, adapter, ids).comparison
     say(f"merged: {done.loss:.2%} of what the adapter changes was spoilt by {str(kind).removeprefix('torch.')}")
     _whole(config, plain, lesson, run)
     return {"adapter": str(run / "adapter"), "model": str(run / "model"), "merge_loss": done.loss}
 
 
-def _whole(config: SftConfig, model: Llama, lesson: Lesson, run: Path) -> None:
+def _whole(config: Tuning, model: Llama, lesson: Taught, run: Path) -> None:
     """The model with the template that it was taught in, the ids that end its answers, and the base's licence."""
     source, tokenizer = lesson.source, lesson.tokenizer
     if lesson.template is not None:

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ayllu.cli.main import build
 from ayllu.cli.table import COMMANDS, Family
 from ayllu.config import Settings
+from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.sft_config import SftConfig
 
@@ -23,6 +24,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "be
                 *(ROOT / "ayllu" / "weights").rglob("*.md")])
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 SOURCES = sorted([*(ROOT / "ayllu").rglob("*.py"), *(ROOT / "examples").glob("*.py")])
+RECIPES_OF = (PretrainConfig, SftConfig, PreferConfig)
 FOLDERS = ("ayllu", "benchmarks", "docs", "examples", "recipes", "tests")
 PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)(?:::(\w+))?")
 OLDER_KEYS = {"loop.autocast"}                            # still read, as CHANGELOG.md says
@@ -116,7 +118,7 @@ def settings_in(annotation: Any) -> list[type[Settings]]:
 
 def key_fault(key: str, value: str | None) -> str | None:
     """Why `key=value` is no line of a recipe, or None; where a key leads into a list, the rest is not looked at."""
-    kinds: list[type[Settings]] = [PretrainConfig, SftConfig]
+    kinds: list[type[Settings]] = list(RECIPES_OF)
     annotations: list[Any] = []
     for part in key.split("."):
         annotations = [kind.model_fields[part].rebuild_annotation() for kind in kinds if part in kind.model_fields]
@@ -141,9 +143,9 @@ def key_fault(key: str, value: str | None) -> str | None:
 def key_faults(text: str) -> list[str]:
     """Recipe keys in backticks (`loop.steps`, `size=15m`) and behind `ayllu pretrain RECIPE`."""
     alone = [code for code in code_of(text) if re.fullmatch(r"[a-z_]+(?:\.[a-z_]+)*(?:=\S+)?", code)
-             and code.split(".")[0].partition("=")[0] in PretrainConfig.model_fields | SftConfig.model_fields
+             and any(code.split(".")[0].partition("=")[0] in kind.model_fields for kind in RECIPES_OF)
              and ("." in code or "=" in code)]
-    behind = [word for words in command_lines(text, "ayllu") if words and words[0] in ("pretrain", "sft")
+    behind = [word for words in command_lines(text, "ayllu") if words and words[0] in ("pretrain", "sft", "prefer")
               for word in words[1:] if re.match(r"[a-z_.]+=", word)]
     faults = []
     for code in [*alone, *behind]:

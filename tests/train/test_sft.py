@@ -194,7 +194,7 @@ def test_what_does_not_go_together(settings, tmp_path):
             (["adapt.knd=off"], "did you mean 'kind'"))):
         with pytest.raises(ConfigError, match=what):
             run(settings, *changes, name=f"refused-{number}")
-    with pytest.raises(ConfigError, match="a model and conversations"):
+    with pytest.raises(ConfigError, match="a model and what it learns from"):
         read_sft(["ayllu-mini"])
     run(settings, "loop.steps=1", "data.held_out=0")
     with pytest.raises(ConfigError, match="holds a run already"):
