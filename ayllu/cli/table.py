@@ -44,6 +44,7 @@ COMMANDS: dict[str, Row | Family] = {
     "pretrain": Row("ayllu.cli.pretrain", "pretrain", "Train a model from a recipe."),
     "sft": Row("ayllu.cli.sft", "sft", "Teach a model by conversations (fine-tuning)."),
     "prefer": Row("ayllu.cli.prefer", "prefer", "Teach a model which of two answers is better (DPO and others)."),
+    "evaluate": Row("ayllu.cli.evaluate", "evaluate", "Score a model on tasks, with intervals."),
     "report": Row("ayllu.cli.report", "report", "Draw a training run as one page: curves, samples, settings."),
     "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works, what fits, how to fix the rest."),
 }

@@ -1,0 +1,107 @@
+"""`ayllu evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ayllu.cli.output import Json, print_json
+from ayllu.errors import ConfigError
+
+Model = Annotated[str | None, typer.Argument(help="A model: a name, a folder or a file.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="A built-in task, or a TOML file of tasks; may be "
+                                                 "given several times. `--task list` names the built-in ones.")]
+Data = Annotated[Path | None, typer.Option(help="The folder that the tasks' files lie in.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="So many items of each task, drawn by the seed.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of the draw of items, of sampled answers and of the intervals.")]
+BatchSize = Annotated[int, typer.Option("--batch", min=1, help="Rows computed at a time.")]
+Out = Annotated[Path | None, typer.Option(help="The folder for prompts, answers and scores; "
+                                          "runs/evaluate-MODEL by default.")]
+TooLongOption = Annotated[str, typer.Option("--too-long", help="What is done with prompts that don't fit: error, "
+                                            "drop-examples or truncate-left. All are counted.")]
+Adapter = Annotated[Path | None, typer.Option(help="An adapter beside the model's weights.")]
+Repeat = Annotated[Path | None, typer.Option(help="Run this folder's evaluation again, and say whether it is equal.")]
+
+
+def evaluate(model: Model = None, task: Tasks = None, data: Data = None, limit: Limit = None, seed: Seed = 0,
+             batch: BatchSize = 16, out: Out = None, too_long: TooLongOption = "error", adapter: Adapter = None,
+             dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the file's own by "
+                                                       "default.")] = None,
+             device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
+             repeat: Repeat = None, as_json: Json = False) -> None:
+    """Score a model on tasks, each score with its 95 % interval; prompts and answers are kept beside it.
+
+    Ctrl-C keeps what is done, and the same command goes on.
+
+    Examples: ayllu evaluate ayllu-mini --task cmrc2018.qa --data ../shared/data --limit 100
+
+    ayllu evaluate ayllu-mini --task tasks.toml --out runs/mine
+
+    ayllu evaluate --repeat runs/mine
+    """
+    if repeat is not None:
+        return _repeat(repeat, out, as_json)
+    if task == ["list"]:
+        return _list(as_json)
+    if model is None or not task:
+        raise ConfigError("give a model and a task: ayllu evaluate ayllu-mini --task cmrc2018.qa --data FOLDER; "
+                          "--task list names the tasks")
+    from ayllu.config import validate
+    from ayllu.evaluate.run import How, Stopped
+    from ayllu.evaluate.run import evaluate as run
+    from ayllu.evaluate.subject import Subject
+    from ayllu.evaluate.task import find_tasks
+    tasks = find_tasks(task, data)
+    how = validate(How, {"limit": limit, "seed": seed, "batch": batch, "too_long": too_long}, where="the command line")
+    folder = out or Path("runs") / f"evaluate-{Path(model).stem}"
+    subject = Subject.load(model, adapter=None if adapter is None else str(adapter), dtype=dtype, device=device,
+                           batch=batch)
+    try:
+        found = run(subject, tasks, folder, how)
+    except Stopped as stop:
+        typer.echo(f"stopped: {stop} in {folder}; the same command goes on", err=True)
+        raise typer.Exit(130) from stop
+    if as_json:
+        print_json({**found, "out": str(folder)})
+        return None
+    for name, one in found["tasks"].items():
+        _show(name, one)
+    typer.echo(f"prompts and answers: {folder}")
+    return None
+
+
+def _show(name: str, one: dict[str, Any]) -> None:
+    from ayllu.evaluate.scores import Measure
+    grouped = f" in {one['groups']:,} groups" if one["groups"] else ""
+    typer.echo(f"{name}   {one['n']:,} items{grouped}")
+    for metric, found in one["metrics"].items():
+        scale = Measure(metric, lambda items: 0.0).scale
+        value, low, high = (f"{scale * found[key]:.{2 if scale > 1 or metric in ('bleu', 'chrf') else 4}f}"
+                            for key in ("value", "low", "high"))
+        typer.echo(f"  {metric:<20}{value:>9}   95 % interval {low} to {high}, n = {found['n']:,}")
+    for what, n in one["cut"].items():
+        typer.echo(f"  {n:,} prompts didn't fit: {what} {'examples' if what == 'dropped' else 'from the left'}")
+
+
+def _repeat(folder: Path, out: Path | None, as_json: bool) -> None:
+    from ayllu.evaluate.repeat import repeat
+    found = repeat(folder, out)
+    if as_json:
+        print_json(found)
+    else:
+        for name, one in found["tasks"].items():
+            typer.echo(f"{name}: {one['different']:,} of {one['n']:,} records differ"
+                       + (f", first {one['first']}" if one["first"] else ""))
+        typer.echo("equal" if found["equal"] else f"not equal: compare {folder} with {found['out']}")
+    if not found["equal"]:
+        raise typer.Exit(1)
+
+
+def _list(as_json: bool) -> None:
+    from ayllu.evaluate.task import built_in
+    tasks = {name: {"kind": one.kind, "file": one.file} for name, one in built_in().items()}
+    if as_json:
+        return print_json({"tasks": tasks})
+    for name, one in tasks.items():
+        typer.echo(f"{name:<28}{one['kind']:<12}{one['file']}")
+    return None
