@@ -1,5 +1,5 @@
 """Which way a step takes: on CUDA, attention in Triton and decoding by CUDA graphs; on a CPU with AVX512, attention in
-C++; elsewhere, plain torch (paged.py).
+C++, and with AMX whole steps; elsewhere, plain torch (paged.py).
 
 The plain way is the slow twin of the others, and may be asked for everywhere.
 """
@@ -24,6 +24,7 @@ from ayllu.engine.paged_native import NativeViews
 from ayllu.engine.reads import TableViews
 from ayllu.engine.sampling import Kernels
 from ayllu.engine.sizes import filled_up, size_of
+from ayllu.engine.step_native import NativeStep, make_step
 from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.model.adapt import Adapt
@@ -42,14 +43,17 @@ class Paths:
     """Computes a batch the fastest way that there is for it."""
 
     def __init__(self, runner: Runner, cache: PagedCache, views: Views | None = None,
-                 graphs: DecodeGraphs | None = None, kernels: Kernels | None = None) -> None:
+                 graphs: DecodeGraphs | None = None, kernels: Kernels | None = None,
+                 step: NativeStep | None = None) -> None:
         self.runner, self.cache, self.views = runner, cache, views or cache
-        self.graphs, self.kernels = graphs, kernels
+        self.graphs, self.kernels, self.step = graphs, kernels, step
         self.fills_up = isinstance(views, NativeViews)
 
     def hidden(self, batch: FlatBatch, adapt: Callable[[int], Adapt | None]) -> Tensor:       # (N, D)
         """What `logits` takes, for all tokens; good until the next call. `adapt` is told how many tokens fill the step
         up."""
+        if self.step is not None and self.step.takes(batch) and adapt(0) is None:
+            return self.step.hidden(batch)
         n = len(batch.ids)
         if self.fills_up:                                # the last page is none of the scheduler's
             batch = filled_up(batch, self.cache.n_pages - 1, self.cache.page_size)
@@ -62,6 +66,8 @@ class Paths:
     def logits(self, hidden: Tensor) -> Tensor:                               # (C, D) -> (C, V)
         """The model's head."""
         n = len(hidden)
+        if self.step is not None and (found := self.step.logits(hidden)) is not None:
+            return found
         if self.fills_up:
             hidden = F.pad(hidden, (0, 0, 0, size_of(n) - n))
         return self.runner.logits(hidden)[:n]
@@ -131,13 +137,15 @@ def make_paths(runner: Runner, cache: PagedCache, *, native: bool, triton: bool,
                max_rows: int) -> Paths:
     """With graphs or `native`, the last page of the cache must be one that the scheduler doesn't know."""
     if not triton:
-        kernels = Kernels(pointwise.largest, draw.draw)
-        return Paths(runner, cache, NativeViews(cache), kernels=kernels) if native else Paths(runner, cache)
+        if not native:
+            return Paths(runner, cache)
+        views = NativeViews(cache)
+        return Paths(runner, cache, views, kernels=Kernels(pointwise.largest, draw.draw), step=make_step(runner, views))
     from ayllu.engine.paged_triton import mix_by_triton
 
     is_cuda = runner.device.type == "cuda"
     n_processors = torch.cuda.get_device_properties(runner.device).multi_processor_count if is_cuda else 1
-    views = TableViews(cache, mix_by_triton, n_processors)
+    tables = TableViews(cache, mix_by_triton, n_processors)
     if not graphs:
-        return Paths(runner, cache, views)
-    return Paths(runner, cache, views, DecodeGraphs(runner, views, context, max_rows, CudaRecorder(runner.device)))
+        return Paths(runner, cache, tables)
+    return Paths(runner, cache, tables, DecodeGraphs(runner, tables, context, max_rows, CudaRecorder(runner.device)))

@@ -62,13 +62,13 @@ class FusedRunner:
         self.config = model.config
         self.device = model.tok_embeddings.weight.device
         self._model: Llama | None = model
-        self._embedding = model.tok_embeddings.weight.detach()                # (V, D)
-        self.dtype = self._embedding.dtype
-        make = _Matrix if shares or self.dtype != torch.bfloat16 else _PackedMatrix
+        self.embedding = model.tok_embeddings.weight.detach()                 # (V, D)
+        self.dtype = self.embedding.dtype
+        make = Matrix if shares or self.dtype != torch.bfloat16 else _PackedMatrix
         # the head first: while it is packed it is held twice, and what the allocator keeps of the layers comes later
-        self._head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
-        self._layers = [_Layer(block, make) for block in model.layers if isinstance(block, Block)]
-        self._norm = model.norm.weight.detach()
+        self.head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
+        self.layers = [Layer(block, make) for block in model.layers if isinstance(block, Block)]
+        self.norm = model.norm.weight.detach()
         self.pointwise: Pointwise = Plain()              # a kernel may take its place (engine/paths.py)
         scaling = self.config.rope_scaling
         self._follows_length = scaling is not None and scaling.follows_length
@@ -78,9 +78,9 @@ class FusedRunner:
         """The model with its own weights again, bit for bit; this runner can't be used any more."""
         model = self._own()
         self._model = None
-        for layer in self._layers:
+        for layer in self.layers:
             layer.give_back()
-        self._head.give_back()
+        self.head.give_back()
         return model
 
     def new_cache(self, padding: Sequence[int], capacity: int) -> DenseCache:
@@ -92,13 +92,13 @@ class FusedRunner:
         *before, last = prompt_parts(batch.ids, self.config)
         for ids in before:
             self._trunk(ids, batch, last_only=True)
-        return self._head(self._normed(self._trunk(last, batch, last_only=True), self._norm))
+        return self.head(self._normed(self._trunk(last, batch, last_only=True), self.norm))
 
     def hidden(self, batch: Batch) -> Tensor:
         """What `logits` takes, (B, T, D), for every new token."""
         parts = [self._trunk(ids, batch, last_only=False).view(*ids.shape, -1)
                  for ids in prompt_parts(batch.ids, self.config)]
-        return self._normed(torch.cat(parts, dim=1), self._norm)
+        return self._normed(torch.cat(parts, dim=1), self.norm)
 
     def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
              adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
@@ -109,11 +109,18 @@ class FusedRunner:
             self._turn_to(int(positions.max()) + 1)
             cos, sin = (table[positions] for table in self._rotations)        # (N, 1, E)
         mix = _PromptMix(attends, self.config.n_heads, self.config.n_kv_heads)
-        return self._normed(self._through(ids[None], cos, sin, mix, adapt, last_only=False), self._norm)
+        return self._normed(self._through(ids[None], cos, sin, mix, adapt, last_only=False), self.norm)
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's last product."""
-        return self._head(h.reshape(-1, h.shape[-1])).view(*h.shape[:-1], -1)
+        return self.head(h.reshape(-1, h.shape[-1])).view(*h.shape[:-1], -1)
+
+    def rotations(self, n_positions: int) -> tuple[Tensor, Tensor] | None:
+        """cos and signed sin (at least n_positions, 1, E); None where they follow the length of a text."""
+        if self._follows_length:
+            return None
+        self._turn_to(n_positions)
+        return self._rotations
 
     def _own(self) -> Llama:
         if self._model is None:
@@ -132,8 +139,8 @@ class FusedRunner:
         c, (B, T) = self.config, ids.shape
         H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
         cos, sin = (table.expand(B, T, 1, E).reshape(B * T, E) for table in (cos, sin))
-        x = self._embedding.index_select(0, ids.reshape(-1))                  # (N, D)
-        for number, layer in enumerate(self._layers):
+        x = self.embedding.index_select(0, ids.reshape(-1))                   # (N, D)
+        for number, layer in enumerate(self.layers):
             h = self._normed(x, layer.attention_norm)
             qkv = layer.qkv(h)
             if adapt is not None:
@@ -141,7 +148,7 @@ class FusedRunner:
                     adapt(number, part, h, y)
             qkv = qkv.view(B, T, H + 2 * K, E)
             self.pointwise.turn(qkv.view(B * T, H + 2 * K, E)[:, :H + K], cos, sin)
-            if last_only and T > 1 and number == len(self._layers) - 1:
+            if last_only and T > 1 and number == len(self.layers) - 1:
                 x, y = x.view(B, T, -1)[:, -1].contiguous(), mix(number, qkv, n_queries=1)
             else:
                 y = mix(number, qkv, n_queries=T)
@@ -182,8 +189,10 @@ class FusedRunner:
             self._rotations = _rotation(self._own(), torch.arange(max(n_positions, 2 * have)), self.dtype)
 
 
-class _Layer:
-    def __init__(self, block: Block, make: "type[_Matrix]") -> None:
+class Layer:
+    """A block's norms and matrices."""
+
+    def __init__(self, block: Block, make: "type[Matrix]") -> None:
         attention, feed_forward = block.attention, block.feed_forward
         self.attention_norm, self.ffn_norm = block.attention_norm.weight.detach(), block.ffn_norm.weight.detach()
         self.qkv = make([attention.wq, attention.wk, attention.wv])
@@ -192,11 +201,12 @@ class _Layer:
         self.w2 = make([feed_forward.w2])
 
     def give_back(self) -> None:
+        """Each matrix its own."""
         for matrix in (self.qkv, self.wo, self.w13, self.w2):
             matrix.give_back()
 
 
-class _Matrix:
+class Matrix:
     """x W^T + b by oneDNN, W in the plain layout: where several modules make one matrix, each becomes a view of it."""
 
     def __init__(self, modules: Modules) -> None:
@@ -218,11 +228,15 @@ class _Matrix:
         """The product plus `other` (N, out), which stays as it is."""
         return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
 
+    def plain(self) -> Tensor:                                                # (out, in)
+        """The weight in the plain layout."""
+        return self.weight
+
     def give_back(self) -> None:
         """Nothing was taken: the modules' weights are views."""
 
 
-class _PackedMatrix(_Matrix):
+class _PackedMatrix(Matrix):
     """W in oneDNN's blocked layout, from which bfloat16 is read 1.2 to 2 times faster (float32 is not). It can't be
     shared, so the linear layers give up theirs; an embedding, which is read row by row too, keeps its own."""
 
@@ -233,10 +247,14 @@ class _PackedMatrix(_Matrix):
         for module in self._taken:
             _replace(module, module.weight.to("meta"))
 
+    def plain(self) -> Tensor:                                                # (out, in)
+        """A copy: the same numbers in another order."""
+        return self.weight.to_dense()
+
     def give_back(self) -> None:
-        """The weights in their plain layout, which is the same numbers in another order."""
+        """The weights in their plain layout."""
         if self._taken:
-            rows = self.weight.to_dense().split([len(module.weight) for module in self._taken])
+            rows = self.plain().split([len(module.weight) for module in self._taken])
             for module, weight in zip(self._taken, rows, strict=True):
                 _replace(module, weight)
 
@@ -311,7 +329,7 @@ def _onednn_works(dtype: torch.dtype) -> bool:
     linear = nn.Linear(32, 32, bias=False, dtype=dtype)
     weight = linear.weight.detach().clone()
     try:
-        got = (_PackedMatrix if dtype == torch.bfloat16 else _Matrix)([linear]).add(x, other)
+        got = (_PackedMatrix if dtype == torch.bfloat16 else Matrix)([linear]).add(x, other)
     except (AttributeError, NotImplementedError, RuntimeError):               # no such operation, or none for this type
         return False
     return torch.allclose(got.float(), other.float() + F.linear(x.float(), weight.float()), atol=0.05)

@@ -1,8 +1,8 @@
 """A kernel's source to a loaded library: compiled when first used, into Ayllu's cache.
 
 Nothing depends on a kernel: where one can't be had, `missing` or `missing_vectors` says why, and what called for it
-takes torch's way. Those of `library` multiply by AMX, through torch's own products; those of `vector_library` need
-nothing but a compiler, and gain where it may use AVX512.
+takes torch's way. Those of `library` multiply by AMX, through torch's own products, those of `amx_library` by its
+instructions; those of `vector_library` need nothing but a compiler, and gain where it may use AVX512.
 """
 
 import ctypes
@@ -27,6 +27,7 @@ PLAIN_FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-f
 VECTOR_FLAGS = (*PLAIN_FLAGS, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
                 "-mprefer-vector-width=512")
 AMX_FLAGS = (*VECTOR_FLAGS, "-mavx512bf16")
+TILE_FLAGS = (*AMX_FLAGS, "-mamx-tile", "-mamx-bf16")
 
 
 class NativeError(AylluError):
@@ -61,22 +62,28 @@ def missing_avx512() -> bool:
 
 @functools.cache
 def library(name: str) -> ctypes.CDLL:
-    """The library of `name`.cpp, which includes numbers.h; only where nothing is `missing`."""
+    """The library of `name`.cpp; only where nothing is `missing`."""
     torch_folder = Path(torch.__path__[0])
-    return _load(name, "numbers.h", (*AMX_FLAGS, f"-I{torch_folder / 'include'}"),
+    return _load(name, (*AMX_FLAGS, f"-I{torch_folder / 'include'}"),
                  (f"-L{torch_folder / 'lib'}", "-ltorch_cpu", "-lc10"), torch.__version__)
 
 
 @functools.cache
 def vector_library(name: str) -> ctypes.CDLL:
-    """The library of `name`.cpp, which includes vectors.h, with AVX512 where the CPU has it."""
-    return _load(name, "vectors.h", PLAIN_FLAGS if missing_avx512() else VECTOR_FLAGS, ())
+    """The library of `name`.cpp, with AVX512 where the CPU has it."""
+    return _load(name, PLAIN_FLAGS if missing_avx512() else VECTOR_FLAGS, ())
 
 
-def _load(name: str, header: str, flags: tuple[str, ...], libraries: tuple[str, ...], version: str = "") -> ctypes.CDLL:
+@functools.cache
+def amx_library(name: str) -> ctypes.CDLL:
+    """The library of `name`.cpp, which may use AMX's instructions; only where nothing is `missing`."""
+    return _load(name, TILE_FLAGS, ())
+
+
+def _load(name: str, flags: tuple[str, ...], libraries: tuple[str, ...], version: str = "") -> ctypes.CDLL:
     source = HERE / f"{name}.cpp"
     told = [version, str(compiler()), *flags, *libraries,
-            *(path.read_text(encoding="utf-8") for path in (source, HERE / header))]
+            *(path.read_text(encoding="utf-8") for path in (source, *sorted(HERE.glob("*.h"))))]
     target = cache_folder() / "native" / f"{name}-{hashlib.sha256(chr(0).join(told).encode()).hexdigest()[:16]}.so"
     if not target.exists():
         say(f"compiling {source.name}, once for this machine (some seconds)")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ayllu.native.build import vector_library
 
+WORTH_A_THREAD = 1 << 18                                 # numbers, as in pointwise.py
 NAMES = {torch.float32: "ayllu_draw_float32", torch.bfloat16: "ayllu_draw_bfloat16"}
 
 
@@ -30,7 +31,7 @@ def draw(logits: Tensor, settings: np.ndarray, u: np.ndarray) -> Tensor:
     told, numbers = np.ascontiguousarray(settings, dtype=np.float32), np.ascontiguousarray(u, dtype=np.float64)
     ids = torch.empty(R, dtype=torch.long)
     kernel(logits.dtype)(logits.data_ptr(), told.ctypes.data, numbers.ctypes.data, R, V, ids.data_ptr(),
-                         min(torch.get_num_threads(), R))
+                         max(1, min(torch.get_num_threads(), R, R * V // WORTH_A_THREAD)))
     return ids
 
 

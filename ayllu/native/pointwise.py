@@ -20,7 +20,8 @@ ARGUMENTS: dict[str, list[Any]] = {
     "turn": [ctypes.c_void_p, ctypes.c_long] + [ctypes.c_void_p] * 2 + [ctypes.c_long] * 3,
     "gate": [ctypes.c_void_p] + [ctypes.c_long] * 2 + [ctypes.c_void_p],
     "largest": [ctypes.c_void_p] + [ctypes.c_long] * 2 + [ctypes.c_void_p] * 2}
-WORTH_A_THREAD = 1 << 15                                 # numbers: below, calling another thread takes longer
+# Numbers: fewer take less time than another thread may let one wait for it where other processes use the same cores.
+WORTH_A_THREAD = 1 << 19
 
 
 def load() -> ctypes.CDLL:

@@ -54,12 +54,18 @@ inline float one(const int8_t* x) { return float(*x); }
 // As a number of this kind, still in a float32: to the nearest, ties to even, as torch does; NaN stays NaN.
 template <typename T> inline V rounded(V x) { return x; }
 template <> inline V rounded<Bf>(V x) {
+#ifdef __AVX512BF16__                                    // which makes zeros of numbers below 2^-126
+    return V(_mm512_slli_epi32(_mm512_cvtepu16_epi32(__m256i(_mm512_cvtneps_pbh(x))), 16));
+#endif
     const I bits = cast<I>(x), near = bits + 0x7fff + ((bits >> 16) & 1);
     return cast<V>((x == x ? near : bits | 0x400000) & ~0xffff);
 }
 
 inline void store(float* to, V x) { write(to, x); }
 inline void store(Bf* to, V x) {
+#ifdef __AVX512BF16__
+    return write(to, _mm512_cvtneps_pbh(x));
+#endif
     const I upper = cast<I>(rounded<Bf>(x)) >> 16;
 #ifdef __AVX512BW__
     write(to, _mm512_cvtepi32_epi16(__m512i(upper)));

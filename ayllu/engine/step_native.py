@@ -1,0 +1,79 @@
+"""Steps of few tokens in one call of C++ (native/step.py), where the model, its weights and the CPU allow it.
+
+Steps with many tokens, with a long chunk of a prompt or with adapters are left to the runner, whose `flat` is the slow
+twin. The weights lie in memory once more for it, so that large models, whose steps are mostly the reading of weights,
+don't take it.
+"""
+
+import torch
+from torch import Tensor
+
+from ayllu.engine.batch import FlatBatch, Span
+from ayllu.engine.paged_native import NativeViews, is_few
+from ayllu.log import say
+from ayllu.model.account import n_parameters
+from ayllu.model.fused import FusedRunner, Matrix
+from ayllu.model.step import Runner
+from ayllu.native.build import NativeError, missing
+from ayllu.native.step import MOST, Layer, Linear, Step, Tokens, Weights, why_not
+
+MOST_BYTES = 512 * 2**20                                 # of weights that may lie in memory twice
+MOST_PAIRS = 128 * 128                                   # of a chunk; a pair is a token and one that it may see
+
+
+class NativeStep:
+    """Computes the batches that it takes."""
+
+    def __init__(self, runner: FusedRunner, views: NativeViews, step: Step) -> None:
+        self.runner, self.views, self._step = runner, views, step
+
+    def takes(self, batch: FlatBatch) -> bool:
+        """Whether it is for this batch; adapters are the caller's to look for."""
+        return len(batch.ids) <= MOST and all(is_few(span) or _pairs(span) <= MOST_PAIRS for span in batch.chunks)
+
+    def hidden(self, batch: FlatBatch) -> Tensor:                             # (N, D)
+        """What `logits` takes."""
+        begins, tables, longest = list[int](), list[int](), 0
+        for span in batch.spans:
+            begins += [len(tables)] * (span.end - span.begin)
+            tables += span.pages
+            longest = max(longest, span.length)
+        rotations = self.runner.rotations(longest)
+        assert rotations is not None
+        tokens = Tokens(batch.ids.contiguous(), batch.positions.contiguous(), batch.slots.contiguous(),
+                        torch.tensor(begins, dtype=torch.int32), torch.tensor(tables, dtype=torch.int32))
+        return self._step.hidden(tokens, *rotations)
+
+    def logits(self, hidden: Tensor) -> Tensor | None:                        # (C, D) -> (C, V)
+        """The model's head; None where there are too many rows."""
+        return self._step.logits(hidden) if len(hidden) <= MOST else None
+
+
+def make_step(runner: Runner, views: NativeViews) -> NativeStep | None:
+    """None where there can be none."""
+    if type(runner) is not FusedRunner or runner.dtype != torch.bfloat16 or runner.rotations(1) is None or missing():
+        return None
+    if 2 * n_parameters(runner.config) > MOST_BYTES:
+        return None
+    try:
+        weights = _weights(runner, views)
+        return None if why_not(weights) else NativeStep(runner, views, Step(weights))
+    except (NativeError, OSError) as error:
+        say(f"each step goes through torch, which is slower: {error}")
+        return None
+
+
+def _weights(runner: FusedRunner, views: NativeViews) -> Weights:
+    c = runner.config
+    layers = [Layer(x.attention_norm, _linear(x.qkv), _linear(x.wo), x.ffn_norm, _linear(x.w13), _linear(x.w2), pool,
+                    window or 0) for x, pool, window in zip(runner.layers, views.pools, views.windows, strict=True)]
+    return Weights(runner.embedding, layers, runner.norm, _linear(runner.head), (c.n_heads, c.n_kv_heads, c.head_dim),
+                   c.norm_eps)
+
+
+def _linear(matrix: Matrix) -> Linear:
+    return Linear(matrix.plain(), matrix.bias)
+
+
+def _pairs(span: Span) -> int:
+    return (span.end - span.begin) * span.length

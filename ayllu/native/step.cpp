@@ -1,0 +1,128 @@
+// One step of a Llama over bfloat16 weights in one call: all layers for the new tokens of any rows, and the head
+// (step.py has the face). Results are rounded where torch's operations round theirs. A token's bits depend neither on
+// the others nor on how many there are.
+//
+// N tokens  D width  F feed-forward width  H heads  G heads of keys  E head width  V vocabulary
+#include "crew.h"
+#include "paged.h"
+#include "pointwise.h"
+#include "products.h"
+
+#include <memory>
+
+namespace {
+
+struct Layer {
+    const Bf *attention_norm, *ffn_norm;                 // (D,)
+    Matrix qkv, wo, w13, w2;                             // w13: 32 columns of w1, then the same of w3, and so on
+    void *keys, *values;                                 // (pages, size, G, E)
+    float *key_scales, *value_scales;                    // (pages, size, G) where keys and values are bytes, else null
+    long window;                                         // or 0
+};
+
+struct Shape {
+    long layers, D, F, H, G, E, size;                    // size: of a page
+    float eps;
+    const Bf *embedding, *norm;                          // (V, D), (D,)
+};
+
+struct Tokens {
+    long N;
+    const int64_t *ids, *positions, *slots;              // (N,)
+    const int32_t *begins, *tables;                      // (N,): where in the tables the pages of a token's row begin
+    const Bf *cos, *sin;                                 // (positions, E)
+};
+
+// Room for N tokens, up to a multiple of 32.
+struct Room {
+    Bf *x, *h, *qkv, *y, *gated;                         // (N, D), (N, D), (N, (H + 2 G) E), (N, H E), (N, F)
+};
+
+thread_local std::unique_ptr<Tiles> tiles;
+
+Crew& crew() {
+    static Crew* one = new Crew([] { tiles = std::make_unique<Tiles>(); }, [] { tiles.reset(); });   // never ends
+    return *one;
+}
+
+// y (N, O) = x (N, K) times a matrix, plus `more` (N, O).
+void multiply(Crew::Step& step, const Bf* x, long N, const Matrix& m, const Bf* more, Bf* y) {
+    step.share(m.units(), [&](long unit) {
+        product(x, N, m, unit, [&](long row, long column, const float* sums) {
+            for (long c = 0; c < UNIT && column + c < m.O; c += W) {
+                const long at = row * m.O + column + c, n = m.O - column - c;
+                V sum = with_bias(m, column + c, n, sums + c);
+                if (more) sum += part(more + at, 0, n);
+                put(y + at, 0, n, sum);
+            }
+        });
+    });
+}
+
+// y (N, F) = silu(x w1) * (x w3).
+void multiply_gated(Crew::Step& step, const Bf* x, long N, const Matrix& m, Bf* y) {
+    step.share(m.units(), [&](long unit) {
+        product(x, N, m, unit, [&](long row, long column, const float* sums) {
+            for (long c = 0; c < UNIT / 2; c += W) {
+                const long n = m.O - column - c;
+                const V g = rounded<Bf>(with_bias(m, column + c, n, sums + c));
+                const V u = rounded<Bf>(with_bias(m, column + UNIT / 2 + c, n, sums + UNIT / 2 + c));
+                store(y + row * (m.O / 2) + column / 2 + c, gated<Bf>(g, u));
+            }
+        });
+    });
+}
+
+template <typename T> void attend(Crew::Step& step, const Shape& s, const Layer& l, const Tokens& t, const Room& room) {
+    const Pages<T> pages{(T*)l.keys, (T*)l.values, l.key_scales, l.value_scales, s.G, s.E, s.size};
+    const Attention<Bf, T> attention{pages, s.H};
+    const long width = (s.H + 2 * s.G) * s.E;
+    for (long i = 0; i < t.N; i++) {
+        Bf *q = room.qkv + i * width, *k = q + s.H * s.E;
+        turn_token(q, t.cos + t.positions[i] * s.E, t.sin + t.positions[i] * s.E, s.H + s.G, s.E);
+        keep_token(k, k + s.G * s.E, pages, t.slots[i]);
+    }
+    step.share(t.N * s.G, [&](long at) {
+        const long i = at / s.G, g = at % s.G, position = t.positions[i];
+        thread_local std::vector<float> some;
+        some.resize(2 * s.H * s.E);
+        attention(Token{t.tables + t.begins[i], position, first_seen(position, l.window)}, g, room.qkv + i * width,
+                  room.y + i * s.H * s.E, some.data(), some.data() + s.H * s.E);
+    });
+}
+
+void norm(const Bf* x, const Bf* weight, const Shape& s, long N, Bf* y) {
+    for (long i = 0; i < N; i++) norm_token(x + i * s.D, weight, s.eps, s.D, y + i * s.D);
+}
+
+}  // namespace
+
+// Asked for once, before all else.
+extern "C" int ayllu_step_may_run() { return may_use_tiles(); }
+
+// What the head takes, (N, D), into y.
+extern "C" void ayllu_step(const Shape* shape, const Layer* layers, const Tokens* tokens, const Room* room, Bf* y,
+                           int threads) {
+    const Shape& s = *shape;
+    const long N = tokens->N;
+    const Tiles mine;
+    Crew::Step step(crew(), threads);
+    for (long i = 0; i < N; i++) std::copy_n(s.embedding + tokens->ids[i] * s.D, s.D, room->x + i * s.D);
+    for (const Layer* l = layers; l < layers + s.layers; l++) {
+        norm(room->x, l->attention_norm, s, N, room->h);
+        multiply(step, room->h, N, l->qkv, nullptr, room->qkv);
+        (l->key_scales ? attend<int8_t> : attend<Bf>)(step, s, *l, *tokens, *room);
+        multiply(step, room->y, N, l->wo, room->x, room->x);
+        norm(room->x, l->ffn_norm, s, N, room->h);
+        multiply_gated(step, room->h, N, l->w13, room->gated);
+        multiply(step, room->gated, N, l->w2, room->x, room->x);
+    }
+    norm(room->x, s.norm, s, N, y);
+}
+
+// y (N, O) = x (N, K) times a matrix; x may be read up to the next multiple of 16 rows.
+extern "C" void ayllu_step_product(const Bf* x, long N, const Matrix* m, Bf* y, int threads) {
+    const Tiles mine;
+    Crew::Step step(crew(), threads);
+    multiply(step, x, N, *m, nullptr, y);
+}

@@ -1,0 +1,113 @@
+"""Whole steps in C++ against the runner's own: the same hidden states, whatever the model and the step."""
+
+import pytest
+import torch
+from engine.small import run
+
+from ayllu.adapters.lora import LoraConfig, new_adapter
+from ayllu.engine import step_native
+from ayllu.engine.engine import Engine, EngineSettings
+from ayllu.engine.request import Request
+from ayllu.engine.runner import make_runner
+from ayllu.model.build import build_model
+from ayllu.model.config import LlamaConfig, RopeScaling
+from ayllu.model.params import SamplingParams
+from ayllu.native.build import missing
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason="no AMX or no compiler")
+
+SHAPE = {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "hidden_dim": 96, "vocab_size": 101,
+         "max_context": 200}
+MODELS = {"gqa": {}, "tied": {"tie_embeddings": True}, "wide heads": {"head_dim": 64, "n_kv_heads": 1},
+          "mistral": {"sliding_window": 7}, "qwen2": {"qkv_bias": True, "sliding_window": 9, "first_sliding_layer": 2},
+          "biased": {"qkv_bias": True, "out_bias": True, "mlp_bias": True},
+          "yarn": {"rope_scaling": RopeScaling(kind="yarn", factor=4, original_context=32)}}
+SETTINGS = EngineSettings(n_pages=60, page_size=4, token_budget=40, max_rows=12)
+
+
+def engine_of(settings=SETTINGS, dtype=torch.bfloat16, **more):
+    torch.manual_seed(0)
+    model = build_model(LlamaConfig(**{**SHAPE, **more})).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) / 4)               # biases that are something, uneven norms
+    return Engine(make_runner(model.to(dtype)), settings)
+
+
+def requests():
+    """Prompts of many lengths, so that chunks, single tokens and both together are computed."""
+    return [Request(tuple((7 * n + i * i) % 98 + 3 for i in range(n)), SamplingParams(temperature=0, max_tokens=9))
+            for n in (1, 3, 30, 70, 9, 5, 40, 64, 8, 33, 17, 2, 90)]
+
+
+@pytest.mark.parametrize("more", [{}, {"kv_dtype": "int8"}, {"n_guesses": 3}], ids=str)
+@pytest.mark.parametrize("name", MODELS)
+def test_steps_are_the_runners(name, more, monkeypatch):
+    """Each step is computed in both ways, from the same pages. Both round to bfloat16 in the same places (2^-9 of a
+    number) from sums in another order; over 3 layers that grows to a few roundings of the largest numbers."""
+    engine, seen = engine_of(SETTINGS.model_copy(update=more), **MODELS[name]), []
+    paths, native = engine.paths, engine.paths.step
+    fast, head = paths.hidden, paths.logits
+
+    def both(batch, adapt):
+        paths.step = None
+        want = fast(batch, adapt)
+        paths.step = native
+        kept = [buffer.clone() for buffer in engine.cache.buffers]
+        found = fast(batch, adapt)
+        seen.append((len(batch.singles), len(batch.chunks)))
+        assert torch.allclose(found, want, rtol=2**-6, atol=2**-4)
+        if not more.get("kv_dtype"):                     # the written keys and values, too
+            for a, b in zip(kept, engine.cache.buffers, strict=True):
+                assert torch.allclose(a, b, rtol=2**-6, atol=2**-4)
+        return found
+
+    def logits(hidden):
+        assert torch.allclose(head(hidden), paths.runner.logits(hidden), rtol=2**-7, atol=2**-7)
+        return head(hidden)
+
+    monkeypatch.setattr(paths, "hidden", both)
+    monkeypatch.setattr(paths, "logits", logits)
+    monkeypatch.setattr(native, "_step", Counted(native._step))
+    run(engine, requests())
+    assert native._step.n == len(seen)                   # no step was left to the runner
+    assert any(singles and chunks for singles, chunks in seen)
+
+
+class Counted:
+    def __init__(self, step):
+        self.step, self.n = step, 0
+        self.logits = step.logits
+
+    def hidden(self, *args):
+        self.n += 1
+        return self.step.hidden(*args)
+
+
+def test_what_is_too_much_or_adapted_goes_through_the_runner(monkeypatch):
+    engine = engine_of(SETTINGS.model_copy(update={"token_budget": 150}))
+    monkeypatch.setattr(engine.paths.step, "_step", Counted(engine.paths.step._step))
+    engine.submit(Request(tuple(range(3, 83)) * 2, SamplingParams(temperature=0, max_tokens=4)))
+    n_steps = 0
+    while not engine.is_idle:
+        engine.step()
+        n_steps += 1
+    assert engine.paths.step._step.n == n_steps - 1      # the first had 150 tokens
+    engine.load_adapter("a", new_adapter(build_model(engine.config), LoraConfig(r=2)))
+    engine.submit(Request((3, 4, 5), SamplingParams(temperature=0, max_tokens=3), adapter="a"))
+    while not engine.is_idle:
+        engine.step()
+    assert engine.paths.step._step.n == n_steps - 1
+
+
+@pytest.mark.parametrize("more", [
+    {"dtype": torch.float32}, {"settings": SETTINGS.model_copy(update={"attention": "torch"})}, {"hidden_dim": 90},
+    {"rope_scaling": RopeScaling(kind="dynamic", factor=2)}], ids=str)
+def test_models_that_it_is_not_for(more):
+    assert engine_of(**more).paths.step is None
+
+
+def test_large_weights_lie_in_memory_once(monkeypatch):
+    monkeypatch.setattr(step_native, "MOST_BYTES", 1000)
+    assert engine_of().paths.step is None
