@@ -20,6 +20,8 @@ Out = Annotated[Path | None, typer.Option(help="The folder for prompts, answers 
 TooLongOption = Annotated[str, typer.Option("--too-long", help="What is done with prompts that don't fit: error, "
                                             "drop-examples or truncate-left. All are counted.")]
 Adapter = Annotated[Path | None, typer.Option(help="An adapter beside the model's weights.")]
+Harness = Annotated[str | None, typer.Option(help="Tasks of lm-evaluation-harness, with commas between.")]
+IncludePath = Annotated[Path | None, typer.Option(help="A folder of the harness's task files of your own.")]
 Repeat = Annotated[Path | None, typer.Option(help="Run this folder's evaluation again, and say whether it is equal.")]
 
 
@@ -28,7 +30,8 @@ def evaluate(model: Model = None, task: Tasks = None, data: Data = None, limit: 
              dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; the file's own by "
                                                        "default.")] = None,
              device: Annotated[str, typer.Option(help="cpu, cuda, mps or auto.")] = "auto",
-             repeat: Repeat = None, as_json: Json = False) -> None:
+             harness: Harness = None, include_path: IncludePath = None, repeat: Repeat = None,
+             as_json: Json = False) -> None:
     """Score a model on tasks, each score with its 95 % interval; prompts and answers are kept beside it.
 
     Ctrl-C keeps what is done, and the same command goes on.
@@ -43,24 +46,21 @@ def evaluate(model: Model = None, task: Tasks = None, data: Data = None, limit: 
         return _repeat(repeat, out, as_json)
     if task == ["list"]:
         return _list(as_json)
-    if model is None or not task:
+    if model is None or not (task or harness):
         raise ConfigError("give a model and a task: ayllu evaluate ayllu-mini --task cmrc2018.qa --data FOLDER; "
                           "--task list names the tasks")
-    from ayllu.config import validate
-    from ayllu.evaluate.run import How, Stopped
-    from ayllu.evaluate.run import evaluate as run
     from ayllu.evaluate.subject import Subject
-    from ayllu.evaluate.task import find_tasks
-    tasks = find_tasks(task, data)
-    how = validate(How, {"limit": limit, "seed": seed, "batch": batch, "too_long": too_long}, where="the command line")
     folder = out or Path("runs") / f"evaluate-{Path(model).stem}"
+    tasks = _tasks(task, data)                           # a wrong name is better known before the model is loaded
     subject = Subject.load(model, adapter=None if adapter is None else str(adapter), dtype=dtype, device=device,
                            batch=batch)
-    try:
-        found = run(subject, tasks, folder, how)
-    except Stopped as stop:
-        typer.echo(f"stopped: {stop} in {folder}; the same command goes on", err=True)
-        raise typer.Exit(130) from stop
+    found: dict[str, Any] = {"model": model, "tasks": {}}
+    if harness:
+        from ayllu.evaluate.harness import run_harness
+        found = run_harness(subject, harness.split(","), folder, include_path=include_path, limit=limit, seed=seed)
+    if tasks:
+        more = run_tasks(subject, tasks, folder, {"limit": limit, "seed": seed, "batch": batch, "too_long": too_long})
+        found["tasks"].update(more["tasks"])
     if as_json:
         print_json({**found, "out": str(folder)})
         return None
@@ -70,16 +70,33 @@ def evaluate(model: Model = None, task: Tasks = None, data: Data = None, limit: 
     return None
 
 
+def _tasks(names: list[str] | None, data: Path | None) -> dict[str, Any]:
+    from ayllu.evaluate.task import find_tasks
+    return find_tasks(names or [], data)
+
+
+def run_tasks(subject: Any, tasks: dict[str, Any], folder: Path, how: dict[str, Any]) -> dict[str, Any]:
+    """Evaluate; Ctrl-C says where to go on."""
+    from ayllu.config import validate
+    from ayllu.evaluate.run import How, Stopped, evaluate
+    try:
+        return evaluate(subject, tasks, folder, validate(How, how, where="the command line"))
+    except Stopped as stop:
+        typer.echo(f"stopped: {stop} in {folder}; the same command goes on", err=True)
+        raise typer.Exit(130) from stop
+
+
 def _show(name: str, one: dict[str, Any]) -> None:
     from ayllu.evaluate.scores import Measure
-    grouped = f" in {one['groups']:,} groups" if one["groups"] else ""
+    grouped = f" in {one['groups']:,} groups" if one.get("groups") else ""
     typer.echo(f"{name}   {one['n']:,} items{grouped}")
     for metric, found in one["metrics"].items():
         scale = Measure(metric, lambda items: 0.0).scale
-        value, low, high = (f"{scale * found[key]:.{2 if scale > 1 or metric in ('bleu', 'chrf') else 4}f}"
+        value, low, high = (f"{scale * found.get(key, 0.0):.{2 if scale > 1 or metric in ('bleu', 'chrf') else 4}f}"
                             for key in ("value", "low", "high"))
-        typer.echo(f"  {metric:<20}{value:>9}   95 % interval {low} to {high}, n = {found['n']:,}")
-    for what, n in one["cut"].items():
+        interval = f"95 % interval {low} to {high}" if "low" in found else "no interval: the harness gives none"
+        typer.echo(f"  {metric:<20}{value:>9}   {interval}, n = {found['n']:,}")
+    for what, n in one.get("cut", {}).items():
         typer.echo(f"  {n:,} prompts didn't fit: {what} {'examples' if what == 'dropped' else 'from the left'}")
 
 

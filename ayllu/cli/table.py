@@ -45,6 +45,7 @@ COMMANDS: dict[str, Row | Family] = {
     "sft": Row("ayllu.cli.sft", "sft", "Teach a model by conversations (fine-tuning)."),
     "prefer": Row("ayllu.cli.prefer", "prefer", "Teach a model which of two answers is better (DPO and others)."),
     "evaluate": Row("ayllu.cli.evaluate", "evaluate", "Score a model on tasks, with intervals."),
+    "compare": Row("ayllu.cli.compare", "compare", "Say which of two models is better, and how sure that is."),
     "report": Row("ayllu.cli.report", "report", "Draw a training run as one page: curves, samples, settings."),
     "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works, what fits, how to fix the rest."),
 }
