@@ -46,6 +46,8 @@ COMMANDS: dict[str, Row | Family] = {
     "prefer": Row("ayllu.cli.prefer", "prefer", "Teach a model which of two answers is better (DPO and others)."),
     "evaluate": Row("ayllu.cli.evaluate", "evaluate", "Score a model on tasks, with intervals."),
     "compare": Row("ayllu.cli.compare", "compare", "Say which of two models is better, and how sure that is."),
+    "train-head": Row("ayllu.cli.heads", "train_head", "Train a classifier on labelled rows, and measure it."),
+    "classify": Row("ayllu.cli.heads", "classify", "Label texts with a trained head."),
     "report": Row("ayllu.cli.report", "report", "Draw a training run as one page: curves, samples, settings."),
-    "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works, what fits, how to fix the rest."),
+    "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works and fits, how to fix the rest."),
 }

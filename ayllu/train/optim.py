@@ -75,7 +75,7 @@ def parameter_groups(model: nn.Module, weight_decay: float, muon: bool = False) 
             continue
         if parameter.dim() < 2 or id(parameter) in embeddings:
             stays.append(parameter)
-        elif muon and parameter.dim() == 2 and not name.endswith("output.weight"):
+        elif muon and parameter.dim() == 2 and not name.endswith(("output.weight", "score.weight")):
             hidden.append(parameter)
         else:
             decays.append(parameter)
