@@ -30,8 +30,9 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def load_recipe(kind: type[S], path: str | Path, overrides: list[str] | None = None) -> S:
-    """Read a recipe (with `extends = "other.toml"`, one level) and apply `a.b=value` overrides."""
+def load_recipe(kind: type[S], path: str | Path, overrides: list[str] | None = None,
+                more: dict[str, Any] | None = None) -> S:
+    """Read a recipe (with `extends = "other.toml"`, one level), put `more` over it, and apply `a.b=value` overrides."""
     table = read_table(Path(path))
     parent = table.pop("extends", None)
     if parent is not None:
@@ -40,7 +41,7 @@ def load_recipe(kind: type[S], path: str | Path, overrides: list[str] | None = N
             raise ConfigError(f"{parent} itself extends {base['extends']}: recipes extend one level only; "
                               f"let {path} extend {base['extends']} directly")
         table = kind.over(base, table)
-    return build_recipe(kind, table, overrides or [], where=str(path))
+    return build_recipe(kind, table | (more or {}), overrides or [], where=str(path))
 
 
 def build_recipe(kind: type[S], table: dict[str, Any], overrides: list[str], where: str) -> S:

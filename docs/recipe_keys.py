@@ -16,34 +16,38 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from ayllu.config import Settings
+from ayllu.train.grpo_config import GrpoConfig
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.sft_config import SftConfig
 
 HERE = Path(__file__).parent
 TOPS: dict[type[Settings], str] = {PretrainConfig: "At the top", SftConfig: "At the top, of `ayllu sft`",
-                                   PreferConfig: "At the top, of `ayllu prefer`"}
+                                   PreferConfig: "At the top, of `ayllu prefer`",
+                                   GrpoConfig: "At the top, of `ayllu grpo`"}
 HEAD = """# The keys of a recipe
 
 [中文](recipe.zh-CN.md)
 
-Every key that a recipe of `ayllu pretrain` may have, and then those that only `ayllu sft` and `ayllu prefer`
-have, with its default and what the code says beside it. This page is written by `python docs/recipe_keys.py`;
-`tests/docs/test_recipe_page.py` holds it to the code. What the settings are for: [training.md](training.md),
-[masks.md](masks.md), [data.md](data.md), [fine-tuning.md](fine-tuning.md), [preferences.md](preferences.md); examples:
-[recipes](../recipes).
+Every key that a recipe of `ayllu pretrain` may have, and then those that only `ayllu sft`, `ayllu prefer` and
+`ayllu grpo` have, with its default and what the code says beside it. This page is written by
+`python docs/recipe_keys.py`; `tests/docs/test_recipe_page.py` holds it to the code. What the settings are for:
+[training.md](training.md), [masks.md](masks.md), [data.md](data.md), [fine-tuning.md](fine-tuning.md),
+[preferences.md](preferences.md); examples: [recipes](../recipes).
 """
 HEAD_ZH = """# 配方的全部设置项
 
 [English](recipe.md)
 
-`ayllu pretrain` 的配方可以有的每个键，然后是只有 `ayllu sft` 和 `ayllu prefer` 才有的键，连同默认值和代码里写在它旁边的
-说明。本页由 `python docs/recipe_keys.py` 写出，`tests/docs/test_recipe_page.py` 保证它与代码一致。这些设置用来做什么：
+`ayllu pretrain` 的配方可以有的每个键，然后是只有 `ayllu sft`、`ayllu prefer` 和 `ayllu grpo` 才有的键，连同默认值和
+代码里写在它旁边的说明。本页由 `python docs/recipe_keys.py` 写出，`tests/docs/test_recipe_page.py` 保证它与
+代码一致。这些设置用来做什么：
 [training.zh-CN.md](training.zh-CN.md)、[masks.zh-CN.md](masks.zh-CN.md)、[data.zh-CN.md](data.zh-CN.md)、
 [fine-tuning.zh-CN.md](fine-tuning.zh-CN.md)、[preferences.zh-CN.md](preferences.zh-CN.md)；例子：[recipes](../recipes)。
 """
 WORDS_ZH = {"At the top": "最外层", "At the top, of `ayllu sft`": "最外层（`ayllu sft`）",
             "At the top, of `ayllu prefer`": "最外层（`ayllu prefer`）",
+            "At the top, of `ayllu grpo`": "最外层（`ayllu grpo`）",
             "Key": "键", "Default": "默认", "What it is": "是什么", "needed": "必填",
             "none": "无", "its own defaults": "取其自身的默认值", " (of {})": "（可选 {}）",
             "{} and {} more": "{} 和另外 {} 处", ", kind ": "，kind ", ", ": "、"}

@@ -59,15 +59,17 @@ def read_sft(words: list[str]) -> tuple[Any, Path]:
     return read_tuning(SftConfig, words, "ayllu sft ayllu-mini chats.jsonl")
 
 
-def read_tuning(kind: type[S], words: list[str], example: str) -> tuple[S, Path]:
-    """The same for every command that begins with a model and files, or with a recipe of this kind."""
+def read_tuning(kind: type[S], words: list[str], example: str,
+                more: dict[str, Any] | None = None) -> tuple[S, Path]:
+    """The same for every command that begins with a model and files, or with a recipe of this kind; `more` is what
+    options say over it."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     names = [word for word in words if word not in overrides]
     if len(names) == 1 and Path(names[0]).suffix in (".toml", ".json"):
-        return load_recipe(kind, names[0], overrides), Path(names[0]).parent
+        return load_recipe(kind, names[0], overrides, more), Path(names[0]).parent
     if len(names) < 2:
         raise ConfigError(f"give a recipe, or a model and what it learns from: {example}")
     base, *files = names
     name = f"{Path(base).stem}-{Path(files[0]).name.partition('.')[0]}"
     table = {"name": name, "out": f"runs/{name}", "base": base, "data": {"sources": [{"path": file} for file in files]}}
-    return build_recipe(kind, table, overrides, where="the command line"), Path(".")
+    return build_recipe(kind, table | (more or {}), overrides, where="the command line"), Path(".")

@@ -44,6 +44,7 @@ COMMANDS: dict[str, Row | Family] = {
     "pretrain": Row("ayllu.cli.pretrain", "pretrain", "Train a model from a recipe."),
     "sft": Row("ayllu.cli.sft", "sft", "Teach a model by conversations (fine-tuning)."),
     "prefer": Row("ayllu.cli.prefer", "prefer", "Teach a model which of two answers is better (DPO and others)."),
+    "grpo": Row("ayllu.cli.grpo", "grpo", "Teach a model by rewards for its own answers (GRPO)."),
     "evaluate": Row("ayllu.cli.evaluate", "evaluate", "Score a model on tasks, with intervals."),
     "compare": Row("ayllu.cli.compare", "compare", "Say which of two models is better, and how sure that is."),
     "train-head": Row("ayllu.cli.heads", "train_head", "Train a classifier on labelled rows, and measure it."),

@@ -54,7 +54,7 @@ def read_preference(row: dict[str, Any], renamed: dict[str, str] | None = None,
     row = {key: _opened(value) for key, value in row.items() if value is not None}
     if "completion" in row and "label" in row and "prompt" in row:
         answer = _answer(row["completion"], "completion")
-        return _prompt(row["prompt"], keeps_text), *((answer, None) if _verdict(row["label"]) else (None, answer))
+        return prompt_of(row["prompt"], keeps_text), *((answer, None) if _verdict(row["label"]) else (None, answer))
     if "chosen" not in row or "rejected" not in row:
         raise BadRow("expected prompt, chosen and rejected, or chosen and rejected alone, or prompt, completion and "
                      f"label; the row has {', '.join(map(str, row))}: name the columns (columns.chosen = \"...\")")
@@ -64,7 +64,7 @@ def read_preference(row: dict[str, Any], renamed: dict[str, str] | None = None,
             raise BadRow("chosen and rejected have different prompts before their last answers: only answers to one "
                          "prompt can be compared")
     else:
-        before = _prompt(row["prompt"], keeps_text)
+        before = prompt_of(row["prompt"], keeps_text)
         good, bad = (_answer(row[key], key, before) for key in ("chosen", "rejected"))
     if good == bad:
         raise BadRow("chosen and rejected are the same text: there is nothing to prefer")
@@ -85,7 +85,8 @@ def _messages(value: list[Any]) -> list[Message]:
     return [checked(number, message) for number, message in enumerate(value)]
 
 
-def _prompt(value: Any, keeps_text: bool) -> list[Message]:
+def prompt_of(value: Any, keeps_text: bool) -> list[Message]:
+    """The messages of a prompt; BadRow where nothing is left to be answered."""
     found = _messages(value) if isinstance(value, list) else _of_text(value, keeps_text)
     if not found or found[-1]["role"] == "assistant":
         raise BadRow("the prompt should end with what is answered, and is empty or ends with an assistant's message")
@@ -124,13 +125,13 @@ def _parted(value: Any, what: str, keeps_text: bool) -> tuple[list[Message], str
     """The prompt and the answer of a whole conversation."""
     if isinstance(value, list):
         found = _messages(value)
-        return _prompt(found[:-1], keeps_text), _answer(found[-1:], what)
+        return prompt_of(found[:-1], keeps_text), _answer(found[-1:], what)
     before, mark, answer = value.rpartition(ASSISTANT) if isinstance(value, str) else ("", "", "")
     if not mark or not before.startswith(HUMAN):
         raise BadRow(f"without a prompt, `{what}` should be a list of messages or a text of the form "
                      r"\n\nHuman: ... \n\nAssistant: ...")
     answer = _answer(answer, what)
-    return _prompt(before + mark if keeps_text else before, keeps_text), answer if keeps_text else answer.strip()
+    return prompt_of(before + mark if keeps_text else before, keeps_text), answer if keeps_text else answer.strip()
 
 
 def _verdict(value: Any) -> bool:

@@ -103,20 +103,25 @@ def training_loss(config: SftConfig, device: torch.device, model: CausalModel) -
     if config.neftune:
         extras["noise"] = Noise(config.neftune)
     if config.anchor:
-        extras["anchor"] = Anchor(config.anchor, _unadapted if config.lora else _frozen(model))
+        extras["anchor"] = Anchor(config.anchor, base_of(model, config.lora is not None))
     by = packed_by(config.packing.attention, config, device, native and dist.world_size() == 1)
     return TraineeLoss(partial(sft_loss, by=by, **extras), config.loop.precision, compiled,
                        config.loop.activation_checkpointing, native)
+
+
+def base_of(model: CausalModel, has_adapter: bool) -> BaseOf:
+    """Gives the base of a model in training: the model without its adapter, or a copy of it as it is now."""
+    return _unadapted if has_adapter else _frozen(model)
 
 
 def _frozen(model: CausalModel) -> BaseOf:
     kept = copy.deepcopy(model).eval().requires_grad_(False)
 
     @contextmanager
-    def base_of(_: CausalModel) -> Iterator[CausalModel]:
+    def copied(_: CausalModel) -> Iterator[CausalModel]:
         yield kept
 
-    return base_of
+    return copied
 
 
 @contextmanager

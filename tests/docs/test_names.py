@@ -15,6 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from ayllu.cli.main import build
 from ayllu.cli.table import COMMANDS, Family
 from ayllu.config import Settings
+from ayllu.train.grpo_config import GrpoConfig
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.sft_config import SftConfig
@@ -24,7 +25,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "be
                 *(ROOT / "ayllu" / "weights").rglob("*.md")])
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 SOURCES = sorted([*(ROOT / "ayllu").rglob("*.py"), *(ROOT / "examples").glob("*.py")])
-RECIPES_OF = (PretrainConfig, SftConfig, PreferConfig)
+TRAINING = ("pretrain", "sft", "prefer", "grpo")
+RECIPES_OF = (PretrainConfig, SftConfig, PreferConfig, GrpoConfig)
 FOLDERS = ("ayllu", "benchmarks", "docs", "examples", "recipes", "tests")
 PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)(?:::(\w+))?")
 OLDER_KEYS = {"loop.autocast"}                            # still read, as CHANGELOG.md says
@@ -145,7 +147,7 @@ def key_faults(text: str) -> list[str]:
     alone = [code for code in code_of(text) if re.fullmatch(r"[a-z_]+(?:\.[a-z_]+)*(?:=\S+)?", code)
              and any(code.split(".")[0].partition("=")[0] in kind.model_fields for kind in RECIPES_OF)
              and ("." in code or "=" in code)]
-    behind = [word for words in command_lines(text, "ayllu") if words and words[0] in ("pretrain", "sft", "prefer")
+    behind = [word for words in command_lines(text, "ayllu") if words and words[0] in TRAINING
               for word in words[1:] if re.match(r"[a-z_.]+=", word)]
     faults = []
     for code in [*alone, *behind]:

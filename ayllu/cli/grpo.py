@@ -1,0 +1,49 @@
+"""`ayllu grpo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ayllu.cli.pretrain import AsJson, Resume, show
+from ayllu.cli.sft import read_tuning
+
+What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json); or a model, and then files "
+                                           "or folders of prompts (.jsonl, .json, .csv, .parquet). Overrides follow: "
+                                           "group=16 max_tokens=128 out=runs/mine")]
+Rewarded = Annotated[list[str] | None, typer.Option("--reward", help="exact (the last number is that of the column "
+                                                    "`answer`), regex:PATTERN, length:IDS, or module:function of your "
+                                                    "own. May be repeated: rewards are added up.")]
+
+
+def grpo(what: What, reward: Rewarded = None, resume: Resume = False, as_json: AsJson = False) -> None:
+    """Teach a model by rewards: it answers each prompt several times and learns which answers are better.
+
+    A function of your own is called with prompt, completion and row, a dictionary of all columns, and gives a number.
+    Answers are drawn in the same process from the weights in training. Ctrl-C saves, and --resume goes on exactly.
+
+    Example: ayllu grpo ayllu-mini sums.jsonl --reward exact lora.r=16 out=runs/sums
+    """
+    from ayllu.dist import is_main
+    from ayllu.train.grpo import grpo as train
+    from ayllu.train.grpo import prepared
+    from ayllu.train.grpo_config import GrpoConfig
+    from ayllu.train.loop import Interrupted
+    from ayllu.train.rewards import Reward
+    words = list(what)
+    auto = resume and "auto" in words                    # Typer's options take a value always or never
+    if auto:
+        words.remove("auto")
+    given = [Reward.of(text).model_dump() for text in reward or []]
+    config, folder = read_tuning(GrpoConfig, words, "ayllu grpo ayllu-mini prompts.jsonl --reward exact",
+                                 {"rewards": given} if given else {})
+    config, lesson = prepared(config, folder)
+    try:
+        result = train(config, lesson, Path(folder), "auto" if auto else resume)
+    except Interrupted as stop:
+        flags = "".join(f" --reward '{text}'" for text in reward or [])
+        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
+                   f"ayllu grpo {' '.join(words)}{flags} --resume", err=True)
+        raise typer.Exit(130) from stop
+    if is_main():
+        show(result, as_json)
