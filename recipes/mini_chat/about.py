@@ -9,7 +9,8 @@ from rows import PHRASES, Chat, Language, apart, source
 SAYS, ASKED, FILLED = (PHRASES["about"][name] for name in ("says", "asked", "filled"))
 CLINC = {"what_is_your_name": "who", "are_you_a_bot": "bot", "who_made_you": "made", "how_old_are_you": "age",
          "where_are_you_from": "made", "who_do_you_work_for": "made", "what_can_i_ask_you": "can",
-         "greeting": "greeting", "goodbye": "bye", "thank_you": "thanks", "what_are_your_hobbies": "hobbies", "do_you_have_pets": "hobbies",
+         "greeting": "greeting", "goodbye": "bye", "thank_you": "thanks",
+         "what_are_your_hobbies": "hobbies", "do_you_have_pets": "hobbies",
          "definition": "unknown", "fun_fact": "unknown", "meaning_of_life": "unknown", "international_visa": "unknown",
          "nutrition_info": "unknown", "calories": "unknown", "vaccines": "unknown"}
 ELSEWHERE = {"translate", "calculator", "yes", "no", "maybe", "repeat", "tell_joke", "oos", "spelling",

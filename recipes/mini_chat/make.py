@@ -28,8 +28,8 @@ from ayllu.files import write_json
 LICENCES = {"tatoeba_en_zh": "CC-BY-2.0-FR", "storybooks": "CC-BY-4.0", "childrens_books_en": "CC0-1.0",
             "vernacular_zh": "public domain", "cmrc2018": "CC-BY-SA-4.0", "drcd": "CC-BY-SA-3.0",
             "movie_reviews": "CC-BY-4.0", "clinc150": "CC-BY-3.0", "banking77": "CC-BY-4.0", "made": "Apache-2.0"}
-HELD_OUT = {"translate": 122, "story": 40, "continue": 80, "passage": 90, "sum": 70, "feeling": 40, "film": 10,
-            "about": 50}
+HELD_OUT = {"story": 40, "continue": 80, "passage": 90, "sum": 70, "feeling": 40, "film": 10, "about": 50,
+            "translate": 500}                            # what the others leave of 500
 TALKS = 0.12                                             # the share of conversations with two or three questions
 
 
@@ -72,7 +72,8 @@ def unique(chats: Iterator[Chat]) -> list[Chat]:
 def held_out(chats: list[Chat], rng: random.Random) -> list[Chat]:
     """So many of each kind, half of them in each language where there are enough; each question once."""
     chosen: list[Chat] = []
-    for kind, n in HELD_OUT.items():
+    for kind, most in HELD_OUT.items():
+        n = min(most, HELD_OUT["translate"] - len(chosen))
         asked = {chat.asked: chat for chat in chats if chat.kind == kind}
         sides: dict[str, list[Chat]] = defaultdict(list)
         for chat in asked.values():

@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def _take(parts: list[str], limits: tuple[int, int]) -> tuple[str, int] | None:
 
 
 def _topic(text: str, language: Language) -> str | None:
-    article = "a " if language == "en" else ""
-    count, said = max((text.lower().count(word), article + word) for word in TOPICS[language])
+    words = Counter(re.findall(r"[a-z]+", text.lower()))
+    if language == "en":
+        count, said = max((words[word], f"a {word}") for word in TOPICS["en"])
+    else:
+        count, said = max((text.count(word), word) for word in TOPICS["zh"])
     return said if count >= 2 else None
