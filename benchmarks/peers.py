@@ -11,6 +11,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parent.parent / ".ci" / "cache" / "peers"
 PACKAGES = {"transformers": ("torch>=2.11,<2.14", "transformers[serving]>=5,<6"),
             "litgpt": ("torch>=2.11,<2.14", "litgpt>=0.5.13,<0.6"),
+            "trl": ("torch>=2.11,<2.14", "trl>=1,<2", "peft>=0.18"),
             "datatrove": ("datatrove>=0.10,<0.11", "orjson", "zstandard", "regex", "xxhash<4", "nltk", "fasteners",
                           "tokenizers", "ftfy", "spacy>=3.8,<4", "jieba", "pyahocorasick", "tldextract"),
             "llama.cpp": ("cmake>=3.25,<5", "ninja", "scikit-build-core")}

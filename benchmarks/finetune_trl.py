@@ -1,0 +1,92 @@
+"""TRL's SFTTrainer as a worker of benchmarks/finetune.py, in an environment of its own: imports no ayllu.
+
+The trainer runs in a thread, stopped at the beginning of each step until it is asked for one. What is tried: weights in
+bfloat16 or in float32 under autocast, eager and with torch_compile; packing as its documentation recommends, SDPA.
+"""
+
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import transformers
+import trl
+from datasets import Dataset
+from lines import peak_bytes, prompts, serve
+from peft import LoraConfig
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+
+transformers.logging.set_verbosity_error()
+begin, ended = threading.Semaphore(0), threading.Semaphore(0)
+state: dict[str, Any] = {}
+
+
+class Gate(TrainerCallback):
+    """Lets one step through each time that one is asked for."""
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Wait to be asked."""
+        begin.acquire()
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Say that it is done."""
+        ended.release()
+
+
+def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled: bool, method: str) -> dict[str, Any]:
+    """The trainer, begun and waiting before its first step."""
+    if "compiled" in setting and not compiled:
+        raise ValueError("a quick run compiles nothing")
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=shape["dim"], num_hidden_layers=shape["n_layers"], num_attention_heads=shape["n_heads"],
+        num_key_value_heads=shape["n_kv_heads"], head_dim=shape["head_dim"], intermediate_size=shape["hidden_dim"],
+        vocab_size=shape["vocab_size"], tie_word_embeddings=shape["tie_embeddings"],
+        max_position_embeddings=shape["max_context"], rms_norm_eps=1e-5, attn_implementation="sdpa")
+    model = LlamaForCausalLM(config).to(torch.bfloat16 if setting.startswith("bf16") else torch.float32)
+    vocabulary = {f"t{i}": i for i in range(shape["vocab_size"])}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, "t0")),
+                                        pad_token="t1", eos_token="t2")
+    length = shape["max_context"]
+    data = Dataset.from_dict({"input_ids": [list(row) for row in prompts(4 * rows, length, shape["vocab_size"])]})
+    arguments = trl.SFTConfig(
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=True, per_device_train_batch_size=rows, max_length=length,
+        packing=True, learning_rate=1e-4, max_steps=1_000_000, save_strategy="no", report_to="none",
+        logging_steps=1_000_000, gradient_checkpointing=False, optim="adamw_torch_fused", disable_tqdm=True,
+        torch_compile="compiled" in setting)
+    adapter = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    trainer = trl.SFTTrainer(model, args=arguments, train_dataset=data, processing_class=tokenizer,
+                             peft_config=adapter if method == "lora" else None, callbacks=[Gate()])
+    state["failed"] = None
+    thread = threading.Thread(target=_train, args=(trainer,), daemon=True)
+    thread.start()
+    return {"version": trl.__version__, "torch": torch.__version__}
+
+
+def _train(trainer: Any) -> None:
+    try:
+        trainer.train()
+    except BaseException as error:                       # told by the step that waits for it
+        state["failed"] = error
+        ended.release()
+
+
+def run() -> dict[str, Any]:
+    """One step of the trainer's own loop."""
+    start = time.perf_counter()
+    begin.release()
+    ended.acquire()
+    if state["failed"] is not None:
+        raise RuntimeError(f"the trainer ended: {state['failed']}") from state["failed"]
+    return {"seconds": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    serve({"load": load, "run": run, "peak": peak_bytes})
