@@ -1,6 +1,6 @@
-"""Steps of few tokens in one call of C++ (native/step.py), where the model, its weights and the CPU allow it.
+"""Steps in one call of C++ (native/step.py), where the model, its weights and the CPU allow it.
 
-Steps with many tokens, with a long chunk of a prompt or with adapters are left to the runner, whose `flat` is the slow
+Steps with a long chunk of a prompt or with adapters are left to the runner, whose `flat` is the slow
 twin. The weights lie in memory once more for it, so that large models, whose steps are mostly the reading of weights,
 don't take it.
 """
@@ -18,7 +18,7 @@ from ayllu.native.build import NativeError, missing
 from ayllu.native.step import MOST, Layer, Linear, Step, Tokens, Weights, why_not
 
 MOST_BYTES = 512 * 2**20                                 # of weights that may lie in memory twice
-MOST_PAIRS = 128 * 128                                   # of a chunk; a pair is a token and one that it may see
+MOST_PAIRS = 256 * 256                                   # of a chunk; a pair is a token and one that it may see
 
 
 class NativeStep:

@@ -1,7 +1,9 @@
 """A whole step of a Llama in one call of C++ (step.cpp), over bfloat16 weights that lie packed for AMX.
 
 A step of few rows reads each weight once and does little with it; what a model's some hundred operations cost beside
-that is more than the reading of a small model. The slow twin is `FusedRunner.flat` (model/fused.py).
+that is more than the reading of a small model. And no thread waits for another that is late: torch's operations do, at
+each of their ends, and where other processes use the same cores that is most of their time. The slow twin is
+`FusedRunner.flat` (model/fused.py).
 
 N tokens  K numbers in  O numbers out  D width  F feed-forward width  H heads  G heads of keys  E head width
 V vocabulary
@@ -24,7 +26,7 @@ HALF = UNIT // 2                                         # of such columns: w1's
 # Bytes that one thread reads and multiplies by 32 rows: fewer take less time than another thread may let one wait for
 # it where other processes, such as an HTTP server, use the same cores.
 WORTH_A_THREAD = 64 * 2**20
-MOST = 128                                               # tokens of a step; beyond, torch's products are as fast
+MOST = 512                                               # tokens of a step
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,7 +85,10 @@ class Counted:
         return self.step.hidden(*args)
 
 
-def test_what_is_too_much_or_adapted_goes_through_the_runner(monkeypatch):
+@pytest.mark.parametrize("limit", [{"MOST": 100}, {"MOST_PAIRS": 2000}], ids=str)
+def test_what_is_too_much_or_adapted_goes_through_the_runner(limit, monkeypatch):
+    for name, most in limit.items():
+        monkeypatch.setattr(step_native, name, most)
     engine = engine_of(SETTINGS.model_copy(update={"token_budget": 150}))
     monkeypatch.setattr(engine.paths.step, "_step", Counted(engine.paths.step._step))
     engine.submit(Request(tuple(range(3, 83)) * 2, SamplingParams(temperature=0, max_tokens=4)))
