@@ -27,6 +27,7 @@ from ayllu import __version__
 from ayllu.config import Settings
 from ayllu.errors import ConfigError, DataError
 from ayllu.evaluate.asking import Prompt, Record, TooLong, answer, prepare
+from ayllu.evaluate.contamination import Overlap, overlaps, training_texts
 from ayllu.evaluate.scores import groups_of, interval, measures
 from ayllu.evaluate.subject import Subject
 from ayllu.evaluate.task import Task, load_items
@@ -60,16 +61,25 @@ class Stopped(KeyboardInterrupt):
     """Ctrl-C, after what was done has been written."""
 
 
-def evaluate(subject: Subject, tasks: dict[str, tuple[Task, Path]], out: Path, how: How) -> dict[str, Any]:
-    """Answer, score and write; gives what scores.json holds. A folder of the same run goes on where it stopped."""
+def evaluate(subject: Subject, tasks: dict[str, tuple[Task, Path]], out: Path, how: How,
+             trained: Sequence[Path] = ()) -> dict[str, Any]:
+    """Answer, score and write; gives what scores.json holds. A folder of the same run goes on where it stopped.
+
+    `trained`: what the model was trained on, in which the items are looked for.
+    """
     asked = {name: Asked(task, folder.resolve(), sums_of(task, folder)) for name, (task, folder) in tasks.items()}
     _claim(out, subject, asked, how)
     scores = {}
+    items = {name: load_items(name, one.task, one.folder, how.limit, how.seed) for name, one in asked.items()}
+    found_in = overlaps(items, training_texts(trained, subject.tokenizer)) if trained else {}
     for name, one in asked.items():
-        items = load_items(name, one.task, one.folder, how.limit, how.seed)
-        prompts = prepare(subject, name, one.task, items, how.too_long)
+        prompts = prepare(subject, name, one.task, items[name], how.too_long)
         records = _answer_all(subject, name, one.task, prompts, out / f"{name}.jsonl", how)
         scores[name] = score(one.task, records, how.seed)
+        if name in found_in:
+            scores[name]["contamination"] = _beside(one.task, records, found_in[name], how.seed)
+            write_json(out / f"{name}.dirty.json", {"trained_on": list(map(str, trained)),
+                                                    "dirty": sorted(found_in[name].dirty)})
     found = {"model": subject.facts.get("model"), "tasks": scores}
     write_json(out / "scores.json", found)
     return found
@@ -83,6 +93,15 @@ def score(task: Task, records: Sequence[Record], seed: int) -> dict[str, Any]:
     signed = {name: signature(name, task.tokenize) for name in ("chrf", "bleu") if name in found}
     return {"n": len(records), "groups": len(set(groups)) if groups else None, "cut": dict(cut), "metrics": found,
             **({"signatures": signed} if signed else {})}
+
+
+def _beside(task: Task, records: Sequence[Record], overlap: Overlap, seed: int) -> dict[str, Any]:
+    """How many items the training text holds, and the headline over the others."""
+    clean = [r for r in records if r["item"] not in overlap.dirty]
+    table: dict[str, Any] = dict(overlap.table())
+    if clean and len(clean) < len(records):
+        table["clean"] = asdict(interval(measures(task, clean)[0], len(clean), seed, groups_of(clean)))
+    return table
 
 
 def _answer_all(subject: Subject, name: str, task: Task, prompts: Sequence[Prompt], path: Path,
