@@ -6,6 +6,7 @@ weights load there. With the causal mask and the last token pooled, the logits a
 B batch  T tokens  D width  N outputs  E head width
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Literal
 
@@ -83,11 +84,13 @@ def pooled(h: Tensor, is_token: Tensor, how: Literal["mean", "last"]) -> Tensor:
 
 
 def headless(body: CausalModel) -> CausalModel:
-    """The same model without an output layer of its own: one that ties its embeddings has none."""
-    if isinstance(body, Llama):
-        body.config = body.config.model_copy(update={"tie_embeddings": True})
+    """The same model, over the same layers, without an output layer of its own: one with tied embeddings has none."""
+    if body.config.tie_embeddings:
+        return body
+    twin = copy.copy(body)
+    twin._modules = {name: part for name, part in body._modules.items() if name != "output"}
+    if isinstance(twin, Llama):
+        twin.config = twin.config.model_copy(update={"tie_embeddings": True})
     else:
-        body.config = body.config.model_copy(update={"tie_embeddings": True})
-    if hasattr(body, "output"):
-        del body.output
-    return body
+        twin.config = twin.config.model_copy(update={"tie_embeddings": True})
+    return twin
