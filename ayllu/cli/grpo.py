@@ -12,8 +12,9 @@ What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's con
                                            "or folders of prompts (.jsonl, .json, .csv, .parquet). Overrides follow: "
                                            "group=16 max_tokens=128 out=runs/mine")]
 Rewarded = Annotated[list[str] | None, typer.Option("--reward", help="exact (the last number is that of the column "
-                                                    "`answer`), regex:PATTERN, length:IDS, or module:function of your "
-                                                    "own. May be repeated: rewards are added up.")]
+                                                    "`answer`), regex:PATTERN, length:IDS, model:FOLDER of a reward "
+                                                    "model, or module:function of your own. May be "
+                                                    "repeated: rewards are added up.")]
 
 
 def grpo(what: What, reward: Rewarded = None, resume: Resume = False, as_json: AsJson = False) -> None:

@@ -74,7 +74,7 @@ def grpo(config: GrpoConfig, lesson: PromptLesson, recipe_folder: Path, resume: 
 
 def _train(config: GrpoConfig, lesson: PromptLesson, folder: Path, resume: Resume,
            device: torch.device) -> dict[str, Any]:
-    run, found, rewards = Path(config.out), lesson.gathered, Rewards(config.rewards)
+    run, found, rewards = Path(config.out), lesson.gathered, Rewards(config.rewards, lesson.tokenizer)
     if dist.is_main():
         describe(run, config, folder, device)
         write_json(run / "data.json", told(config, lesson))
@@ -117,8 +117,9 @@ def worths(config: GrpoConfig, answering: Answering, prompts: list[Prompt], rewa
     """(prompts,) the reward of the likeliest answer to each."""
     greedy = SamplingParams(max_tokens=config.max_tokens, temperature=0)
     found = answering([prompt.ids for prompt in prompts], [greedy] * len(prompts))
-    return np.array([rewards(Answered(prompt, tokenizer.decode(ids, skip_special=True), len(ids)))
-                     for prompt, [(ids, _, _)] in zip(prompts, found, strict=True)])
+    answered = [Answered(prompt, tokenizer.decode(ids, skip_special=True), tuple(ids))
+                for prompt, [(ids, _, _)] in zip(prompts, found, strict=True)]
+    return np.array(rewards(answered) if answered else [])
 
 
 def compared(before: np.ndarray, after: np.ndarray) -> dict[str, float]:

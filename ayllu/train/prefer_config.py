@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from ayllu.data.pairs import Pairs
 from ayllu.train.sft_config import Tuning
 
-Method = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
-BETAS = {"dpo": 0.1, "ipo": 0.1, "kto": 0.1, "orpo": 0.1, "simpo": 2.0}
+Method = Literal["dpo", "ipo", "kto", "orpo", "simpo", "reward"]
+BETAS = {"dpo": 0.1, "ipo": 0.1, "kto": 0.1, "orpo": 0.1, "simpo": 2.0, "reward": 1.0}
 WITH_REFERENCE = ("dpo", "ipo", "kto")
 
 
@@ -23,6 +23,7 @@ class PreferConfig(Tuning):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)    # of dpo: the share of labels that are held to be wrong
     good_weight: float = Field(default=1.0, ge=0)        # of kto: of an answer with a good verdict
     bad_weight: float = Field(default=1.0, ge=0)         # of kto: of one with a bad verdict
+    margin: float = Field(default=0.0, ge=0)             # of reward: by how much the better answer should score higher
     data: Pairs
     epochs: float = Field(default=1.0, gt=0)             # over the rows, where loop.steps is 0
     compile: Literal["auto", "on", "off"] = "off"        # rows of ever new widths are compiled anew
@@ -42,10 +43,14 @@ class PreferConfig(Tuning):
     @model_validator(mode="after")
     def _fits_the_method(self) -> "PreferConfig":
         for key, method in (("label_smoothing", "dpo"), ("gamma", "simpo"), ("good_weight", "kto"),
-                            ("bad_weight", "kto")):
+                            ("bad_weight", "kto"), ("margin", "reward")):
             if getattr(self, key) != type(self).model_fields[key].default and self.method != method:
                 raise ValueError(f"{key}={getattr(self, key)} is for method={method}, and this is {self.method}: leave "
                                  "it out")
+        if self.method == "reward" and (self.beta is not None or self.merge or self.samples or self.loop.ema or
+                                        self.quant != "none" or self.adapt.kind != "off"):
+            raise ValueError("a reward model has no beta, answers nothing and is trained plainly: leave beta, merge, "
+                             "samples, loop.ema, quant and adapt out")
         if self.method == "kto" and self.loop.batch_size < 2:
             raise ValueError("kto compares a prompt with another row's answer: set loop.batch_size=2 or more")
         if self.loss.z_loss or self.loss.label_smoothing or self.loss.chunk is not None:

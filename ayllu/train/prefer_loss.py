@@ -72,8 +72,8 @@ def pair_losses(logps: Tensor, reference: Tensor, sizes: Tensor, config: PreferC
             return losses.orpo(good, bad, config.strength)
         case "simpo":
             return losses.simpo(good, bad, config.strength, config.gamma)
-        case "kto":
-            raise AssertionError("kto takes answers one by one")
+        case "kto" | "reward":
+            raise AssertionError(f"{config.method} doesn't compare log-probabilities of pairs")
 
 
 def rewards(logps: Tensor, batch: Padded, config: PreferConfig) -> Tensor:

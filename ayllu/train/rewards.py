@@ -8,7 +8,7 @@
 import importlib
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,18 +16,24 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from ayllu.config import Settings
+from ayllu.data.label_loader import Texts
 from ayllu.data.prompts import Prompt
 from ayllu.errors import ConfigError, DataError
+from ayllu.text.tokenizer import Tokenizer
+from ayllu.train.heads_loss import logits_of
+from ayllu.train.labeller import Labeller
 
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 Rule = Callable[["Answered"], float]
+Rules = Callable[[Sequence["Answered"]], list[float]]    # of many answers at once
+ROWS = 16                                                # that a reward model reads at once
 
 
 class Reward(Settings):
     """One part of the reward; parts are added up, each times its weight."""
 
-    kind: Literal["exact", "regex", "length", "python"]  # docs/preferences.md
-    value: str = ""                                      # the pattern; the number of ids; module:function
+    kind: Literal["exact", "regex", "length", "python", "model"]  # docs/preferences.md
+    value: str = ""                                      # the pattern; the number of ids; module:function; a folder
     weight: float = 1.0
 
     @model_validator(mode="after")
@@ -41,9 +47,9 @@ class Reward(Settings):
 
     @classmethod
     def of(cls, text: str) -> "Reward":
-        """What `--reward` says: exact, regex:PATTERN, length:40, or module:function."""
+        """What `--reward` says: exact, regex:PATTERN, length:40, model:FOLDER, or module:function."""
         kind, _, value = text.partition(":")
-        if kind in ("exact", "regex", "length"):
+        if kind in ("exact", "regex", "length", "model"):
             return cls.model_validate({"kind": kind, "value": value})
         return cls(kind="python", value=text)
 
@@ -54,25 +60,48 @@ class Answered:
 
     prompt: Prompt
     text: str
-    n_ids: int
+    ids: tuple[int, ...]                                 # with the one that ends it, if it stopped by itself
 
 
-def rule(reward: Reward) -> Rule:
-    """The function that gives an answer's part of the reward."""
+def rule(reward: Reward, tokenizer: Tokenizer) -> Rules:
+    """The function that gives answers their part of the reward. `tokenizer` is that of their ids."""
     match reward.kind:
         case "exact":
-            return exact
+            return _each(exact)
+        case "model":
+            return _model(reward.value, tokenizer)
         case "regex":
             try:
                 pattern = re.compile(reward.value, re.DOTALL)
             except re.error as error:
                 raise ConfigError(f"the reward's pattern {reward.value!r} is no regular expression: {error}") from error
-            return lambda answer: float(pattern.fullmatch(answer.text.strip()) is not None)
+            return _each(lambda answer: float(pattern.fullmatch(answer.text.strip()) is not None))
         case "length":
             wanted = int(reward.value)
-            return lambda answer: max(0.0, 1 - abs(answer.n_ids - wanted) / wanted)
+            return _each(lambda answer: max(0.0, 1 - abs(len(answer.ids) - wanted) / wanted))
         case "python":
-            return _python(reward.value)
+            return _each(_python(reward.value))
+
+
+def _each(one: Rule) -> Rules:
+    return lambda answers: [one(answer) for answer in answers]
+
+
+def _model(folder: str, tokenizer: Tokenizer) -> Rules:
+    """The number that a reward model gives prompt and answer."""
+    judge = Labeller.load(folder)
+    if judge.facts.head.kind != "regression":
+        raise ConfigError(f"{folder} gives labels, no number: train one with `ayllu prefer method=reward`")
+    if judge.reading.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise ConfigError(f"{folder} has another tokenizer than the model that is trained: train the reward model on "
+                          "a base with the same one")
+
+    def score(answers: Sequence[Answered]) -> list[float]:
+        ids = [[*answer.prompt.ids, *answer.ids] for answer in answers]
+        found = logits_of(judge.model, Texts(ids, [0.0] * len(ids)), ROWS, judge.device)
+        return [logits[0].item() * judge.facts.spread + judge.facts.mean for logits in found]
+
+    return score
 
 
 def exact(answer: Answered) -> float:
@@ -97,7 +126,8 @@ def _python(name: str) -> Rule:
     """A function that is imported from the working directory or from what is installed."""
     module, _, attribute = name.partition(":")
     if not module or not attribute:
-        raise ConfigError(f"the reward {name!r} should be exact, regex:PATTERN, length:NUMBER, or module:function")
+        raise ConfigError(f"the reward {name!r} should be exact, regex:PATTERN, length:NUMBER, model:FOLDER or "
+                          "module:function")
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -118,8 +148,9 @@ def _python(name: str) -> Rule:
 class Rewards:
     """All parts together."""
 
-    def __init__(self, parts: tuple[Reward, ...]) -> None:
-        self.parts = [(part.weight, rule(part)) for part in parts]
+    def __init__(self, parts: tuple[Reward, ...], tokenizer: Tokenizer) -> None:
+        self.parts = [(part.weight, rule(part, tokenizer)) for part in parts]
 
-    def __call__(self, answer: Answered) -> float:
-        return sum(weight * rule(answer) for weight, rule in self.parts)
+    def __call__(self, answers: Sequence[Answered]) -> list[float]:
+        columns = [[weight * value for value in rules(answers)] for weight, rules in self.parts]
+        return [sum(row) for row in zip(*columns, strict=True)]

@@ -166,16 +166,16 @@ class Rollouts:
         seeds = [int(np.random.SeedSequence((config.seed, slot)).generate_state(1, np.uint64)[0]) for slot in slots]
         params = [SamplingParams(max_tokens=config.max_tokens, n=config.group, seed=seed, logprobs=0) for seed in seeds]
         samples = self.answering([prompt.ids for prompt in taken], params, self.autocast)
-        drawn, worth = list[Drawn](), list[float]()
+        drawn, answered = list[Drawn](), list[Answered]()
         for prompt, group in zip(taken, samples, strict=True):
             for ids, logprobs, stopped in group:
                 text = self.tokenizer.decode(ids, skip_special=True)
-                worth.append(self.rewards(Answered(prompt, text, len(ids))))
+                answered.append(Answered(prompt, text, tuple(ids)))
                 drawn.append(Drawn(Answer(np.array([*prompt.ids, *ids], np.int32), len(prompt.ids)),
                                    np.array(logprobs, np.float32)))
                 self.tally.add("stopped", torch.tensor([float(stopped)]))
                 self.tally.add("answer_ids", torch.tensor([float(len(ids))]))
-        rewards = torch.tensor(worth)
+        rewards = torch.tensor(self.rewards(answered))
         self.tally.add("reward", rewards)
         self.tally.add("reward_spread", rewards.view(-1, config.group).std(1))
         worths = advantages(rewards, config.group, config.variant).tolist()

@@ -12,6 +12,7 @@ from ayllu.data.prompts import Prompt
 from ayllu.errors import ConfigError, DataError, TrainingDiverged
 from ayllu.model.generate import generate
 from ayllu.model.params import SamplingParams
+from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.base import base_model
 from ayllu.train.grpo import grpo, prepared
 from ayllu.train.grpo_config import GrpoConfig
@@ -37,6 +38,11 @@ def prompts(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def tokenizer(tiny_checkpoint):
+    return Tokenizer.load(tiny_checkpoint)
+
+
 @pytest.fixture
 def settings(tiny_checkpoint, prompts, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(prompts.parent)
@@ -54,8 +60,9 @@ def begun(settings, *changes):
     config, folder = settings(*changes)
     config, lesson = prepared(config, folder)
     model = new_state(config, base_model(config, lesson.source, CPU)[0]).model
-    return config, Rollouts(config, model, lesson.gathered.train, Rewards(config.rewards), lesson.tokenizer,
-                            tuple(range(2, 90)), Tally(), None)       # so that answers end at different lengths
+    stops = tuple(range(2, 90))                          # so that answers end at different lengths
+    return config, Rollouts(config, model, lesson.gathered.train, Rewards(config.rewards, lesson.tokenizer),
+                            lesson.tokenizer, stops, Tally(), None)
 
 
 def test_the_engine_reads_the_parameters_that_are_trained(settings):
@@ -163,34 +170,35 @@ def test_rewards_rise(settings, tmp_path):
 
 
 def answered(text, **row):
-    return Answered(Prompt((1,), [{"role": "user", "content": "?"}], row, "f, row 1"), text, len(text.split()))
+    prompt = Prompt((1,), [{"role": "user", "content": "?"}], row, "f, row 1")
+    return Answered(prompt, text, tuple(range(len(text.split()))))
 
 
-def test_rewards_that_are_built_in(tmp_path, monkeypatch):
-    exact = Rewards((Reward.of("exact"),))
-    assert exact(answered("3 and 4 make 1,234.5", answer="#### 1234.50")) == 1
-    assert exact(answered("1235", answer=1234)) == 0
-    assert exact(answered("none", answer=1)) == 0
+def test_rewards_that_are_built_in(tmp_path, monkeypatch, tokenizer):
+    exact = Rewards((Reward.of("exact"),), tokenizer)
+    assert exact([answered("3 and 4 make 1,234.5", answer="#### 1234.50")]) == [1]
+    assert exact([answered("1235", answer=1234)]) == [0]
+    assert exact([answered("none", answer=1)]) == [0]
     with pytest.raises(DataError, match=r"f, row 1: .*needs a column `answer`"):
-        exact(answered("1"))
+        exact([answered("1")])
     with pytest.raises(DataError, match="holds no number"):
-        exact(answered("1", answer="one"))
+        exact([answered("1", answer="one")])
     assert last_number("-7 or 2,000") == 2000
     assert last_number("it is -7.") == -7
-    both = Rewards((Reward.of("regex:[a-z]+ end"), Reward(kind="length", value="4", weight=2.0)))
-    assert both(answered(" the end\n")) == 1 + 2 * 0.5
+    both = Rewards((Reward.of("regex:[a-z]+ end"), Reward(kind="length", value="4", weight=2.0)), tokenizer)
+    assert both([answered(" the end\n")]) == [1 + 2 * 0.5]
     code = "def shout(prompt, completion, row):\n    return completion.isupper() * row['w']\n"
     (tmp_path / "loudness.py").write_text(code, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    assert Rewards((Reward.of("loudness:shout"),))(answered("YES", w=3)) == 3
+    assert Rewards((Reward.of("loudness:shout"),), tokenizer)([answered("YES", w=3)]) == [3]
 
 
 @pytest.mark.parametrize(("reward", "what"), [
     ("nothing", "should be exact"), ("no_such:function", "can't be imported"), ("json:nothing", "can't be imported"),
     ("regex:(", "no regular expression")])
-def test_rewards_that_can_not_be(reward, what):
+def test_rewards_that_can_not_be(reward, what, tokenizer):
     with pytest.raises(ConfigError, match=what):
-        Rewards((Reward.of(reward),))
+        Rewards((Reward.of(reward),), tokenizer)
 
 
 def test_what_does_not_go_together(settings):
