@@ -177,7 +177,8 @@ def number_of(text: str) -> float | None:
 
 def _point(subject: Subject, task: Task, prompt: Prompt) -> Record:
     passage = str(prompt.item.row[task.context])
-    span, is_exact = best_span(subject, prompt.ids, passage, task.join, task.starts, task.max_tokens - 1)
+    span, is_exact = best_span(subject, prompt.ids, passage, task.join, task.starts, task.max_tokens - 1,
+                               task.normalise == "tokens")
     text = passage[span.start:span.end]
     return _record(prompt, prompt.item.expected, text, score_text(task, prompt.item, text), span=[span.start, span.end],
                    logprob=span.logprob, exact=is_exact)

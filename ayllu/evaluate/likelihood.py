@@ -28,7 +28,7 @@ class Likelihood:
 
     logprobs: tuple[float, ...]
     is_greedy: bool
-    other: tuple[float, ...] = ()                        # of one id that was asked for, in each id's place
+    other: tuple[float, ...] = ()                        # of any of the ids that were asked for, in each id's place
 
     @property
     def total(self) -> float:
@@ -38,7 +38,7 @@ class Likelihood:
 
 @torch.inference_mode()
 def likelihoods(runner: Runner, pairs: Sequence[tuple[Ids, Ids]], batch: int = 16,
-                other: int | None = None) -> list[Likelihood]:
+                other: Sequence[int] = ()) -> list[Likelihood]:
     """One for each (context, continuation); a context has an id at least. `batch`: rows computed at a time."""
     for context, continuation in pairs:
         _check(runner, context, continuation)
@@ -47,6 +47,15 @@ def likelihoods(runner: Runner, pairs: Sequence[tuple[Ids, Ids]], batch: int = 1
         for number, one in _read(runner, pairs, groups, batch, other):
             found[number] = one
     return [one for one in found if one is not None]
+
+
+@torch.inference_mode()
+def next_logprobs(runner: Runner, context: Ids, ids: Ids) -> list[float]:
+    """The log-probability of each of some ids as the one that comes next."""
+    check_ids(context, runner.config)
+    cache = runner.new_cache([0], len(context))
+    logits = runner.step(Batch(torch.tensor([list(context)], device=runner.device), cache))[0]         # (V,)
+    return logits.float().log_softmax(-1)[list(ids)].double().tolist()
 
 
 def _together(runner: Runner, pairs: Sequence[tuple[Ids, Ids]], batch: int) -> Iterator[list[Group]]:
@@ -67,7 +76,7 @@ def _together(runner: Runner, pairs: Sequence[tuple[Ids, Ids]], batch: int) -> I
 
 
 def _read(runner: Runner, pairs: Sequence[tuple[Ids, Ids]], groups: list[Group],
-          batch: int, other: int | None) -> Iterator[tuple[int, Likelihood]]:
+          batch: int, other: Sequence[int]) -> Iterator[tuple[int, Likelihood]]:
     contexts = [context[:-1] for context, _ in groups]                        # the last id is given with what follows
     ids, padding = left_padded(contexts)                                      # (G, T)
     scaling = runner.config.rope_scaling
@@ -84,7 +93,8 @@ def _read(runner: Runner, pairs: Sequence[tuple[Ids, Ids]], groups: list[Group],
         cache.truncate(ids.shape[1])
 
 
-def _follow(runner: Runner, cache: DenseCache, pairs: list[tuple[Ids, Ids]], other: int | None) -> list[Likelihood]:
+def _follow(runner: Runner, cache: DenseCache, pairs: list[tuple[Ids, Ids]],
+            other: Sequence[int]) -> list[Likelihood]:
     """One batch, filled on the right: what stands behind a row's end is never looked at."""
     width = max(len(continuation) for _, continuation in pairs)
     rows = [[context[-1], *continuation[:-1]] for context, continuation in pairs]
@@ -102,7 +112,7 @@ def _follow(runner: Runner, cache: DenseCache, pairs: list[tuple[Ids, Ids]], oth
 
 
 def _gather(runner: Runner, hidden: Tensor, targets: Tensor,
-            other: int | None) -> tuple[list[float], list[bool], list[float]]:                # (N, D), (N,)
+            other: Sequence[int]) -> tuple[list[float], list[bool], list[float]]:             # (N, D), (N,)
     chosen: list[float] = []
     greedy: list[bool] = []
     others: list[float] = []
@@ -110,7 +120,7 @@ def _gather(runner: Runner, hidden: Tensor, targets: Tensor,
         logp = runner.logits(h).float().log_softmax(-1)                       # (N, V)
         chosen += logp.gather(-1, target[:, None])[:, 0].double().tolist()
         greedy += (logp.argmax(-1) == target).tolist()
-        others += [] if other is None else logp[:, other].double().tolist()
+        others += logp[:, list(other)].logsumexp(-1).double().tolist() if other else []
     return chosen, greedy, others
 
 

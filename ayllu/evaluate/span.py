@@ -1,14 +1,16 @@
 """Answers that stand in a passage, found by likelihood: which span, and then the end of the answer, is the likeliest?
 
-A span's score is log p(its ids, then a line break | prompt), so that spans of all lengths compete fairly. One row of
-ids scores all spans that begin at its place. Places whose first id is unlikely are left out: `starts` are kept, and
-where the passage has no more of them the search is exact. A span ends where one of its place's ids ends.
+A span's score is log p(its ids, then a line break or an end id | prompt), so that spans of all lengths compete fairly,
+or the mean over its ids. One row of ids scores all spans that begin at its place. Places whose first id is unlikely are
+left out: `starts` are kept, and where the passage has no more of them the search is exact. A span ends where one of its
+place's ids ends.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ayllu.errors import DataError
+from ayllu.evaluate.likelihood import next_logprobs
 from ayllu.evaluate.subject import Subject
 from ayllu.text.stream import StreamDecoder
 
@@ -31,18 +33,17 @@ class _Place:
     ends: dict[int, int]                                 # after how many ids a span may end, and where that is
 
 
-def best_span(subject: Subject, prompt: Sequence[int], passage: str, join: str, starts: int,
-              max_tokens: int) -> tuple[Span, bool]:
+def best_span(subject: Subject, prompt: Sequence[int], passage: str, join: str, starts: int, max_tokens: int,
+              is_mean: bool = False) -> tuple[Span, bool]:
     """The likeliest answer of at most `max_tokens` ids, and whether all places were tried."""
     places = _places(subject, prompt, passage, join, max_tokens)
     if not places:
         raise DataError(f"the passage {passage[:40]!r} has no word that could be an answer")
-    ended = subject.encode_rest("\n")[-1]
-    begun = {p.ids[0] for p in places}
-    first = dict(zip(begun, subject.likelihoods([(prompt, [id]) for id in begun]), strict=True))
-    kept = sorted(places, key=lambda p: -first[p.ids[0]].total)[:starts]
-    found = subject.likelihoods([(prompt, [*p.ids, ended]) for p in kept], other=ended)
-    spans = [Span(p.start, end, sum(f.logprobs[:n]) + f.other[n])
+    ended = (subject.encode_rest("\n")[-1], *subject.eos_ids)
+    first = next_logprobs(subject.runner, prompt, [p.ids[0] for p in places])
+    kept = [places[i] for i in sorted(range(len(places)), key=lambda i: -first[i])[:starts]]
+    found = subject.likelihoods([(prompt, [*p.ids, ended[0]]) for p in kept], other=ended)
+    spans = [Span(p.start, end, (sum(f.logprobs[:n]) + f.other[n]) / (n + 1 if is_mean else 1))
              for p, f in zip(kept, found, strict=True) for n, end in p.ends.items()]
     return max(spans, key=lambda s: s.logprob), len(kept) == len(places)
 
@@ -67,9 +68,10 @@ def _ends(subject: Subject, prompt: Sequence[int], passage: str, start: int, ids
     for n, id in enumerate(ids, start=1):
         text += decoder.push(id)
         end = start + len(text) - len(join)
-        if end > start and text == join + passage[start:end] and not text[-1].isspace() and _is_border(passage, end):
-            ends.setdefault(n, end)
-    return {n: end for n, end in ends.items() if end not in [e for m, e in ends.items() if m < n]}
+        said = passage[start:end]
+        if text == join + said and any(map(str.isalnum, said)) and not said[-1].isspace() and _is_border(passage, end):
+            ends[n] = end
+    return ends
 
 
 def _is_border(passage: str, at: int) -> bool:

@@ -100,7 +100,7 @@ class Subject:
         """Ids of a text that goes on after another one, whatever that is."""
         return self.tokenizer.codec.encode_rest(text)
 
-    def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]], other: int | None = None) -> list[Likelihood]:
+    def likelihoods(self, pairs: Sequence[tuple[Ids, Ids]], other: Sequence[int] = ()) -> list[Likelihood]:
         """See likelihood.py."""
         return likelihoods(self.runner, pairs, self.batch, other)
 

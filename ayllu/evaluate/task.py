@@ -59,7 +59,7 @@ class Task(Settings):
     cut: str = ""                                        # of plain texts: a regular expression between documents
     gather: bool = False                                 # rows with one prompt are one item with several answers
     metric: str | None = None                            # the headline; None: the kind's first
-    normalise: Literal["bytes", "tokens", "none"] | None = None     # None: bytes for choice, none for classify
+    normalise: Literal["bytes", "tokens", "none"] | None = None     # None: bytes for choice, none else
     join: str = " "                                      # between a prompt and its answer
     convention: Convention = "squad"                     # how answers are compared
     tokenize: str = "13a"                                # BLEU's tokenizer: zh for Chinese

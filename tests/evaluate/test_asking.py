@@ -1,5 +1,6 @@
 """Prompts that fit, options, spans and texts against slow twins; numbers in answers."""
 
+import numpy as np
 import pytest
 
 from ayllu.engine.llm import LLM
@@ -60,24 +61,30 @@ def test_what_does_not_fit_is_an_error_or_marked(subject):
         prepare(subject, "t", CHOICE, [item("The river " * 60)], "drop-examples")
 
 
-def slow_best(subject, prompt, passage, join, max_tokens):
+def slow_best(subject, prompt, passage, join, max_tokens, is_mean):
     """Every span by itself, its end too, in a text of its own."""
-    ended = subject.encode_rest("\n")[-1]
-    spans = [(p.start, end, [*p.ids[:n], ended]) for p in _places(subject, prompt, passage, join, max_tokens)
+    ended = [subject.encode_rest("\n")[-1], *subject.eos_ids]
+    spans = [(p.start, end, p.ids[:n]) for p in _places(subject, prompt, passage, join, max_tokens)
              for n, end in p.ends.items()]
-    return max(((subject.likelihoods([(prompt, ids)])[0].total, start, end) for start, end, ids in spans))
+
+    def total(ids):
+        both = subject.likelihoods([(prompt, [*ids, end]) for end in ended])
+        return both[0].total + np.log(sum(np.exp(b.logprobs[-1] - both[0].logprobs[-1]) for b in both))
+
+    return max((total(ids) / (len(ids) + 1 if is_mean else 1), start, end) for start, end, ids in spans)
 
 
 @pytest.mark.parametrize(("passage", "join"), [("The fox and the bird walked along the river.", " "),
                                                ("从前有一只小狐狸,它喜欢在河边读书。", "")])
-def test_the_best_span_is_the_best_of_all_spans(subject, passage, join):
+@pytest.mark.parametrize("is_mean", [False, True])
+def test_the_best_span_is_the_best_of_all_spans(subject, passage, join, is_mean):
     prompt = subject.encode("Who walked?")
-    span, is_exact = best_span(subject, prompt, passage, join, starts=100, max_tokens=6)
-    total, start, end = slow_best(subject, prompt, passage, join, 6)
+    span, is_exact = best_span(subject, prompt, passage, join, 100, 6, is_mean)
+    total, start, end = slow_best(subject, prompt, passage, join, 6, is_mean)
     assert is_exact
     assert (span.start, span.end) == (start, end)
     assert span.logprob == pytest.approx(total, abs=1e-4)
-    some, is_exact = best_span(subject, prompt, passage, join, starts=2, max_tokens=6)
+    some, is_exact = best_span(subject, prompt, passage, join, 2, 6, is_mean)
     assert not is_exact
     assert some.logprob <= span.logprob + 1e-4
 
@@ -89,6 +96,7 @@ def test_spans_begin_and_end_between_words(subject):
     assert {0, 4, 13, 23, 24, 25} <= begun
     assert not {1, 2, 5, 14} & begun
     ends = {passage[p.start:end] for p in places for end in p.ends.values()}
+    assert not {".", ". "} & ends
     assert {"The fox", "12 books", "小狐狸"} <= ends
     assert not any(e.endswith(("fo", "boo")) for e in ends)
 

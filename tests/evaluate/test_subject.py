@@ -8,7 +8,7 @@ from engine.small import MODELS, model_of
 
 from ayllu.engine.llm import LLM
 from ayllu.errors import ContextTooLong, RequestError
-from ayllu.evaluate.likelihood import likelihoods
+from ayllu.evaluate.likelihood import likelihoods, next_logprobs
 from ayllu.evaluate.subject import Ask, Subject
 from ayllu.model.params import SamplingParams
 from ayllu.model.step import EagerRunner
@@ -44,6 +44,12 @@ def test_likelihoods_equal_plain_sums(name, batch):
         logprobs, is_greedy = slow(model, context, continuation)
         assert one.logprobs == pytest.approx(logprobs, abs=1e-4)
         assert one.is_greedy == is_greedy
+
+
+def test_what_comes_next_equals_likelihoods_of_one_id():
+    runner, context = EagerRunner(model_of("gqa")), [5, 6, 7]
+    one_by_one = [x.total for x in likelihoods(runner, [(context, [id]) for id in (3, 50, 99)])]
+    assert next_logprobs(runner, context, [3, 50, 99]) == pytest.approx(one_by_one, abs=1e-5)
 
 
 def test_the_likeliest_continuation_is_called_greedy():
