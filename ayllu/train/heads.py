@@ -132,7 +132,8 @@ def head_loss(config: HeadRecipe, texts: Texts, model: Classifier, device: torch
     weights = None
     if config.class_weights == "balanced":
         weights = balanced(texts, model.head.n_outputs, config.kind).to(device)
-    return cast(LossFunction, partial(label_loss, weights=weights, smoothing=config.label_smoothing))
+    return cast(LossFunction, partial(label_loss, weights=weights, smoothing=config.label_smoothing,
+                                      hidden=config.word_dropout))
 
 
 def _standard(config: HeadRecipe, texts: Texts) -> tuple[float, float, Texts]:

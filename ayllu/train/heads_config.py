@@ -50,6 +50,7 @@ class HeadRecipe(Recipe):
     lora: Lora = Lora()                                  # of `adapter`
     context: int = Field(default=0, ge=0)                # tokens of a text at most; 0: as many as the base takes
     dropout: float = Field(default=0.1, ge=0, lt=1)      # of the base's residuals and embeddings, and before the head
+    word_dropout: float = Field(default=0.0, ge=0, lt=1)     # the share of tokens that a step doesn't see at all
     class_weights: Literal["none", "balanced"] = "none"  # balanced: each class counts the same
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # the rate of each layer, as a share of the one above it
@@ -74,4 +75,6 @@ class HeadRecipe(Recipe):
             raise ValueError(f"data.test_share and data.held_out_share take {taken:.0%} of the rows: lower them")
         if self.kind == "regression" and (self.class_weights != "none" or self.label_smoothing):
             raise ValueError("class_weights and label_smoothing are for classes: leave them out with kind=regression")
+        if self.word_dropout and (self.attention != "both" or self.pooling != "mean" or self.kind == "tokens"):
+            raise ValueError("word_dropout hides tokens, which attention=both and pooling=mean allow for whole texts")
         return self

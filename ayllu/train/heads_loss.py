@@ -14,13 +14,20 @@ from ayllu.model.heads import Classifier, Kind
 from ayllu.train.losses import Loss
 
 
-def label_loss(model: Classifier, batch: TextBatch, weights: Tensor | None = None, smoothing: float = 0.0) -> Loss:
+def label_loss(model: Classifier, batch: TextBatch, weights: Tensor | None = None, smoothing: float = 0.0,
+               hidden: float = 0.0) -> Loss:
     """Cross-entropy over classes (words' classes, too), over yes and no for each of many labels, or squared error.
 
     `weights` (N,) count classes differently: the loss is then divided by the sum of the weights of what was seen, as
     torch's own cross-entropy does. For many labels they weigh each label's yes (Σ yes = Σ no where balanced).
+    `hidden` is the share of tokens that nobody sees this time; the first one of each text stays.
     """
-    logits, labels = model(batch.ids, batch.is_token), batch.labels
+    seen = batch.is_token
+    if hidden:
+        kept = torch.rand(seen.shape, device=seen.device) >= hidden
+        kept[:, 0] = True
+        seen = seen & kept
+    logits, labels = model(batch.ids, seen), batch.labels
     match model.head.kind:
         case "multi":
             soft = labels * (1 - smoothing) + smoothing / 2

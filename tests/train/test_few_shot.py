@@ -82,6 +82,7 @@ def test_calibration_takes_the_bias_away():
     assert torch.allclose(batch_calibrated(biased).exp(), wanted / wanted.sum(1, keepdim=True))
 
 
+@pytest.mark.slow
 def test_a_probe_is_the_minimum_of_its_loss():
     torch.manual_seed(0)
     x = torch.randn(30, 4)
@@ -116,6 +117,7 @@ def test_an_adapter_learns_and_leaves_the_body_as_it_was(model):
     assert features(body, ids).shape == (8, 32)
 
 
+@pytest.mark.slow
 def test_one_command_and_it_goes_on(rows, tiny_checkpoint, tmp_path, capsys, monkeypatch):
     words = ["fewshot", str(rows), "--model", str(tiny_checkpoint), "--shots", "0,2", "--seeds", "2", "--out",
              str(tmp_path / "out"), "--rename", "0=sky", "--rename", "1=water", "--json"]

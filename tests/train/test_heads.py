@@ -72,6 +72,7 @@ def test_one_command_learns_measures_and_labels(tiny_checkpoint, folder, tmp_pat
     assert sum(answers[0]["probabilities"].values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["multi", "tokens", "regression"])
 def test_other_kinds_learn(settings, kind):
     found = trained(settings, "class_weights=balanced" if kind != "regression" else "epochs=8", kind=kind)
@@ -90,8 +91,8 @@ def test_other_kinds_learn(settings, kind):
 
 
 def test_a_resume_gives_the_same_bits(settings, monkeypatch):
-    changes = ("dropout=0.1", "loop.ema=0.9", "layer_decay=0.8", "label_smoothing=0.1", "loop.checkpoint_every=5",
-               "loop.steps=12", "loop.eval_every=6")
+    changes = ("dropout=0.1", "word_dropout=0.2", "loop.ema=0.9", "layer_decay=0.8", "label_smoothing=0.1",
+               "loop.checkpoint_every=5", "loop.steps=12", "loop.eval_every=6")
     whole = trained(settings, *changes, run="whole")
     step, done = loop.step, []
 
@@ -112,6 +113,7 @@ def test_a_resume_gives_the_same_bits(settings, monkeypatch):
         trained(settings, *changes, "loop.batch_size=4", run="broken", resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learns", ["adapter", "head"])
 def test_the_base_stays_and_is_asked_for_again(settings, learns, tiny_checkpoint, monkeypatch):
     found = trained(settings, f"learns={learns}", "lora.r=4", "epochs=2")
@@ -133,6 +135,7 @@ def test_the_base_stays_and_is_asked_for_again(settings, learns, tiny_checkpoint
         Labeller.load(found["head"])
 
 
+@pytest.mark.slow
 def test_transformers_reads_it_and_gives_the_same_logits(settings):
     transformers = pytest.importorskip("transformers")
     found = trained(settings, "attention=causal", "pooling=last", "epochs=1")
@@ -171,7 +174,18 @@ def test_texts_past_the_context_need_a_choice(settings, tiny_checkpoint):
         Labeller.load(found["head"])([" "])
 
 
+def test_hidden_tokens_are_not_seen_but_the_first_is():
+    model = tiny("single", 2).train()
+    ids, labels = torch.tensor([[1, 5, 6, 7]]), torch.tensor([0])
+    seen = torch.ones_like(ids, dtype=torch.bool)
+    hidden = label_loss(model, TextBatch(ids, seen, labels), hidden=1 - 1e-9).total
+    alone = label_loss(model, TextBatch(ids[:, :1], seen[:, :1], labels)).total
+    assert hidden.item() == pytest.approx(alone.item(), rel=1e-6)
+
+
 def test_bad_settings_and_data(settings, tmp_path):
+    with pytest.raises(ConfigError, match="word_dropout hides tokens"):
+        settings("word_dropout=0.1", "attention=causal")
     with pytest.raises(ConfigError, match="take 110% of the rows"):
         settings("data.test_share=0.6", "data.held_out_share=0.5")
     (tmp_path / "one.csv").write_text("text,label\nx,a\ny,a\n", encoding="utf-8")
