@@ -98,7 +98,8 @@ def main() -> None:
     args = parser.parse_args()
     limit, more = args.limit, list(args.set)
     if args.quick:
-        limit, more, args.seeds = 8, ["loop.steps=4", "loop.batch_size=4", "loop.micro_batch=2", *more], args.seeds[:1]
+        limit, args.seeds = 4, args.seeds[:1]
+        more = ["loop.steps=4", "loop.batch_size=4", "loop.micro_batch=2", "context=512", "compile=off", *more]
     found: dict[str, object] = {"recall": recall(args.data, limit)}
     if not args.only_recall:
         found |= teach_and_ask(args, limit, more)

@@ -139,3 +139,21 @@ def test_sums_and_rules_are_scored():
     rules = Task(file="-", kind="instruct", prompt="-", answer="rules")
     asked = item(expected=[{"kind": "words", "most": 2}, {"kind": "upper"}])
     assert score_text(rules, asked, " hello \n") == {"prompt_accuracy": 0, "kept": 1, "rules": 2}
+
+
+def test_a_conversation_is_asked_by_the_models_template(subject, chat_checkpoint):
+    chatty = Subject.of(LLM.load(chat_checkpoint), "chat")
+    task = Task(file="-", kind="qa", prompt="-", answer="a", chat=True, stop=("!",), max_tokens=4)
+    asked = item("Who?", ["x"], (), examples=[("The fox?", "walked")])
+    one = prepare(chatty, "t", task, [asked], "error")[0]
+    said = chatty.tokenizer.decode(one.ids, skip_special=True)
+    assert said == "[user]The fox?\n[assistant]walked\n[user]Who?\n[assistant]"
+    assert one.stop == ("!",)
+    plain = prepare(subject, "t", task, [asked], "error")[0]              # no template: a transcript
+    assert subject.tokenizer.decode(plain.ids, skip_special=True).endswith("User: Who?\nAssistant:")
+    assert plain.stop == ("!", "\nUser:")
+    chosen = answer(chatty, CHOICE.model_copy(update={"chat": True}),
+                    prepare(chatty, "t", CHOICE.model_copy(update={"chat": True}), [item("Who?")], "error"), 0)[0]
+    totals = [chatty.likelihoods([(chatty.encode_chat([{"role": "user", "content": "Who?"}])[0],
+                                   chatty.encode_rest(" " + option))])[0].total for option in item().options]
+    assert chosen["logprobs"] == pytest.approx(totals, abs=1e-4)

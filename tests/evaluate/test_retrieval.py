@@ -1,11 +1,13 @@
 """BM25 against its formula, and the passage of a question among others."""
 
+import json
 import math
 from collections import Counter
 
 import pytest
 
 from ayllu.evaluate.retrieval import Passages, rank_of, words
+from ayllu.evaluate.task import Task, load_items
 
 TEXTS = ["The fox lived by the river and read books.", "The king had three sons and a castle by the river.",
          "中国的首都是北京，北京有很多大学。", "上海是中国最大的城市。", "长江是中国最长的河流，流经上海。",
@@ -39,3 +41,20 @@ def test_words_of_both_languages():
     assert Passages(TEXTS).search("xyz", 3) == []
     assert rank_of([4, 2], 2) == 2
     assert rank_of([4, 2], 3) is None
+
+
+def test_a_task_that_looks_for_its_passages_among_all(tmp_path):
+    rows = [{"text": TEXTS[0], "question": "Who lived by the river and read books?", "a": ["fox"]},
+            {"text": TEXTS[2], "question": "中国的首都是哪里？", "a": ["北京"]},
+            {"text": TEXTS[5], "question": "Which castle has three sons?", "a": ["none"]},         # finds another
+            {"text": TEXTS[1], "question": "Who had three sons?", "a": ["king"]}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    task = Task(file="rows.jsonl", kind="qa", prompt="{{ text }} {{ question }}", answer="a", context="text",
+                retrieve=1)
+    items = load_items("t", task, tmp_path)
+    assert [i.prompt.removesuffix(f" {r['question']}") for i, r in zip(items, rows, strict=True)] == [
+        TEXTS[0], TEXTS[2], TEXTS[1], TEXTS[1]]
+    assert [i.ranks["recall@1"] for i in items] == [1, 1, 0, 1]
+    assert task.metrics == ("f1", "em", "recall@1", "recall@5", "recall@10")
+    assert load_items("t", task, tmp_path, limit=1)[0].ranks == next(
+        i.ranks for i in items if i.id == load_items("t", task, tmp_path, limit=1)[0].id)     # all are searched

@@ -92,6 +92,17 @@ def test_answers_equal_those_of_generate(llm):
     assert found == subject.answer(asks)
 
 
+def test_beams_are_those_of_generate_and_end_at_a_stop_text(llm):
+    subject = Subject.of(llm, "tiny", batch=4)
+    params = SamplingParams(max_tokens=10, num_beams=3)
+    asks = [Ask(tuple(subject.encode(p)), params) for p in PROMPTS]
+    found, expected = subject.answer(asks), [llm.generate(p, params)[0] for p in PROMPTS]
+    assert [a.text for a in found] == [r.text for r in expected]
+    stop = found[0].text[3:5]
+    stopped = subject.answer([Ask(asks[0].ids, params.model_copy(update={"stop": (stop,)}))])[0]
+    assert stopped.text == found[0].text.partition(stop)[0]
+
+
 @pytest.mark.parametrize(("text", "more"), [("Once upon a", " time"), ("Once upon a ", "time"), ("从前有", "一只"),
                                             ("", "The fox"), ("  ", "The")])
 def test_a_pair_is_the_whole_text_cut_in_two(llm, text, more):
