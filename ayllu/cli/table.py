@@ -29,8 +29,9 @@ COMMANDS: dict[str, Row | Family] = {
     "next": Row("ayllu.cli.generate", "next_token", "Show what may come next, with probabilities."),
     "walk": Row("ayllu.cli.walk", "walk", "Go through one real run step by step, with shapes and values."),
     "info": Row("ayllu.cli.info", "info", "Show a model's shape, parameters, memory and licence."),
-    "tokenizer": Family("Train tokenizers and compare them.", {
+    "tokenizer": Family("Train tokenizers, extend and compare them.", {
         "train": Row("ayllu.cli.tokenizer", "train", "Train a byte-fallback BPE tokenizer from text files."),
+        "extend": Row("ayllu.cli.extend", "extend", "Add pieces for another language to a model and its tokenizer."),
         "report": Row("ayllu.cli.tokenizer", "report", "Compare tokenizers: bytes per token for each language."),
     }),
     "download": Row("ayllu.cli.convert", "download", "Fetch a model from the Hugging Face hub, with its licence."),

@@ -34,7 +34,7 @@ def train(
 ) -> None:
     """Train a Llama-2-style tokenizer (SentencePiece BPE: byte fallback, split digits, dummy prefix) from files."""
     read = {str(path): 0 for path in files}
-    texts = _read(files, tuple(field or ["text"]), max_bytes, read)
+    texts = read_texts(files, tuple(field or ["text"]), max_bytes, read)
     model = train_sentencepiece(texts, vocab_size, coverage=coverage, threads=threads)
     tokenizer = Tokenizer(SentencePieceCodec(model))
     tokenizer.save(out)
@@ -58,7 +58,7 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare tokenizers: bytes per token for each language (more is better: fewer tokens for a text)."""
-    found = {_short(name, tokenizers): _tokenizer(name) for name in tokenizers}
+    found = {_short(name, tokenizers): tokenizer_of(name) for name in tokenizers}
     texts = _languages(text, max_bytes) if text else report_.SAMPLES
     table = report_.compare(found, texts)
     facts = {"vocab_size": {name: t.vocab_size for name, t in found.items()}, "languages": {
@@ -71,7 +71,8 @@ def report(
     print_json(facts) if as_json else typer.echo("\n".join(_lines(found, table)))
 
 
-def _read(files: list[Path], fields: tuple[str, ...], max_bytes: int, read: dict[str, int]) -> Iterator[str]:
+def read_texts(files: list[Path], fields: tuple[str, ...], max_bytes: int, read: dict[str, int]) -> Iterator[str]:
+    """The texts of files, up to so many bytes of each; `read` is told how many."""
     for path in files:
         for text in documents(path, fields):
             data = text.encode()[:max_bytes - read[str(path)]]
@@ -93,7 +94,8 @@ def _check(folder: Path, files: list[Path], fields: tuple[str, ...]) -> int:
     return len(texts)
 
 
-def _tokenizer(name: str) -> Tokenizer:
+def tokenizer_of(name: str) -> Tokenizer:
+    """That of a folder, a file, or a named model."""
     path = Path(name)
     if path.exists() and path.suffix != ".gguf":
         return Tokenizer.load(path)
@@ -118,7 +120,7 @@ def _languages(texts: list[str], max_bytes: int) -> dict[str, list[str]]:
         if not equals or not path:
             raise ConfigError(f"--text {item!r} should read LANGUAGE=FILE, for example zh=book.txt")
         read = {path: 0}
-        out.setdefault(language, []).extend(_read([Path(path)], (field or "text",), max_bytes, read))
+        out.setdefault(language, []).extend(read_texts([Path(path)], (field or "text",), max_bytes, read))
     return out
 
 

@@ -50,6 +50,15 @@ class HfCodec:
             texts = [_with_prefix(text) for text in texts]
         return [e.ids for e in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
 
+    def words(self, text: str) -> list[tuple[str, ...]]:
+        """The words of letters that a text is cut into before it is encoded, each as its pieces; none of one piece."""
+        found, words = self._backend.encode(text, add_special_tokens=False), dict[int, list[int]]()
+        for id, word in zip(found.ids, found.word_ids, strict=True):
+            words.setdefault(-1 if word is None else word, []).append(id)
+        letters = (ids for ids in words.values() if b"".join(map(self.piece_bytes, ids)).decode(
+            errors="replace").strip().isalpha())
+        return [tuple(self.piece(id) for id in ids) for ids in letters if len(ids) > 1]
+
     def piece(self, id: int) -> str:
         """The vocabulary's own spelling of an id."""
         return self._backend.id_to_token(id) or ""

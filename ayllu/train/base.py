@@ -23,6 +23,11 @@ def dtype_of(config: Tuning) -> torch.dtype:
     return torch.bfloat16 if config.lora is not None and is_low else torch.float32
 
 
+def frozen_dtype(config: Tuning) -> torch.dtype:
+    """Of a model that only reads, beside the one that learns."""
+    return torch.float32 if config.loop.precision == "float32" else torch.bfloat16
+
+
 def base_model(config: Tuning, source: OpenCheckpoint, device: torch.device) -> tuple[Llama, str]:
     """The base and its fingerprint. What is trained lies in float32 in memory of its own: weights that a file lends
     must not be written to."""

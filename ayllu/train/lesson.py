@@ -54,6 +54,14 @@ def prepared(config: SftConfig, recipe_folder: Path) -> tuple[SftConfig, Lesson]
     source, tokenizer, template = opened(config, folder, config.data.template)
     shape = source.config
     lesson = Lesson(source, tokenizer, template, gather(config.data, folder, tokenizer, template, config.context))
+    if config.distill is not None:
+        teacher = open_teacher(config.distill.teacher, tokenizer, folder).config
+        if teacher.vocab_size != shape.vocab_size:
+            raise ConfigError(f"the teacher has {teacher.vocab_size:,} rows of ids and the student "
+                              f"{shape.vocab_size:,}: both must have as many")
+        if config.context > teacher.max_context:
+            raise ConfigError(f"context={config.context} is longer than the teacher's, {teacher.max_context}: lower it")
+        config = config.model_copy(update={"distill": config.distill.model_copy(update={"model": teacher})})
     windows = len(lesson.loader(config).packing)
     steps = config.loop.steps or max(round(config.epochs * windows / config.loop.batch_size), 1)
     say(f"{len(lesson.gathered.train.starts):,} samples in {windows:,} windows: "
@@ -72,6 +80,18 @@ def opened(config: Tuning, folder: Path, template: str) -> tuple[OpenCheckpoint,
     if config.context > source.config.max_context:
         raise ConfigError(f"context={config.context} is longer than the base's, {source.config.max_context}: lower it")
     return source, tokenizer, template_of(template, tokenizer, folder)
+
+
+def open_teacher(name: str, tokenizer: Tokenizer, folder: Path) -> OpenCheckpoint:
+    """A teacher; ConfigError where its ids mean other texts than the student's."""
+    source = open_checkpoint(folder / name if (folder / name).exists() else name)
+    theirs = source.open_tokenizer()
+    if theirs is None or theirs.fingerprint != tokenizer.fingerprint:
+        found = "none" if theirs is None else f"one of {theirs.vocab_size:,} ids ({theirs.fingerprint[:12]})"
+        raise ConfigError(f"the teacher {source.path} must have the student's tokenizer ({tokenizer.vocab_size:,} ids, "
+                          f"{tokenizer.fingerprint[:12]}) and has {found}: distributions over other ids can't be "
+                          "compared; choose a teacher of the same family, or train on texts that it wrote")
+    return source
 
 
 def stops_of(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:

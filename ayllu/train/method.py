@@ -13,7 +13,7 @@ from ayllu.model.account import n_parameters
 from ayllu.model.config import ModelSettings
 from ayllu.quant.nf4 import bytes_of
 from ayllu.train import prefer, pretrain, sft
-from ayllu.train.base import dtype_of, packable, random_base
+from ayllu.train.base import dtype_of, frozen_dtype, packable, random_base
 from ayllu.train.loop import LossFunction
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.prefer_loss import Tally
@@ -49,7 +49,11 @@ def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> Los
         return pretrain.training_loss(config, device)
     if isinstance(config, PreferConfig):
         return prefer.training_loss(config, device, Tally())
-    return sft.training_loss(config, device, state.model)
+    teacher = None
+    if config.distill is not None and config.distill.model is not None:
+        plain = config.model_copy(update={"lora": None, "quant": "none"})
+        teacher = random_base(plain, config.distill.model, device).to(frozen_dtype(config))
+    return sft.training_loss(config, device, state.model, teacher)
 
 
 def looks(config: TrainConfig) -> int:

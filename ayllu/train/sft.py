@@ -11,22 +11,25 @@ import torch
 
 from ayllu import dist
 from ayllu.adapters.lora import attach, new_adapter, without
+from ayllu.checkpoint.load import build_model
 from ayllu.errors import ConfigError
 from ayllu.files import write_json
 from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.model.parallel import ALONE, Layout
+from ayllu.text.tokenizer import Tokenizer
 from ayllu.train import sft_export
 from ayllu.train.average import new_average
-from ayllu.train.base import base_model
+from ayllu.train.base import base_model, frozen_dtype
 from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import packed_by, wants_compiler, wants_native
 from ayllu.train.control import Control
 from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.distill import Teacher
 from ayllu.train.head_loss import Kernels
-from ayllu.train.lesson import Lesson, told
+from ayllu.train.lesson import Lesson, open_teacher, told
 from ayllu.train.loop import LossFunction
 from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume, describe
@@ -58,7 +61,8 @@ def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, devi
     batches = lesson.loader(config, layout.data_rank, layout.data)
     data = f"{lesson.gathered.train.digest}; packing {config.packing.kind}"
     state = new_state(config, model, layout, {"data": data, "base": base})
-    loss = training_loss(config, device, model)
+    teacher = teacher_of(config, lesson.tokenizer, folder, device)
+    loss = training_loss(config, device, model, teacher)
     if resumed := restore(state, run, fall_back=resume == "auto"):
         say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
     held = lesson.held_out(config)
@@ -93,7 +97,8 @@ def new_state(config: Tuning, model: Llama, layout: Layout = ALONE,
                       control=Control(config.adapt) if config.adapt.kind != "off" else None, layout=layout)
 
 
-def training_loss(config: SftConfig, device: torch.device, model: CausalModel) -> LossFunction:
+def training_loss(config: SftConfig, device: torch.device, model: CausalModel,
+                  teacher: CausalModel | None = None) -> LossFunction:
     """The loss that the recipe asks for; `model` is the base as it is before the first step."""
     compiled = wants_compiler(config, device)
     native = compiled and wants_native(config, device)
@@ -104,9 +109,19 @@ def training_loss(config: SftConfig, device: torch.device, model: CausalModel) -
         extras["noise"] = Noise(config.neftune)
     if config.anchor:
         extras["anchor"] = Anchor(config.anchor, base_of(model, config.lora is not None))
+    if config.distill and teacher is not None:
+        extras["teacher"] = Teacher(teacher, config.distill)
     by = packed_by(config.packing.attention, config, device, native and dist.world_size() == 1)
     return TraineeLoss(partial(sft_loss, by=by, **extras), config.loop.precision, compiled,
                        config.loop.activation_checkpointing, native)
+
+
+def teacher_of(config: SftConfig, tokenizer: Tokenizer, folder: Path, device: torch.device) -> CausalModel | None:
+    """The teacher's weights in the precision of a frozen base, where the recipe names one."""
+    if config.distill is None:
+        return None
+    return build_model(open_teacher(config.distill.teacher, tokenizer, folder), dtype=frozen_dtype(config),
+                       device=device)
 
 
 def base_of(model: CausalModel, has_adapter: bool) -> BaseOf:

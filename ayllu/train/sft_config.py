@@ -8,6 +8,7 @@ from ayllu.adapters.config import LoraConfig
 from ayllu.data.chat_loader import ChatPacking
 from ayllu.data.chats import Chats
 from ayllu.model.config import LlamaConfig
+from ayllu.train.distill import DistillConfig
 from ayllu.train.loop import LoopConfig
 from ayllu.train.recipe import Recipe
 
@@ -77,6 +78,7 @@ class SftConfig(Tuning):
     packing: ChatPacking = ChatPacking()
     neftune: float = Field(default=0.0, ge=0)            # alpha of noise on the embeddings (arXiv:2310.05914: 5 to 15)
     anchor: float = Field(default=0.0, ge=0)             # times KL(base || model), which keeps answers near the base's
+    distill: DistillConfig | None = None                 # distill.teacher=BIGGER and so on; None: no teacher
     eval_tokens: int = Field(default=50_000, gt=0)       # places of held-out windows on the way; all at the end
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from ayllu.data.pack_loader import PADDING, PackedBatch
 from ayllu.model.build import CausalModel
 from ayllu.model.parallel import Layout
+from ayllu.train.distill import Teacher
 from ayllu.train.losses import Loss, token_loss
 from ayllu.train.objective import By, hidden_states, masked_loss
 
@@ -72,17 +73,25 @@ def _apart(hidden: Tensor, weight: Tensor, other: Tensor, other_weight: Tensor) 
 
 
 def sft_loss(model: CausalModel, batch: PackedBatch, noise: Noise | None = None, anchor: Anchor | None = None,
-             by: By = "mask", **extras: Any) -> Loss:
+             teacher: Teacher | None = None, by: By = "mask", **extras: Any) -> Loss:
     """Sum of weight * -log p(next id), as `masked_loss` has it; `extras` are those of `token_loss`.
 
-    What noise and anchor do is part of the loss that is logged; held-out losses never have them.
+    A teacher takes its share of the weight. What it, noise and anchor do is part of the loss that is logged; held-out
+    losses never have them.
     """
     hidden = hidden_states(model, batch, by, noise)                          # (B, T, D)
     loss = token_loss(model, hidden, batch.labels, batch.weights, **extras)
+    if teacher is not None:
+        loss = _mixed(loss, teacher(model, hidden, batch, by), teacher.config.weight)
     if anchor is None:
         return loss
     added = anchor(model, hidden, batch, by)
     return Loss(loss.total + added.sum(), loss.weight, loss.per_example + added.detach())
+
+
+def _mixed(loss: Loss, apart: Tensor, weight: float) -> Loss:                 # (B,)
+    return Loss((1 - weight) * loss.total + weight * apart.sum(), loss.weight,
+                (1 - weight) * loss.per_example + weight * apart.detach())
 
 
 @torch.no_grad()
