@@ -24,7 +24,7 @@ from typing import Any
 import psutil
 from peers import machine
 from serve import Server, start, write_models
-from serve_load import Answer, Connections, Load, figures, offer, prompts
+from serve_load import Answer, Connections, Load, figures, offer, prompts, run
 
 TOKENS, LATEST_S = 64, 2.0
 LOADS = (0.5, 0.75, 1.0, 1.5, 2.0)                       # of what the closed loop did
@@ -60,7 +60,7 @@ def goodput(server: Server, rate: float, seconds: float) -> dict[str, float]:
     """Tokens per second of useful answers from requests that came in the second half of the time, and what the rest
     became; the first half is for the queue to fill."""
     begin = time.perf_counter()
-    found = asyncio.run(_arrivals(f"{server.url}/v1/completions", server.fields, rate, seconds))
+    found = run(_arrivals(f"{server.url}/v1/completions", server.fields, rate, seconds))
     inside = [(a, end) for a, end in found if begin + seconds / 2 <= end <= begin + seconds]     # ended in that half
     good = [a for a, _ in inside if a.tokens == TOKENS and a.pieces[0] - a.sent <= LATEST_S]
     late = [a for a, _ in inside if a.tokens == TOKENS and a.pieces[0] - a.sent > LATEST_S]

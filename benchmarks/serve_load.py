@@ -1,17 +1,24 @@
 """Streams of completions over HTTP, all at once, and when each piece came: the same generator for every server.
 
-The asking is plain asyncio over connections that are kept, without a client library, so that little of the two cores
-goes to it.
+The asking is asyncio over connections that are kept, without a client library, so that little of the two cores goes to
+it.
 """
 
 import asyncio
 import json
 import random
+import re
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
+import uvloop
+
+T = TypeVar("T")
+USAGE = re.compile(rb'"usage":\s*\{')                      # not null
+TEXT = re.compile(rb'"text":\s*"[^"]')
 WORDS = ("river", "stone", "lamp", "garden", "winter", "bread", "silver", "horse", "window", "letter", "market",
          "candle", "bridge", "shadow", "orchard", "violin", "captain", "feather", "harbour", "mountain", "kettle")
 
@@ -23,7 +30,7 @@ class Answer:
     sent: float
     pieces: list[float] = field(default_factory=list)
     tokens: int | None = None                            # by the server's own count, at the end
-    error: str | None = None
+    error: str | None = None                             # the status and body of what was no answer
 
 
 @dataclass(frozen=True)
@@ -44,69 +51,112 @@ def prompts(load: Load, seed: int) -> list[list[str]]:
             for _ in range(load.streams)]
 
 
+class Connection(asyncio.Protocol):
+    """One connection, which is kept between requests. What comes is looked at as bytes, as it comes: of the answer's
+    events only the one with the usage is parsed, so that counting costs little of the cores that the server has too."""
+
+    def __init__(self) -> None:
+        self._done: asyncio.Future[bool] | None = None   # whether the connection can be used again
+        self._answer: Answer | None = None
+        self._bytes, self._length = b"", -1              # not looked at yet; of a body that isn't chunked
+        self._in_head = self._closes = self._is_error = self._is_ending = False
+        self.is_open = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Of asyncio."""
+        self.transport = cast(asyncio.Transport, transport)
+
+    def ask(self, request: bytes, answer: Answer) -> "asyncio.Future[bool]":
+        """Send a request and note its answer; raises EOFError where the connection ends before."""
+        self._answer, self._bytes, self._length = answer, b"", -1
+        self._in_head, self._closes, self._is_error, self._is_ending = True, False, False, False
+        self._done = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        return self._done
+
+    def data_received(self, data: bytes) -> None:
+        """Of asyncio."""
+        if self._done is None or self._answer is None:
+            return
+        self._bytes += data
+        if self._in_head:
+            head, end, rest = self._bytes.partition(b"\r\n\r\n")
+            if not end:
+                return
+            self._read_head(head)
+            self._bytes = rest
+        if self._is_error:
+            if len(self._bytes) >= self._length:
+                self._answer.error = f"{self._answer.error} " + self._bytes.decode(errors="replace")[:500]
+                self._end(not self._closes)
+            return
+        now = time.perf_counter()
+        *lines, self._bytes = self._bytes.split(b"\n")
+        for line in lines:                               # between them stand the sizes of chunks
+            if line.startswith(b"data:"):
+                self._read_event(line, now)
+            elif line == b"\r" and self._is_ending:
+                self._end(not self._closes)
+            self._is_ending = line == b"0\r"
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Of asyncio."""
+        self.is_open = False
+        if self._done is not None and not self._done.done():
+            self._done.set_exception(EOFError(f"the server closed the connection: {exc}"))
+
+    def _read_head(self, head: bytes) -> None:
+        status, *lines = head.lower().split(b"\r\n")
+        fields = dict(line.split(b":", 1) for line in lines)
+        self._closes = fields.get(b"connection", b"").strip() == b"close"
+        self._is_error = b" 200 " not in status + b" "
+        self._length, self._in_head = int(fields.get(b"content-length", b"0")), False
+        if self._is_error and self._answer is not None:
+            self._answer.error = status.decode(errors="replace")
+
+    def _read_event(self, event: bytes, now: float) -> None:
+        assert self._answer is not None
+        if USAGE.search(event):
+            self._answer.tokens = json.loads(event[5:])["usage"]["completion_tokens"]
+        if TEXT.search(event):
+            self._answer.pieces.append(now)
+
+    def _end(self, is_kept: bool) -> None:
+        if self._done is not None and not self._done.done():
+            self._done.set_result(is_kept)
+
+
 class Connections:
     """Connections to one server that are kept open between requests, as clients' pools do."""
 
     def __init__(self, url: str) -> None:
         self.parts = urlsplit(url)
-        self._free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._free: list[Connection] = []
 
     async def ask(self, body: dict[str, Any], answer: Answer) -> None:
         """Send one request and note each piece of the answer, a server-sent event with text in it."""
         data, parts = json.dumps(body).encode(), self.parts
         request = (f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
                    f"Content-Length: {len(data)}\r\n\r\n").encode() + data
-        while True:
-            is_new = not self._free
-            reader, writer = await self._opened() if is_new else self._free.pop()
-            writer.write(request)
-            if (status := await _line(reader)) or is_new:
-                break
-            writer.close()                               # the server had closed it while it lay idle: take another
+        self._free = [one for one in self._free if one.is_open]               # the server closes those that lie idle
+        connection = self._free.pop() if self._free else await self._opened()
+        is_kept = False
         try:
-            is_whole = await _read(reader, status, answer)
-        except BaseException:
-            writer.close()
-            raise
-        if is_whole:
-            self._free.append((reader, writer))
-        else:
-            writer.close()
+            is_kept = await connection.ask(request, answer)
+        finally:
+            if is_kept:
+                self._free.append(connection)
+            else:
+                connection.transport.close()
 
     def close(self) -> None:
         """All that are open and idle."""
         while self._free:
-            self._free.pop()[1].close()
+            self._free.pop().transport.close()
 
-    async def _opened(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(self.parts.hostname, self.parts.port, limit=2**20)
-
-
-async def _line(reader: asyncio.StreamReader) -> bytes:
-    try:
-        return await reader.readline()
-    except ConnectionError:
-        return b""
-
-
-async def _read(reader: asyncio.StreamReader, status: bytes, answer: Answer) -> bool:
-    """The rest of an answer; whether the connection can be used again."""
-    length, closes = 0, False
-    while (line := (await reader.readline()).strip().lower()):
-        name, _, value = line.partition(b":")
-        length = int(value) if name == b"content-length" else length
-        closes = closes or (name == b"connection" and value.strip() == b"close")
-    if b" 200 " not in status:
-        answer.error = (status + await reader.readexactly(length)).decode(errors="replace")[:600]
-        return bool(status) and not closes
-    while (line := await reader.readline()) and line != b"0\r\n":     # the last chunk; others' sizes stand between
-        if line.startswith(b"data:") and not line.startswith(b"data: [DONE]"):
-            event = json.loads(line[5:])
-            if usage := event.get("usage"):
-                answer.tokens = usage["completion_tokens"]
-            if event.get("choices") and event["choices"][0].get("text"):
-                answer.pieces.append(time.perf_counter())
-    return await reader.readline() == b"\r\n" and not closes
+    async def _opened(self) -> Connection:
+        loop, (host, port) = asyncio.get_running_loop(), (self.parts.hostname, self.parts.port)
+        return (await loop.create_connection(Connection, host or "127.0.0.1", port or 80))[1]
 
 
 async def _stream(url: str, fields: dict[str, Any], texts: list[str], max_tokens: int, found: list[Answer]) -> None:
@@ -135,7 +185,13 @@ async def _all(url: str, fields: dict[str, Any], load: Load, seed: int) -> tuple
 
 def offer(url: str, fields: dict[str, Any], load: Load, seed: int) -> tuple[list[Answer], float]:
     """Every request's answer, and the seconds from the first to the last."""
-    return asyncio.run(_all(url, fields, load, seed))
+    return run(_all(url, fields, load, seed))
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """In the event loop that costs least."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
 
 
 def quantile(values: list[float], share: float) -> float:
