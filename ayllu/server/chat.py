@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -40,7 +41,7 @@ from ayllu.server.schema.chat import (
     ChatRequest,
 )
 from ayllu.server.served import Served
-from ayllu.server.sse import DONE, EVENTS, event
+from ayllu.server.sse import DONE, EVENTS, TextEvents, event
 from ayllu.server.tools import History, ToolUse, arguments_in, choice_of, function_tools, planned
 from ayllu.server.writing import Written
 from ayllu.text.call_reader import CallPiece
@@ -133,18 +134,26 @@ async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGen
     wants_usage = bool(options and options.include_usage)
     always = wants_usage and bool(options and options.continuous_usage_stats)
 
-    def chunk(choices: list[dict[str, Any]], *, is_last: bool = False) -> bytes:
+    def value(choices: list[dict[str, Any]], *, is_last: bool = False) -> dict[str, Any]:
         usage = usage_of(run).model_dump() if is_last or always else None
-        return event({**head, "object": "chat.completion.chunk", "choices": choices, "system_fingerprint": None,
-                      **({"usage": usage} if wants_usage else {})})
+        return {**head, "object": "chat.completion.chunk", "choices": choices, "system_fingerprint": None,
+                **({"usage": usage} if wants_usage else {})}
+
+    def chunk(choices: list[dict[str, Any]], *, is_last: bool = False) -> bytes:
+        return event(value(choices, is_last=is_last))
 
     written = [Written() for _ in run.writers]
+    is_plain = not (body.logprobs or body.return_token_ids or always)
+    plain = [TextEvents(partial(lambda index, text: value([_delta(index, {"content": text})]), index))
+             for index in range(len(run.writers))]
     for index in range(len(run.writers)):
         yield chunk([_delta(index, {"role": "assistant", "content": "", "refusal": None})])
     async with aclosing(run.events()) as events:
         async for e in events:
             logprobs = content_logprobs(run.served.tokenizer, e.piece.entries) if body.logprobs else []
-            if e.piece.text or logprobs or (body.return_token_ids and e.piece.ids):
+            if is_plain and e.piece.text:
+                yield plain[e.choice](e.piece.text)
+            elif e.piece.text or logprobs or (body.return_token_ids and e.piece.ids):
                 yield chunk([_with_extras(_delta(e.choice, {"content": e.piece.text}), e, body, logprobs)])
             for part in e.piece.calls:
                 yield chunk([_delta(e.choice, {"tool_calls": [_part(part)]})])

@@ -4,6 +4,7 @@ import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -33,7 +34,7 @@ from ayllu.server.replying import streamed, whole
 from ayllu.server.schema.base import Prompts
 from ayllu.server.schema.completions import Completion, CompletionRequest
 from ayllu.server.served import Served
-from ayllu.server.sse import DONE, EVENTS, event
+from ayllu.server.sse import DONE, EVENTS, TextEvents, event
 from ayllu.server.writing import Entry, Written, token_text
 from ayllu.text.stream import StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
@@ -191,18 +192,29 @@ def _finish(finish: str | None) -> str:
 
 
 async def _chunks(form: _Form, head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
-    body, seen = form.body, set[int]()
+    body, plain = form.body, dict[int, TextEvents]()     # of the answers that have begun
     wants_usage = bool(body.stream_options and body.stream_options.include_usage)
     extra = {"usage": None} if wants_usage else {}
+    is_plain = not form.is_silent and body.logprobs is None and not body.return_token_ids
+
+    def chunk(choice: dict[str, Any]) -> dict[str, Any]:
+        return {**head, "choices": [choice], **extra}
+
     async with aclosing(form.run.events()) as events:
         async for e in events:
-            is_first = e.choice not in seen
-            seen.add(e.choice)
+            is_first = e.choice not in plain
+            if is_plain and not is_first and e.piece.finish is None:
+                if e.piece.text:
+                    yield plain[e.choice](e.piece.text)
+                continue
+            if is_first:
+                plain[e.choice] = TextEvents(partial(lambda index, text: chunk(
+                    form.choice(index, text, (), is_first=False)), e.choice))
             text, entries = ("", ()) if form.is_silent else (e.piece.text, e.piece.entries)
             if text or entries or is_first or e.piece.finish is not None or form.ids(e.piece.ids):
                 choice = {**form.choice(e.choice, text, entries, is_first=is_first), **form.ids(e.piece.ids)}
                 choice["finish_reason"] = _finish(e.piece.finish) if e.piece.finish is not None else None
-                yield event({**head, "choices": [choice], **extra})
+                yield event(chunk(choice))
     if wants_usage:
         yield event({**head, "choices": [], "usage": form.usage()})
     yield DONE

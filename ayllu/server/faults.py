@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring
 from typing import Any
 
 from ayllu.errors import (
@@ -103,6 +104,14 @@ def dump(value: Any) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
+
+
+def dump_text(text: str) -> bytes:
+    """The same for one text."""
+    try:
+        return encode_basestring(text).encode()
+    except UnicodeEncodeError:
+        return json.dumps(text).encode()
 
 
 async def send_fault(path: str, send: Any, fault: Fault, *, close: bool = False) -> None:

@@ -8,14 +8,14 @@ from starlette.responses import Response
 
 from ayllu.server.asking import Run
 from ayllu.server.faults import Fault
-from ayllu.server.sse import Json, Stream, guarded, or_gone
+from ayllu.server.sse import Json, Stream, or_gone
 from ayllu.server.writing import Written
 
 
 def streamed(run: Run, parts: AsyncGenerator[bytes, None], tell: Callable[[Fault], bytes], *,
              is_sse: bool = True) -> Response:
     """Piece by piece; `tell` writes an error that comes when the answer has begun."""
-    return Stream(guarded(parts, tell), run.close, is_sse=is_sse, headers=run.headers, news=run.waiting)
+    return Stream(parts, run.close, is_sse=is_sse, headers=run.headers, news=run.waiting, tell=tell)
 
 
 async def whole(run: Run, request: Request, write: Callable[[list[Written]], Any]) -> Response:

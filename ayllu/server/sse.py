@@ -6,18 +6,18 @@ for nobody. Here the connection is watched all the time, and while nothing comes
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ayllu.server.faults import Fault, dump, fault_of
+from ayllu.server.faults import Fault, dump, dump_text, fault_of
 
 KEEP_ALIVE_S = 15
 NEWS_S = 0.5                                             # how often is asked whether there is news of the queue
 COMMENT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
+MARK = "\0text\0"
 EVENTS: dict[str, Any] = {"content": {"text/event-stream": {}}}      # how a route's document says that it may stream
 LINES: dict[str, Any] = {"content": {"application/x-ndjson": {}}}
 T = TypeVar("T")
@@ -27,6 +27,17 @@ def event(value: Any, name: str | None = None) -> bytes:
     """One server-sent event. JSON holds no line break outside its strings, and within them it is escaped."""
     head = f"event: {name}\n".encode() if name else b""
     return head + b"data: " + dump(value) + b"\n\n"
+
+
+class TextEvents:
+    """Events that differ in one text alone: the rest is written once, and not for each token."""
+
+    def __init__(self, value: Callable[[str], Any]) -> None:
+        self._before, self._after = event(value(MARK)).split(dump(MARK))
+
+    def __call__(self, text: str) -> bytes:
+        """The event with this text."""
+        return self._before + dump_text(text) + self._after
 
 
 def line(value: Any) -> bytes:
@@ -49,12 +60,14 @@ class Stream(Response):
 
     def __init__(self, parts: AsyncGenerator[bytes, None], close: Callable[[], None], *, is_sse: bool = True,
                  headers: dict[str, str] | None = None, keep_alive_s: float = KEEP_ALIVE_S,
-                 news: Callable[[], bytes | None] = lambda: None) -> None:
-        """`news` gives a comment to send while nothing else comes, or b""; None: it needs to be asked no more."""
+                 news: Callable[[], bytes | None] = lambda: None,
+                 tell: Callable[[Fault], bytes] | None = None) -> None:
+        """`news` gives a comment to send while nothing else comes, or b""; None: it needs to be asked no more. `tell`
+        writes an error that comes in the midst, when the status has long been sent, as the last part."""
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})},
                          media_type="text/event-stream" if is_sse else "application/x-ndjson")
         del self.headers["content-length"]
-        self.parts, self.close = parts, close
+        self.parts, self.close, self.tell = parts, close, tell
         self.is_waiting = False                          # for the next part
         self.comment, self.keep_alive_s = COMMENT if is_sse else b"", keep_alive_s
         self.news = news if is_sse else lambda: None
@@ -87,23 +100,18 @@ class Stream(Response):
     async def _pump(self, send: Any) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self.is_waiting = True
-        async for part in self.parts:
-            self.is_waiting = False                      # a comment may stand between two parts only
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-            self.is_waiting = True
+        try:
+            async for part in self.parts:
+                self.is_waiting = False                  # a comment may stand between two parts only
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+                self.is_waiting = True
+        except Exception as error:                       # told to the client
+            self.is_waiting = False
+            if self.tell is None:
+                raise
+            await send({"type": "http.response.body", "body": self.tell(fault_of(error)), "more_body": True})
         self.is_waiting = False
         await send({"type": "http.response.body", "body": b""})
-
-
-async def guarded(parts: AsyncGenerator[bytes, None],
-                  tell: Callable[[Fault], bytes]) -> AsyncGenerator[bytes, None]:
-    """The parts; an error in their midst, when the status has long been sent, becomes the last one."""
-    try:
-        async with aclosing(parts):
-            async for part in parts:
-                yield part
-    except Exception as error:                           # the stream has begun: told as its last event
-        yield tell(fault_of(error))
 
 
 async def or_gone(request: Request, work: Awaitable[T]) -> T | None:

@@ -1,13 +1,14 @@
 """A stream and its connection: comments while nothing comes, an end at once when the client leaves."""
 
 import asyncio
+import json
 
 import pytest
 from starlette.requests import Request
 
 from ayllu.errors import Overloaded
 from ayllu.server.faults import body_of
-from ayllu.server.sse import Stream, event, guarded, or_gone
+from ayllu.server.sse import Stream, TextEvents, event, or_gone
 
 
 class Client:
@@ -87,11 +88,21 @@ def test_an_error_in_the_midst_is_the_last_event():
 
     client = Client()
     path = "/v1/completions"
-    stream = Stream(guarded(broken(), lambda fault: event(body_of(path, fault))), lambda: None)
+    stream = Stream(broken(), lambda: None, tell=lambda fault: event(body_of(path, fault)))
     asyncio.run(stream({}, client.receive, client.send))
     assert client.bodies[0] == event("fine")
     assert b"try again" in client.bodies[1]
     assert client.bodies[2:] == [b""]
+
+
+@pytest.mark.parametrize("text", ["", "plain", 'a "quote" \\ \n\r\t\0\x1f\x7f', "é 中文 🙂 \u2028", "\ud83d half",
+                                  "</script>"])
+def test_events_made_of_one_text_are_the_same(text):
+    def value(text):
+        return {"id": "x", "choices": [{"index": 1, "text": text, "logprobs": None}], "usage": None}
+
+    assert TextEvents(value)(text) == event(value(text)) or "\ud83d" in text
+    assert json.loads(TextEvents(value)(text)[6:]) == value(text)
 
 
 def test_work_is_cancelled_when_its_client_leaves():
