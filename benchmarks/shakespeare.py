@@ -2,8 +2,8 @@
 
 Two budgets. `cpu`: 0.8 million parameters and at most 1.6 million training tokens, about a minute on two cores; the
 known reference (nanoGPT's settings for a CPU) reaches 1.886 nats per character there. `gpu`: what nanoGPT spends with a
-GPU, 10.7 million parameters and 82 million tokens, gives 1.4697; here 4.5 million parameters and 8.2 million tokens,
-three quarters of an hour on one core.
+GPU, 10.7 million parameters and 82 million tokens, gives 1.4697; here 4.5 million parameters and 16.4 million tokens,
+little more than an hour on one core. What keeps 16 epochs from overfitting is mostly decay: 1.0, ten times the usual.
 
 The first 90 % of the text is learned, the whole rest is judged: each of its characters but the first is predicted once,
 in windows of 64 and of 256 characters that don't overlap, so that the first characters of a window see little.
@@ -46,17 +46,18 @@ DATA = Path(__file__).resolve().parents[2] / "shared/data/tinyshakespeare/input.
 CONTEXTS = (64, 256)
 REFERENCES = {"cpu": 1.886, "gpu": 1.4697}               # nanoGPT's, nats per character
 GOALS = {"cpu": 1.75, "gpu": 1.45}
+JUDGED_AT = {"cpu": 64, "gpu": 256}                      # the context of each reference
 
 
 def settings(budget: str) -> tuple[LlamaConfig, OptimConfig, LoopConfig]:
     """Shape, optimiser and length of a budget; the vocabulary is what the text holds."""
     wide = budget == "gpu"
-    dim, layers, hidden, dropout = (256, 6, 640, 0.2) if wide else (128, 4, 320, 0.0)
-    steps, rows = (2000, 16) if wide else (1560, 4)
+    dim, layers, hidden, dropout, decay = (256, 6, 640, 0.1, 1.0) if wide else (128, 4, 320, 0.0, 0.1)
+    steps, rows = (4000, 16) if wide else (1560, 4)
     model = LlamaConfig(dim=dim, n_layers=layers, n_heads=dim // 32, n_kv_heads=dim // 32, head_dim=32,
                         hidden_dim=hidden, vocab_size=65, max_context=256, tie_embeddings=True,
                         residual_dropout=dropout, embedding_dropout=dropout)
-    optim = OptimConfig(kind="muon", lr=5e-3, schedule=Schedule(kind="linear", warmup_steps=50))
+    optim = OptimConfig(kind="muon", lr=5e-3, weight_decay=decay, schedule=Schedule(kind="linear", warmup_steps=50))
     loop = LoopConfig(steps=steps, batch_size=rows, micro_batch=rows, eval_every=250, checkpoint_every=steps,
                       precision="autocast" if wide else "float32")
     return model, optim, loop
@@ -148,7 +149,7 @@ def main() -> int:
     print(f"mean: {means[64]:.4f} at 64, {means[256]:.4f} at 256; the reference: {REFERENCES[options.budget]}")
     if options.json:
         write_json(options.json, {"runs": runs, "reference": REFERENCES[options.budget]})
-    worst = max(CONTEXTS, key=lambda c: means[c])
+    worst = JUDGED_AT[options.budget]
     print(f"worst ratio: {GOALS[options.budget] / means[worst]:.2f} ({options.budget} budget, context {worst})")
     return 0
 
