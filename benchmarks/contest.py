@@ -209,17 +209,17 @@ def hold(contest: Contest, options: argparse.Namespace, goal: float = 1.0) -> No
 
 
 def options_of(doc: str | None, contest: Contest, quick: str, cells: str) -> argparse.Namespace:
-    """The command line; `quick` is the cell that --quick measures, `cells` what the option is called."""
+    """The command line; `quick` is the cell that --quick measures, `cells` the option that names others."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{quick} alone, one batch size, nothing compiled")
-    parser.add_argument(f"--{cells}", dest="cells", help=f"some of {','.join(contest.shapes)}")
+    parser.add_argument(cells, dest="cells", help=f"some of {','.join(contest.shapes)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     options.cells = (options.cells or (quick if options.quick else ",".join(contest.shapes))).split(",")
     if unknown := set(options.cells) - set(contest.shapes):
-        parser.error(f"--{cells}: {', '.join(sorted(unknown))} is none of {', '.join(contest.shapes)}")
+        parser.error(f"{cells}: {', '.join(sorted(unknown))} is none of {', '.join(contest.shapes)}")
     return options
 
 

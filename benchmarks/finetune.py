@@ -39,4 +39,4 @@ CONTEST = Contest(
     {cell: {"method": method} for cell, (_, method) in CELLS.items()}, frozenset({"1.1b full"}), operations)
 
 if __name__ == "__main__":
-    hold(CONTEST, options_of(__doc__, CONTEST, "110m lora", "cells"), GOAL)
+    hold(CONTEST, options_of(__doc__, CONTEST, "110m lora", "--cells"), GOAL)

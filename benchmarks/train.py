@@ -27,4 +27,4 @@ ROWS = {"5m": (16, 64), "15m": (8, 32), "110m": (2, 4)}  # batch sizes that are 
 CONTEST = Contest(SCRIPTS, SETTINGS, SHAPES, ROWS)
 
 if __name__ == "__main__":
-    hold(CONTEST, options_of(__doc__, CONTEST, "5m", "shapes"))
+    hold(CONTEST, options_of(__doc__, CONTEST, "5m", "--shapes"))

@@ -106,6 +106,9 @@ def script_faults(text: str) -> list[str]:
         script = ROOT / (words[0] if words else "")
         if script.suffix == ".py" and script.is_file():
             source = script.read_text(encoding="utf-8")
+            names = re.findall(r"^from (\w+) import", source, re.MULTILINE)
+            beside = (script.with_name(f"{name}.py") for name in names)
+            source += "".join(each.read_text(encoding="utf-8") for each in beside if each.is_file())
             faults += [f"{words[0]} has no {word}" for word in words[1:]
                        if word.startswith("--") and f'"{word.partition("=")[0]}"' not in source]
     return faults
