@@ -46,7 +46,8 @@ def _task(name: str, a: Path, b: Path, runs: tuple[dict[str, Any], dict[str, Any
     for x, y in zip(measures(task, first), measures(other.model_copy(update={"metric": task.metric}), second),
                     strict=True):
         values = None if x.values is None or y.values is None else (x.values, y.values)
-        paired = compare(x.statistic, y.statistic, len(first), values, seed=seed, groups=groups)
+        paired = compare(x.statistic, y.statistic, len(first), values, seed=seed, groups=groups,
+                         is_binary=x.name != "f1")
         found[x.name] = {**asdict(paired), "is_shown": paired.is_shown, "en": sentence(x.name, paired),
                          "zh": sentence_zh(x.name, paired)}
     prompts = sum(x["ids"] != y["ids"] for x, y in zip(first, second, strict=True))

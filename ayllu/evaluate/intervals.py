@@ -75,13 +75,14 @@ def bootstrap_mean(values: Sequence[float] | np.ndarray, *, samples: int = SAMPL
 
 
 def compare(a: Statistic, b: Statistic, n: int, values: tuple[np.ndarray, np.ndarray] | None = None, *,
-            samples: int = SAMPLES, seed: int = 0, level: float = LEVEL,
-            groups: Sequence[object] | None = None) -> Paired:
-    """B minus A, resampled over the same items. `values` are the items' own, where they have some."""
+            samples: int = SAMPLES, seed: int = 0, level: float = LEVEL, groups: Sequence[object] | None = None,
+            is_binary: bool = True) -> Paired:
+    """B minus A, resampled over the same items. `values` are the items' own, where they have some; `is_binary`: where
+    they are all 0 or 1, that means wrong or right."""
     found = bootstrap(lambda items: b(items) - a(items), n, samples=samples, seed=seed, level=level, groups=groups)
     if values is None:
         return Paired(found, None, None)
-    return Paired(found, effect_size(*values), mcnemar(*values) if _right_or_wrong(values) else None)
+    return Paired(found, effect_size(*values), mcnemar(*values) if is_binary and _right_or_wrong(values) else None)
 
 
 def effect_size(a: np.ndarray, b: np.ndarray) -> float | None:

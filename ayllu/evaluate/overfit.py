@@ -44,9 +44,10 @@ def _verdict(facts: dict[str, Any], n_looks: int) -> tuple[str, list[str]]:
         return "overfitting", [*repeats, "stop", "regularise"]
     if facts["rise"] > RISE:
         return "unstable", ["rate"]
+    longer = ["longer"] if facts["best_step"] == facts["steps"] and n_looks > 2 else []
     if gap is not None and gap > GAP * facts["held_out"]:
-        return "gap", repeats or ["data"]
-    return ("still learning", ["longer"]) if facts["best_step"] == facts["steps"] and n_looks > 2 else ("no gap", [])
+        return "gap", [*(repeats or ["data"]), *longer]
+    return ("still learning" if longer else "no gap"), longer
 
 
 def _advice(cause: str, facts: dict[str, Any], config: dict[str, Any]) -> dict[str, str]:

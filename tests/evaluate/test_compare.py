@@ -14,6 +14,7 @@ from ayllu.evaluate.task import Task
 TASKS = {
     "fox": Task(file="f", kind="choice", prompt="p", options="o", answer="a"),
     "text": Task(file="f", kind="perplexity", prompt="p"),
+    "qa": Task(file="f", kind="qa", prompt="p", answer="a"),
     "words": Task(file="f", kind="translate", prompt="p", answer="a")}
 
 
@@ -84,6 +85,13 @@ def test_translations_are_compared_as_a_corpus(tmp_path):
     assert found["bleu"]["is_shown"]
     assert found["chrf"]["is_shown"]
     assert found["bleu"]["effect"] is None
+
+
+def test_f1_is_no_question_of_right_or_wrong(tmp_path):
+    a, b = (write(tmp_path / name, "qa", [{"item": str(i), "ids": [1], "expected": ["x"], "output": "", "scores": {
+        "f1": float(i % 2), "em": float(i % 2)}} for i in range(8)]) for name in "ab")
+    found = compare_runs(a, b)["tasks"]["qa"]["metrics"]
+    assert (found["f1"]["mcnemar"], found["em"]["mcnemar"]) == (None, 1)
 
 
 def test_other_items_or_answers_are_refused_with_how_they_differ(tmp_path):

@@ -149,6 +149,12 @@ def test_what_curves_say(tmp_path, train, held, verdict, setting):
     assert found["gap"] == pytest.approx(held[-1] - sum(train) / 5)
 
 
+def test_a_gap_may_be_there_while_it_is_still_learning(tmp_path):
+    found = overfitting(run_folder(tmp_path / "run", [3, 2, 1, 1, 1], [3.1, 2.6, 2.4, 2.2, 2.1], config={"epochs": 2}))
+    assert found["verdict"] == "gap"
+    assert [a["setting"] for a in found["advice"]] == ["data.sources", "loop.steps"]
+
+
 def test_bits_per_byte_have_no_gap_but_a_way_they_go(tmp_path, capsys):
     run = run_folder(tmp_path / "run", [3, 2, 1, 0.5], [1.5, 1.2, 1.3, 1.5], "bits_per_byte_en", {"lora": {"r": 4}})
     found = overfitting(run)
