@@ -50,7 +50,7 @@ def fewshot(path: Annotated[str, typer.Argument(help="Labelled rows: .csv, .tsv,
     with Progress(TextColumn("{task.completed:.0f}/{task.total:.0f} measurements"), BarColumn(), TimeRemainingColumn(),
                   console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("fewshot", total=None)
-        found = summary(run(lesson, folder, lambda done, of: bar.update(task, completed=done, total=of)))
+        found = summary(lesson, run(lesson, folder, lambda done, of: bar.update(task, completed=done, total=of)))
     result = {"table": found, "rows": len(lesson.asked), "labels": list(lesson.names)}
     write_json(folder / "table.json", result)
     picture = plot(found, folder / "fewshot.png", f"{Path(model).name}, {Path(path).name}, {len(lesson.asked)} rows")

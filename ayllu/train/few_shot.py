@@ -22,7 +22,6 @@ from ayllu.config import Settings
 from ayllu.data.label_loader import Texts
 from ayllu.data.labelled import Labelled, check_known, names_of, position, read_labelled, split
 from ayllu.errors import ConfigError, DataError
-from ayllu.evaluate.intervals import bootstrap_mean
 from ayllu.evaluate.metrics import calibration_error, macro_f1_of
 from ayllu.files import write_json
 from ayllu.log import say, warn
@@ -34,6 +33,8 @@ from ayllu.train.few_prompts import EMPTY, TEMPLATE, Example, Prompts, batch_cal
 
 Source = Literal["random", "similar", "probe", "lora"]
 Row = dict[str, Any]
+Score = Callable[[np.ndarray, np.ndarray, np.ndarray], float]      # items, their answers, how sure these were
+SAMPLES = 300                                            # of the bootstrap
 
 
 class FewShot(Settings):
@@ -172,7 +173,7 @@ def _measured(lesson: FewShotLesson, source: str, k: int, seed: int) -> list[Row
         examples = Texts(lesson.ids([lesson.pool[i] for i in picked]), [labels[i] for i in picked])
         asked_texts = Texts(lesson.ids(lesson.asked), [0] * len(lesson.asked))
         found = {"": adapter(lesson.body, examples, len(lesson.names), asked_texts, seed)}
-    return [{"method": source + how, "k": k, "seed": seed, "left_out": left, **_scores(lesson, log_p)}
+    return [{"method": source + how, "k": k, "seed": seed, "left_out": left, **_answers(log_p)}
             for how, log_p in found.items()]
 
 
@@ -194,25 +195,39 @@ def _by_prompt(lesson: FewShotLesson, source: str, k: int, picked: list[int]) ->
     return found, missed
 
 
-def _scores(lesson: FewShotLesson, log_p: Tensor) -> dict[str, float]:
-    expected = np.array(lesson.numbers(lesson.asked))
-    sure, which = (t.numpy() for t in log_p.exp().clamp(max=1).max(-1))
-    return {"accuracy": float((which == expected).mean()), "macro_f1": macro_f1_of(expected, which, len(lesson.names)),
-            "calibration_error": calibration_error(sure, which == expected)}
+def _answers(log_p: Tensor) -> dict[str, list[Any]]:
+    """What was answered, and how sure: all that scores need."""
+    sure, which = log_p.exp().clamp(max=1).max(-1)
+    return {"predicted": which.tolist(), "confidence": [round(p, 6) for p in sure.tolist()]}
 
 
-def summary(rows: Sequence[Row]) -> list[Row]:
-    """A row for each method and k: means over the draws, with the interval of other draws like them."""
-    out = []
+def summary(lesson: FewShotLesson, rows: Sequence[Row]) -> list[Row]:
+    """A row for each method and k: means over the draws, with 95 % intervals over draws and texts like these."""
+    expected, out = np.array(lesson.numbers(lesson.asked)), []
+    n = len(lesson.names)
+    scores: dict[str, Score] = {
+        "accuracy": lambda items, which, sure: float((which == expected[items]).mean()),
+        "macro_f1": lambda items, which, sure: macro_f1_of(expected[items], which, n),
+        "calibration_error": lambda items, which, sure: calibration_error(sure, which == expected[items])}
     for k, method in dict.fromkeys((row["k"], row["method"]) for row in rows):
         some = [row for row in rows if (row["k"], row["method"]) == (k, method)]
-        line: Row = {"method": method, "k": k, "draws": len(some),
-                     "left_out": sum(row["left_out"] for row in some) / len(some)}
-        for name in ("accuracy", "macro_f1", "calibration_error"):
-            found = bootstrap_mean([row[name] for row in some])
-            line[name] = {"value": found.value, "low": found.low, "high": found.high}
-        out.append(line)
+        answers = [(np.array(row["predicted"]), np.array(row["confidence"])) for row in some]
+        out.append({"method": method, "k": k, "draws": len(some),
+                    "left_out": sum(row["left_out"] for row in some) / len(some),
+                    **{name: _interval(score, answers, len(expected)) for name, score in scores.items()}})
     return out
+
+
+def _interval(score: Score, answers: list[tuple[np.ndarray, np.ndarray]], n: int) -> dict[str, float]:
+    """A percentile bootstrap that draws both the draws of examples and the texts anew."""
+    def mean(draws: Sequence[int], items: np.ndarray) -> float:
+        return float(np.mean([score(items, answers[d][0][items], answers[d][1][items]) for d in draws]))
+
+    random = np.random.default_rng(0)
+    found = [mean(random.integers(len(answers), size=len(answers)).tolist(), random.integers(n, size=n))
+             for _ in range(SAMPLES)]
+    low, high = np.quantile(found, [0.025, 0.975])
+    return {"value": mean(range(len(answers)), np.arange(n)), "low": float(low), "high": float(high)}
 
 
 def _claim(lesson: FewShotLesson, out: Path) -> str:
