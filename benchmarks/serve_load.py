@@ -138,7 +138,8 @@ class Connections:
         data, parts = json.dumps(body).encode(), self.parts
         request = (f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Type: application/json\r\n"
                    f"Content-Length: {len(data)}\r\n\r\n").encode() + data
-        self._free = [one for one in self._free if one.is_open]               # the server closes those that lie idle
+        while self._free and not self._free[-1].is_open:                      # the server closes those that lie idle
+            self._free.pop()
         connection = self._free.pop() if self._free else await self._opened()
         is_kept = False
         try:
