@@ -5,7 +5,8 @@ and after `ayllu prefer`, with 95 % bootstrap intervals. No peer.
 are split by a hash of the prompt: a fifth is held out and never trained on. The bundled model has never been taught to
 answer, and both sets are far from its stories: what it can show is whether the method moves it.
 
-    python benchmarks/preferences.py [--sets dpo_demo hh] [--methods dpo simpo] [--seeds 1] [--quick] [--json FILE]
+    python benchmarks/preferences.py [--sets dpo_demo hh] [--methods dpo simpo] [--seeds 1] [--steps 0] [--context 512]
+        [--quick] [--json FILE]
 """
 
 import argparse
@@ -50,6 +51,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--methods", nargs="+", choices=RATES, default=["dpo", "simpo"])
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=0, help="of 8 pairs each; 0: two epochs")
+    parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--quick", action="store_true", help="two steps: only whether it works")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the data sets")
@@ -59,7 +62,8 @@ def main() -> None:
     for name in options.sets:
         for method in options.methods:
             for seed in range(options.seeds):
-                row = measured(name, method, seed, options.data, QUICK if options.quick else [])
+                more = [f"loop.steps={options.steps}", f"context={options.context}"]
+                row = measured(name, method, seed, options.data, QUICK if options.quick else more)
                 rows.append({"set": name, "method": method, "seed": seed, **row})
                 print(f"{name} {method}, seed {seed}, {row['held_out_pairs']} held-out pairs", file=sys.stderr)
                 for key in ("held_out_accuracy", *(f"likelihood_accuracy{by}_{when}" for by in ("", "_by_id")
