@@ -34,7 +34,7 @@ def measured(name: str, method: str, seed: int, data: Path, more: list[str]) -> 
         table = {"name": name, "out": f"{out}/run", "base": "ayllu-mini", "method": method, "seed": seed, "epochs": 2,
                  "context": 512, "optim": {"lr": RATES[method]},
                  "loop": {"batch_size": 8, "micro_batch": 4, "eval_every": 10_000, "checkpoint_every": 10_000},
-                 "data": {"root": str(data), "held_out": 0.2, "too_long": "cut",
+                 "data": {"root": str(data), "held_out": 0.2, "too_long": "cut", "bad_rows": "drop",
                           "sources": [{"path": path} for path in SETS[name]]}}
         config = build_recipe(PreferConfig, table, more, where="the benchmark")
         ready, lesson = prepared(config, Path("."))

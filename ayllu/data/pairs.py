@@ -78,7 +78,13 @@ class GatheredPairs:
     train: list[Compared]
     held_out: list[Compared]
     counts: list[Counter[str]]                           # for each source, those held out last
-    rejects: list[Reject]
+    bad: list[Reject]
+    long: list[Reject]
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """All rows that were left out."""
+        return [*self.bad, *self.long]
 
     @property
     def total(self) -> Counter[str]:
@@ -100,7 +106,7 @@ class GatheredPairs:
 def gather_pairs(config: Pairs, folder: Path, tokenizer: Tokenizer, template: ChatTemplate | None, context: int,
                  needs_both: bool) -> GatheredPairs:
     """Read and encode all sources; DataError with file and row where they can't be learned from as they are."""
-    found = GatheredPairs([], [], [], [])
+    found = GatheredPairs([], [], [], [], [])
     apart = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out_sources]
     for source, for_evaluation in apart:
         found.counts.append(counts := Counter[str]())
@@ -108,18 +114,18 @@ def gather_pairs(config: Pairs, folder: Path, tokenizer: Tokenizer, template: Ch
             counts["rows"] += 1
             if isinstance(row, Reject):
                 counts["bad_rows"] += 1
-                found.rejects.append(row)
+                found.bad.append(row)
                 continue
             try:
                 made = encode_preference(row, tokenizer, template, needs_both)
             except BadRow as error:
                 counts["bad_rows"] += 1
-                found.rejects.append(Reject(row.file, row.line, str(error)))
+                found.bad.append(Reject(row.file, row.line, str(error)))
                 continue
             fitting = _fitted(made, context, config.too_long, counts)
             if isinstance(fitting, str):
                 counts["too_long"] += 1
-                found.rejects.append(Reject(row.file, row.line, fitting))
+                found.long.append(Reject(row.file, row.line, fitting))
                 continue
             held_out = for_evaluation or (not config.held_out_sources and _chosen(row, config.held_out))
             (found.held_out if held_out else found.train).append(fitting)
@@ -185,19 +191,24 @@ def _chosen(row: Preference, share: float) -> bool:
 
 def _check(found: GatheredPairs, config: Pairs, context: int) -> None:
     total: Counter[str] = found.total
-    shown = "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in found.rejects[:SHOWN])
+    bad, long, all_of_them = (some_of(rejects) for rejects in (found.bad, found.long, found.rejects))
     if total["bad_rows"] and config.bad_rows == "error":
-        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows can't be learned from. {shown}. Correct "
+        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows can't be learned from. {bad}. Correct "
                         "them, or set data.bad_rows=drop: they are then left out, counted and listed")
     if total["too_long"] and config.too_long == "error":
         raise DataError(f"{total['too_long']:,} of {total['rows']:,} rows have an answer that ends past the window and "
-                        f"would be cut. {shown}. Choose: data.too_long=drop, data.too_long=cut, or a longer context "
+                        f"would be cut. {long}. Choose: data.too_long=drop, data.too_long=cut, or a longer context "
                         f"(now {context})")
     if not found.train:
-        raise DataError(f"none of {total['rows']:,} rows is left to train on{': ' * bool(shown)}{shown}")
+        raise DataError(f"none of {total['rows']:,} rows is left to train on{': ' * bool(all_of_them)}{all_of_them}")
     if config.held_out and not config.held_out_sources and not found.held_out:
         raise DataError(f"held_out={config.held_out} of {total['rows']:,} rows came to none: set a larger share, name "
                         "data.held_out_sources, or set data.held_out=0")
+
+
+def some_of(rejects: list[Reject]) -> str:
+    """The first ones, for an error."""
+    return "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in rejects[:SHOWN])
 
 
 def pair_tables(found: GatheredPairs, config: Pairs) -> list[dict[str, Any]]:

@@ -11,8 +11,7 @@ from pydantic import Field
 
 from ayllu.config import Settings
 from ayllu.data.chat_rows import Message, tables
-from ayllu.data.chats import SHOWN
-from ayllu.data.pairs import PairSource
+from ayllu.data.pairs import PairSource, some_of
 from ayllu.data.preference_rows import prompt_of
 from ayllu.data.rows import BadRow, Reject
 from ayllu.errors import DataError, RequestError
@@ -53,7 +52,13 @@ class GatheredPrompts:
     train: list[Prompt] = field(default_factory=list)
     held_out: list[Prompt] = field(default_factory=list)
     counts: list[Counter[str]] = field(default_factory=list)
-    rejects: list[Reject] = field(default_factory=list)
+    bad: list[Reject] = field(default_factory=list)
+    long: list[Reject] = field(default_factory=list)
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """All rows that were left out."""
+        return [*self.bad, *self.long]
 
     @property
     def digest(self) -> str:
@@ -77,12 +82,12 @@ def gather_prompts(config: Prompts, folder: Path, tokenizer: Tokenizer, template
                 made = _encoded(row.payload, source, tokenizer, template, f"{row.file}, row {row.line}")
             except BadRow as error:
                 counts["bad_rows"] += 1
-                found.rejects.append(Reject(row.file, row.line, str(error)))
+                found.bad.append(Reject(row.file, row.line, str(error)))
                 continue
             if len(made.ids) > room:
                 counts["too_long"] += 1
-                found.rejects.append(Reject(row.file, row.line, f"a prompt of {len(made.ids)} ids, and {room} leave "
-                                            "room for the answer"))
+                found.long.append(Reject(row.file, row.line, f"a prompt of {len(made.ids)} ids, and {room} leave room "
+                                         "for the answer"))
                 continue
             held_out = _chosen(made, config.held_out)
             (found.held_out if held_out else found.train).append(made)
@@ -116,12 +121,11 @@ def _chosen(made: Prompt, share: float) -> bool:
 
 def _check(found: GatheredPrompts, config: Prompts) -> None:
     total: Counter[str] = sum(found.counts, Counter())
-    shown = "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in found.rejects[:SHOWN])
     if total["bad_rows"] and config.bad_rows == "error":
-        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows have no prompt. {shown}. Correct them, or "
-                        "set data.bad_rows=drop: they are then left out, counted and listed")
+        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows have no prompt. {some_of(found.bad)}. "
+                        "Correct them, or set data.bad_rows=drop: they are then left out, counted and listed")
     if total["too_long"] and config.too_long == "error":
-        raise DataError(f"{total['too_long']:,} of {total['rows']:,} prompts are too long. {shown}. Choose: "
-                        "data.too_long=drop, a smaller max_tokens, or a longer context")
+        raise DataError(f"{total['too_long']:,} of {total['rows']:,} prompts are too long. {some_of(found.long)}. "
+                        "Choose: data.too_long=drop, a smaller max_tokens, or a longer context")
     if not found.train:
-        raise DataError(f"none of {total['rows']:,} rows is left to train on{': ' * bool(shown)}{shown}")
+        raise DataError(f"none of {total['rows']:,} rows is left to train on: {some_of(found.rejects)}")

@@ -25,9 +25,10 @@ class Tally:
     layout: Layout = ALONE
     sums: dict[str, Tensor] = field(default_factory=dict)    # (2,) the sum, and of how many
 
-    def add(self, name: str, values: Tensor) -> None:
-        """Note some numbers."""
-        both = torch.stack((values.detach().float().sum(), torch.tensor(float(values.numel()), device=values.device)))
+    def add(self, name: str, values: Tensor, of_them: Tensor | None = None) -> None:
+        """Note some numbers, or those that a mask names."""
+        counted = torch.ones_like(values, dtype=torch.float32) if of_them is None else of_them.float()
+        both = torch.stack(((values.detach().float() * counted).sum(), counted.sum()))
         self.sums[name] = self.sums[name] + both if name in self.sums else both
 
     def row(self) -> dict[str, float]:
@@ -98,8 +99,8 @@ def zero_of(model: CausalModel, batch: Padded, layout: Layout) -> Tensor:
 def note(logps: Tensor, batch: Padded, config: PreferConfig, tally: Tally) -> None:
     """Rewards of both sides; of pairs their margins, and how often they are right."""
     found = rewards(logps.detach(), batch, config)
-    tally.add("reward_chosen", found[batch.is_good])
-    tally.add("reward_rejected", found[~batch.is_good])
+    tally.add("reward_chosen", found, batch.is_good)
+    tally.add("reward_rejected", found, ~batch.is_good)
     if config.method != "kto":
         good, bad = found.chunk(2)
         margin = good - bad

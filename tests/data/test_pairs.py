@@ -119,6 +119,8 @@ def test_nothing_is_passed_over_in_silence(gathered):
     with pytest.raises(DataError, match=r"would be cut.*row 5.*data.too_long=drop, data.too_long=cut"):
         gathered(long)
     assert gathered(long, too_long="drop").total["too_long"] == 1
+    with pytest.raises(DataError, match=r"1 of 6 rows can't be learned from. pairs.jsonl, row 6: chosen and rejected"):
+        gathered([*long, bad[-1]], too_long="drop")      # not the row that is left out for its length
     cut = gathered(long, too_long="cut")
     assert (cut.total["cut"], len(cut.train[4].bad.ids), len(cut.train)) == (1, 65, 5)
     with pytest.raises(DataError, match="came to none"):
