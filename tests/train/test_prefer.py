@@ -155,7 +155,7 @@ def test_what_does_not_go_together(settings):
                           (["method=kto", "loop.batch_size=1"], "loop.batch_size=2 or more"),
                           (["loss.z_loss=1e-4"], "next-token losses"),
                           (["loop.patience=2", "data.held_out=0"], "nothing is held out"),
-                          (["method=ppo"], "'dpo', 'ipo', 'kto', 'orpo' or 'simpo'"),
+                          (["method=ppo"], "'orpo', 'simpo' or 'reward'"),
                           (["merge=true"], "for a frozen base"),
                           (["context=4096"], "longer than the base's")):
         with pytest.raises(ConfigError, match=what):
