@@ -124,8 +124,9 @@ def test_tasks_over_a_local_file_give_the_same_numbers(both, folder, tmp_path, c
             str(tmp_path / "out"), "--json"]
     assert ayllu(line) == 0
     ours = json.loads(capsys.readouterr().out.splitlines()[-1])["tasks"]
-    theirs = simple_evaluate(model=both[1], tasks=list(TASKS), task_manager=TaskManager(include_path=str(tmp_path)),
-                             bootstrap_iters=0, fewshot_random_seed=0)["results"]
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)                 # reads only ours
+    theirs = simple_evaluate(model=both[1], tasks=list(TASKS), task_manager=manager, bootstrap_iters=0,
+                             fewshot_random_seed=0)["results"]
     for task, metric in (("fox_choice", "acc"), ("fox_choice", "acc_norm"), ("fox_said", "exact_match")):
         assert ours[task]["metrics"][metric]["value"] == theirs[task][f"{metric},none"]
         assert ours[task]["n"] == 14
