@@ -86,8 +86,9 @@ def read_texts(path: Path, text: str = "text") -> list[str]:
 
 def _refuse(faults: Sequence[Reject], good: int) -> None:
     if faults:
-        shown = "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in faults[:SHOWN])
-        more = f"; and {len(faults) - SHOWN:,} more" if len(faults) > SHOWN else ""
+        first = list({r.reason: r for r in reversed(faults)}.values())[::-1][:SHOWN]     # of each reason, its first row
+        shown = "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in first)
+        more = f"; and {len(faults) - len(first):,} more" if len(faults) > len(first) else ""
         raise DataError(f"{len(faults):,} of {good + len(faults):,} rows can't be used. {shown}{more}. Correct or "
                         "remove them: no row is left out silently")
 

@@ -248,6 +248,15 @@ def test_temperature_undoes_what_logits_were_multiplied_by():
     assert temperature(true / 2, yes, "multi") == pytest.approx(0.5, rel=0.1)
 
 
+def test_a_few_rows_that_are_all_right_make_nobody_certain():
+    labels = torch.tensor([0, 1] * 10)
+    logits = F.one_hot(labels, 2) * 2.0
+    by = temperature(logits, labels, "single")
+    assert 0.9 < (logits / by).softmax(-1).max() < 0.99
+    multi = F.one_hot(labels, 2).float()
+    assert 0.9 < ((multi * 4 - 2) / temperature(multi * 4 - 2, multi, "multi")).sigmoid().max() < 0.99
+
+
 def test_thresholds_are_the_best_of_all():
     torch.manual_seed(0)
     p, y = torch.rand(40, 3), (torch.rand(40, 3) < 0.3).float()
