@@ -6,11 +6,14 @@ import zipfile
 from pathlib import Path
 
 MODEL = "ayllu/weights/ayllu-mini/"
+CHAT = "ayllu/weights/ayllu-mini-chat/"
 NEEDED = {
     ".whl": ("ayllu/__init__.py", "ayllu/py.typed", "ayllu/cli/table.py", MODEL + "model.gguf",
-             MODEL + "README.md", "ayllu/server/ui/index.html", "ayllu/server/ui/js/main.js",
+             MODEL + "README.md", CHAT + "model.gguf", CHAT + "README.md", "ayllu/server/ui/index.html",
+             "ayllu/server/ui/js/main.js",
              "ayllu/server/ui/css/theme.css"),
-    ".gz": ("ayllu/__init__.py", "ayllu/py.typed", MODEL + "model.gguf", "README.md", "README.zh-CN.md", "LICENSE",
+    ".gz": ("ayllu/__init__.py", "ayllu/py.typed", MODEL + "model.gguf", CHAT + "model.gguf", "README.md",
+            "README.zh-CN.md", "LICENSE",
             "constraints.txt", "recipes/mini.toml", "tests/test_architecture.py", "docs/architecture.md"),
 }
 MOST_BYTES = 40 * 1000**2                                # what the bundled weights may take

@@ -1,4 +1,4 @@
-"""From what a person types to a place on disk: a path, `ayllu-mini`, or a name of the Hugging Face hub."""
+"""From what a person types to a place on disk: a path, the name of a bundled model, or one of the Hugging Face hub."""
 
 import os
 import re
@@ -8,7 +8,8 @@ from ayllu.checkpoint.download import ALIASES, download
 from ayllu.errors import CheckpointError, MissingExtra
 from ayllu.log import say
 
-BUNDLED = "ayllu-mini"
+BUNDLED = "ayllu-mini"                                   # the base, and the same taught to answer
+BUNDLED_CHAT = "ayllu-mini-chat"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -22,8 +23,8 @@ def resolve(name_or_path: str | Path) -> Path:
     if path.exists():
         return path.resolve() if path.is_dir() else path
     name = str(name_or_path)
-    if name == BUNDLED:
-        return bundled()
+    if name in (BUNDLED, BUNDLED_CHAT):
+        return bundled(name)
     true_name = ALIASES.get(name, name)
     if true_name != name:
         say(f"{name} is not a name on the hub; its true name is {true_name}: taking that one.")
@@ -33,9 +34,9 @@ def resolve(name_or_path: str | Path) -> Path:
     return in_cache(true_name) or _fetch(true_name)
 
 
-def bundled() -> Path:
-    """The folder of the model that comes with the package."""
-    folder = Path(__file__).resolve().parent.parent / "weights" / BUNDLED
+def bundled(name: str = BUNDLED) -> Path:
+    """The folder of a model that comes with the package."""
+    folder = Path(__file__).resolve().parent.parent / "weights" / name
     if not folder.is_dir():
         raise CheckpointError(f"this installation of Ayllu came without the bundled model (expected at {folder}): "
                               "install from a release, or train it with the recipe in recipes/")

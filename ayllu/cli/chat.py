@@ -13,7 +13,7 @@ from ayllu.log import say
 
 
 def chat(
-    model: flags.Model = "ayllu-mini",
+    model: flags.Model = "ayllu-mini-chat",
     system: Annotated[str | None, typer.Option(help="What the model should be and do.")] = None,
     max_tokens: flags.MaxTokens = None,
     temperature: flags.Temperature = None,

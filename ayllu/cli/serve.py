@@ -24,7 +24,7 @@ DRAFTED = 4                                              # tokens that --draft g
 def serve(
     ctx: typer.Context,
     model: Annotated[str, typer.Argument(help="A folder, a file of any format, a hub name, or ayllu-mini.")]
-    = "ayllu-mini",
+    = "ayllu-mini-chat",
     host: Annotated[str, typer.Option(help="Where to listen; anything but this machine itself needs a key.")]
     = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,

@@ -40,7 +40,7 @@ session: ContextVar[str] = ContextVar("session", default="")
 class Replicated(Settings):
     """`args` of the deployment file. Paths are those of each machine."""
 
-    model: str = "ayllu-mini"
+    model: str = "ayllu-mini-chat"
     name: str | None = None
     aliases: tuple[str, ...] = ()
     dtype: str | None = None

@@ -65,8 +65,9 @@ def every(data: Path, rng: random.Random) -> Iterator[Chat]:
 
 
 def unique(chats: Iterator[Chat]) -> list[Chat]:
-    """Each question and answer once."""
-    return list({(chat.asked, chat.answer): chat for chat in chats}.values())
+    """Each question and answer once, but for what the model says of itself: there are few, and people ask them most."""
+    return list({(chat.asked, chat.answer, n if chat.kind == "about" else 0): chat
+                 for n, chat in enumerate(chats)}.values())
 
 
 def held_out(chats: list[Chat], rng: random.Random) -> list[Chat]:

@@ -11,23 +11,26 @@ from rows import PHRASES, Chat, Language, one, sentences, size, source
 CONTINUE, BEGIN, ANY = (PHRASES["stories"][name] for name in ("continue", "begin", "any"))
 TOPICS = PHRASES["stories"]["topics"]
 PROMPT, ANSWER = {"en": (15, 60), "zh": (20, 90)}, {"en": (30, 90), "zh": (40, 130)}     # words, characters
-CHUNKS = {"storybooks": 12, "childrens_books_en": 24, "vernacular_zh": 2}                 # the most of one document
+CHUNKS = {"storybooks": 12, "childrens_books_en": 24}     # the most of one document
 MODERN = ("朱自清", "鲁迅", "许地山", "徐志摩", "郁达夫", "萧红", "石评梅", "庐隐", "朱湘", "瞿秋白", "柔石", "胡也频")
 
 
 def chats(root: Path, rng: random.Random) -> Iterator[Chat]:
     """Pieces of each text, as a beginning or as what follows a beginning."""
     for row, held_out in source(root, "storybooks/en.jsonl.zst"):
-        yield from _pieces(" ".join(row["text"].split()), "en", "storybooks", held_out, rng, row["title"])
+        for _ in range(3):                               # asked for in several ways
+            yield from _pieces(" ".join(row["text"].split()), "en", "storybooks", held_out, rng, row["title"])
     for row, held_out in source(root, "storybooks/zh.jsonl.zst"):
-        yield from _pieces("".join(row["text"].split()), "zh", "storybooks", held_out, rng, row["title"])
+        for _ in range(8):                               # there are few
+            yield from _pieces("".join(row["text"].split()), "zh", "storybooks", held_out, rng, row["title"])
     for row, held_out in source(root, "childrens_books_en/train.jsonl.zst"):
         yield from _pieces(" ".join(row["text"].split()), "en", "childrens_books_en", held_out, rng)
     for row, held_out in source(root, "vernacular_zh/train.jsonl.zst"):
         if row["author"] in MODERN:                       # the language of today, nearly
             yield from _pieces("".join(row["text"].split()), "zh", "vernacular_zh", held_out, rng, most=12)
-        else:
-            yield from _pieces("".join(row["text"].split()), "zh", "vernacular_zh", held_out, rng)
+        else:                                            # of old novels only what follows, and little of it
+            pieces = _pieces("".join(row["text"].split()), "zh", "vernacular_zh", held_out, rng, most=1)
+            yield from (chat for chat in pieces if chat.kind == "continue")
 
 
 def _pieces(text: str, language: Language, name: str, held_out: bool, rng: random.Random, title: str = "",

@@ -34,7 +34,7 @@ def test_links_files_and_commands_exist(page: str):
         assert not link or (ROOT / "docs" / link).exists(), link
     for path in re.findall(r"`((?:recipes|tests|docs|ayllu)/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path
-    for command, second in re.findall(r"`ayllu (\w+)(?: (\w+))?", text):
+    for command, second in re.findall(r"`ayllu ([\w-]+)(?: (\w+))?", text):
         row = COMMANDS[command]
         assert not isinstance(row, Family) or second in row.rows
     for name, value in re.findall(r'`(\w+) = "(\w+)"`', text):
