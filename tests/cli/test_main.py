@@ -147,7 +147,7 @@ def test_shell_completion_gives_names_without_importing_commands():
         return ayllu(env={"_AYLLU_COMPLETE": "complete_bash", "COMP_WORDS": words,
                           "COMP_CWORD": str(position)}).stdout.split()
     assert complete("ayllu to", 1) == ["tokenizer"]
-    assert complete("ayllu tokenizer ", 2) == ["train", "report"]
+    assert complete("ayllu tokenizer ", 2) == ["train", "extend", "report"]
     assert "complete" in ayllu("--show-completion", "bash").stdout
 
 
