@@ -140,10 +140,15 @@ class Connections:
                    f"Content-Length: {len(data)}\r\n\r\n").encode() + data
         while self._free and not self._free[-1].is_open:                      # the server closes those that lie idle
             self._free.pop()
-        connection = self._free.pop() if self._free else await self._opened()
+        is_used = bool(self._free)
+        connection = self._free.pop() if is_used else await self._opened()
         is_kept = False
         try:
             is_kept = await connection.ask(request, answer)
+        except EOFError as error:
+            if is_used and not answer.pieces:            # it was closed as the request left: clients then ask again
+                return await self.ask(body, answer)
+            answer.error = str(error)
         finally:
             if is_kept:
                 self._free.append(connection)
