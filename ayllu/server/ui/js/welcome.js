@@ -13,8 +13,8 @@ const BEGINNINGS = {
     zh: ["从前有一个", "话说那日", "春天来了，"],
   },
   chat: {
-    en: ["Tell me a short story about a fox.", "Explain gravity to a child.", "Write a table of three planets."],
-    zh: ["讲一个关于狐狸的小故事。", "怎样向孩子解释重力？", "用表格列出三颗行星。"],
+    en: ["Tell me a short story about a fox.", "How do you say “Good morning” in Chinese?", "What is 17 + 25?"],
+    zh: ["讲一个关于狐狸的小故事。", "“早上好”用英语怎么说？", "17加25等于多少？"],
   },
 };
 
