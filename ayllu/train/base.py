@@ -41,9 +41,9 @@ def base_model(config: Tuning, source: OpenCheckpoint, device: torch.device) -> 
     return model, fingerprint(model)
 
 
-def random_base(config: Tuning, shape: LlamaConfig, device: torch.device) -> Llama:
-    """A model of this shape with first values, for a rehearsal."""
-    model = _empty(shape)
+def random_base(config: Tuning, shape: LlamaConfig, device: torch.device, dtype: torch.dtype | None = None) -> Llama:
+    """A model of this shape with first values, for a rehearsal; `dtype` where it isn't the recipe's own."""
+    model, dtype = _empty(shape), dtype or dtype_of(config)
     packed = packable(shape) if config.quant == "nf4" else {}
     for name, parameter in list(model.named_parameters()):
         owner, _, leaf = name.rpartition(".")
@@ -53,7 +53,7 @@ def random_base(config: Tuning, shape: LlamaConfig, device: torch.device) -> Lla
             _set(model, owner, Nf4Linear(inputs, outputs, codes))
         else:
             value = first_value(name, parameter.shape, shape.n_layers, config.seed)
-            _set(model, name, nn.Parameter(value.to(device, dtype_of(config)), requires_grad=config.lora is None))
+            _set(model, name, nn.Parameter(value.to(device, dtype), requires_grad=config.lora is None))
     return model
 
 

@@ -52,7 +52,7 @@ def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> Los
     teacher = None
     if config.distill is not None and config.distill.model is not None:
         plain = config.model_copy(update={"lora": None, "quant": "none"})
-        teacher = random_base(plain, config.distill.model, device).to(frozen_dtype(config))
+        teacher = random_base(plain, config.distill.model, device, frozen_dtype(config))
     return sft.training_loss(config, device, state.model, teacher)
 
 

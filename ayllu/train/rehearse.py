@@ -177,6 +177,9 @@ def twin(config: TrainConfig) -> TrainConfig:
         "dim": 64, "n_layers": min(shape.n_layers, 2), "hidden_dim": 64, "vocab_size": 64, "n_heads": 4,
         "n_kv_heads": 4 if shape.n_heads == shape.n_kv_heads else 2, "head_dim": 16})
     loop = config.loop.model_copy(update={"batch_size": 2, "micro_batch": 1})
+    distill = getattr(config, "distill", None)
+    if distill is not None and distill.model is not None:                    # the teacher has the same vocabulary
+        config = config.model_copy(update={"distill": distill.model_copy(update={"model": model})})
     return config.model_copy(update={"model": model, "loop": loop, "context": min(config.context, 32),
                                      "eval_tokens": 64})
 

@@ -101,7 +101,7 @@ def test_a_killed_server_serves_again_at_once(tmp_path):
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     url, before = f"http://127.0.0.1:{port}/v1/completions", keys.read_bytes()
-    ask = {"model": "ayllu-mini", "prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
+    ask = {"model": "ayllu-mini-chat", "prompt": "Once upon a time", "max_tokens": 8, "temperature": 0}
     process = started(port, keys)
     try:
         answer = httpx.post(url, json=ask, headers=auth, timeout=60).json()["choices"][0]["text"]
