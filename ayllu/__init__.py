@@ -13,8 +13,8 @@ _HOMES = {
     "LlamaForCausalLM": "engine.compat", "LlamaTokenizer": "engine.compat_tokenizer",
     "Llama": "model.llama", "LlamaConfig": "model.config",
     **dict.fromkeys(("AylluError", "ConfigError", "DataError", "CheckpointError", "DamagedCheckpoint", "MissingExtra",
-                     "TrainingDiverged", "RequestError", "ContextTooLong", "UnknownAdapter", "BadMedia", "Refused",
-                     "NotAllowed", "Overloaded", "EngineFailed", "ClaimLost", "JobCancelled"), "errors"),
+                     "TrainingDiverged", "RequestError", "ContextTooLong", "UnknownAdapter", "NotFound", "BadMedia",
+                     "Refused", "NotAllowed", "Overloaded", "EngineFailed", "ClaimLost", "JobCancelled"), "errors"),
 }
 __all__ = ["__version__", *_HOMES]
 

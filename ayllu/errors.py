@@ -10,6 +10,7 @@
     ├── RequestError       the caller's fault                        HTTP 400, exit 2
     │   ├── ContextTooLong
     │   ├── UnknownAdapter                                       HTTP 404
+    │   ├── NotFound       nothing of this name is the caller's      HTTP 404
     │   ├── BadMedia
     │   └── Refused        a guard said no                           HTTP 403
     ├── NotAllowed         key or rate                               HTTP 401 / 429
@@ -72,6 +73,10 @@ class ContextTooLong(RequestError):
 
 class UnknownAdapter(RequestError):
     """No adapter of this name is loaded."""
+
+
+class NotFound(RequestError):
+    """A job, a file or a draft that isn't there, or isn't the caller's: both look the same."""
 
 
 class BadMedia(RequestError):

@@ -90,6 +90,12 @@ def state_folder() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "state") / "ayllu"
 
 
+def data_folder() -> Path:
+    """Where a person's work is kept (jobs, uploads, drafts): $XDG_DATA_HOME/ayllu or ~/.local/share/ayllu."""
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "ayllu"
+
+
 def sync(path: Path) -> None:
     """Wait until a file's bytes, or a folder's list of names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

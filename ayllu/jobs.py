@@ -14,7 +14,7 @@ states, names and times stay readable. Times are seconds since 1970.
 """
 
 import json
-import os
+import math
 import secrets
 import sqlite3
 import threading
@@ -25,12 +25,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ayllu.errors import ClaimLost, ConfigError, DataError, JobCancelled, RequestError
+from ayllu.database import Database
+from ayllu.errors import ClaimLost, ConfigError, DataError, JobCancelled, NotFound, RequestError
 from ayllu.principal import Principal
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 
-MIGRATIONS = (                                           # entry i lifts a file from version i to i + 1; never edit one
+MIGRATIONS = (                                           # append, never edit one
     """
     CREATE TABLE jobs (
         number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -114,37 +115,11 @@ class Jobs:
     def __init__(self, path: str | Path, codec: Codec | None = None, stale_s: float = 60.0,
                  clock: Callable[[], float] = time.time) -> None:
         self.path, self.codec, self.stale_s, self.clock = Path(path), codec or Plain(), stale_s, clock
-        self._lock = threading.Lock()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))          # its journals take over these rights
-        self._db = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        self._db.row_factory = sqlite3.Row
-        try:
-            self._use_wal()
-            self._db.execute("PRAGMA synchronous = FULL")                    # a finished job survives a power cut
-            self._migrate()
-        except (sqlite3.DatabaseError, DataError) as error:
-            self._db.close()
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{self.path} can't be used as the jobs file ({error}): if it is damaged or another "
-                            "program's, move it away, and a new one is made") from error
+        self._db = Database(path, MIGRATIONS, "the jobs file")
 
     def close(self) -> None:
         """Close the file; the rows stay."""
         self._db.close()
-
-    def _use_wal(self, patience_s: float = 30.0) -> None:
-        """Switch to write-ahead logging. SQLite doesn't wait for others that switch the same file: so this does."""
-        deadline = time.monotonic() + patience_s
-        while True:
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
 
     # What a caller does: everything is limited to the principal's own jobs.
 
@@ -154,7 +129,7 @@ class Jobs:
         if max_attempts < 1:
             raise ConfigError(f"max_attempts={max_attempts} must be at least 1")
         number = secrets.token_hex(8)
-        with self._write() as db:
+        with self._db.write() as db:
             db.execute("INSERT INTO jobs (id, tenant, owner, kind, state, payload, max_attempts, created_s) "
                        "VALUES (?, ?, ?, ?, 'queued', ?, ?, ?)",
                        (number, principal.tenant, principal.owner, kind,
@@ -164,26 +139,25 @@ class Jobs:
     def get(self, principal: Principal, job_id: str) -> Job:
         """One of the principal's jobs; somebody else's looks exactly like one that doesn't exist."""
         principal.require("jobs")
-        with self._lock:
-            row = self._db.execute("SELECT * FROM jobs WHERE id = ? AND tenant = ? AND owner = ?",
-                                   (job_id, principal.tenant, principal.owner)).fetchone()
-        if row is None:
-            raise RequestError(f"there is no job {job_id!r} of {principal.owner}: list the jobs for their ids")
-        return self._job(row)
+        rows = self._db.read("SELECT * FROM jobs WHERE id = ? AND tenant = ? AND owner = ?",
+                             (job_id, principal.tenant, principal.owner))
+        if not rows:
+            raise NotFound(f"there is no job {job_id!r} of {principal.owner}: list the jobs for their ids")
+        return self._job(rows[0])
 
-    def jobs_of(self, principal: Principal, state: State | None = None, limit: int = 100) -> list[Job]:
+    def jobs_of(self, principal: Principal, state: State | None = None, limit: int = 100,
+                kind: str | None = None) -> list[Job]:
         """The principal's jobs, newest first."""
         principal.require("jobs")
-        with self._lock:
-            rows = self._db.execute("SELECT * FROM jobs WHERE tenant = ? AND owner = ? AND coalesce(state = ?, 1) "
-                                    "ORDER BY number DESC LIMIT ?",
-                                    (principal.tenant, principal.owner, state, limit)).fetchall()
+        rows = self._db.read("SELECT * FROM jobs WHERE tenant = ? AND owner = ? AND coalesce(state = ?, 1) "
+                             "AND coalesce(kind = ?, 1) ORDER BY number DESC LIMIT ?",
+                             (principal.tenant, principal.owner, state, kind, limit))
         return [self._job(row) for row in rows]
 
     def cancel(self, principal: Principal, job_id: str) -> Job:
         """Cancel: at once while queued, at the worker's next sign of life while running; a finished job stays."""
         self.get(principal, job_id)
-        with self._write() as db:
+        with self._db.write() as db:
             db.execute("UPDATE jobs SET state = 'cancelled', finished_s = ? WHERE id = ? AND state = 'queued'",
                        (self.clock(), job_id))
             db.execute("UPDATE jobs SET cancel_asked = 1 WHERE id = ? AND state = 'running'", (job_id,))
@@ -192,7 +166,7 @@ class Jobs:
     def delete(self, principal: Principal, job_id: str) -> None:
         """Remove a finished job with all its content."""
         job = self.get(principal, job_id)
-        with self._write() as db:
+        with self._db.write() as db:
             if not db.execute("DELETE FROM jobs WHERE id = ? AND state NOT IN ('queued', 'running')",
                               (job_id,)).rowcount:
                 raise RequestError(f"job {job_id} is {job.state}: cancel it and wait until it has stopped")
@@ -204,8 +178,8 @@ class Jobs:
         lease, now = secrets.token_hex(8), self.clock()
         marks = ", ".join("?" * len(kinds)) if kinds is not None else ""
         of_kind = f"AND kind IN ({marks})" if kinds is not None else ""
-        with self._write() as db:
-            self._recover(db, now)
+        with self._db.write() as db:
+            self._recover(db, now, now - self.stale_s)
             row = db.execute(
                 "UPDATE jobs SET state = 'running', worker = ?, lease = ?, attempts = attempts + 1, "
                 "started_s = coalesce(started_s, ?), heartbeat_s = ? WHERE number = "
@@ -216,7 +190,7 @@ class Jobs:
     def beat(self, claim: Claim, progress: float | None = None, resume: Any = None) -> None:
         """Record a sign of life; raises JobCancelled or ClaimLost where the worker has to stop."""
         kept = None if resume is None else self._encode(resume, claim.job.id, "resume")
-        with self._write() as db:
+        with self._db.write() as db:
             row = db.execute("UPDATE jobs SET heartbeat_s = ?, progress = coalesce(?, progress), "
                              "resume = coalesce(?, resume) WHERE id = ? AND lease = ? RETURNING cancel_asked",
                              (self.clock(), progress, kept, claim.job.id, claim.lease)).fetchone()
@@ -239,7 +213,7 @@ class Jobs:
 
     def give_back(self, claim: Claim) -> None:
         """The worker leaves in good order: the job returns to the queue, and this attempt doesn't count."""
-        with self._write() as db:
+        with self._db.write() as db:
             changed = db.execute("UPDATE jobs SET state = 'queued', lease = NULL, worker = NULL, "
                                  "attempts = attempts - 1 WHERE id = ? AND lease = ? AND NOT cancel_asked",
                                  (claim.job.id, claim.lease)).rowcount
@@ -248,17 +222,22 @@ class Jobs:
 
     def _end(self, claim: Claim, state: State, column: str, value: Any, progress: float | None = None) -> None:
         kept = None if value is None else self._encode(value, claim.job.id, column)
-        with self._write() as db:
+        with self._db.write() as db:
             changed = db.execute(f"UPDATE jobs SET state = ?, {column} = ?, progress = coalesce(?, progress), "
                                  "lease = NULL, resume = NULL, finished_s = ? WHERE id = ? AND lease = ?",
                                  (state, kept, progress, self.clock(), claim.job.id, claim.lease)).rowcount
         if not changed:
             raise _lost(claim)
 
-    def _recover(self, db: sqlite3.Connection, now: float) -> None:
+    def recover(self) -> None:
+        """For who knows that no worker lives: what runs returns to the queue now, without waiting for silence."""
+        with self._db.write() as db:
+            self._recover(db, self.clock(), math.inf)
+
+    def _recover(self, db: sqlite3.Connection, now: float, silent_since: float) -> None:
         """Jobs of silent workers: cancelled where that was asked, failed after too many attempts, else queued again."""
         for row in db.execute("SELECT * FROM jobs WHERE state = 'running' AND heartbeat_s < ?",
-                              (now - self.stale_s,)).fetchall():
+                              (silent_since,)).fetchall():
             used_up = row["attempts"] >= row["max_attempts"]
             state = "cancelled" if row["cancel_asked"] else "failed" if used_up else "queued"
             error = f"its worker died {row['attempts']} times without finishing it" if state == "failed" else None
@@ -268,29 +247,6 @@ class Jobs:
                         None if state == "queued" else now, row["number"]))
 
     # Storage.
-
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        """One transaction that holds the write lock from its start, so what it reads stays true."""
-        with self._lock:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-
-    def _migrate(self) -> None:
-        with self._write() as db:
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version > len(MIGRATIONS):
-                raise DataError(f"{self.path} has schema version {version}, this Ayllu knows up to {len(MIGRATIONS)}: "
-                                "update Ayllu, or use another file")
-            for script in MIGRATIONS[version:]:
-                for statement in filter(str.strip, script.split(";")):       # executescript would commit in between
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
 
     def _encode(self, value: Any, job_id: str, column: str) -> bytes:
         try:

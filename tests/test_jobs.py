@@ -208,7 +208,7 @@ def test_migration_keeps_rows_and_newer_files_are_refused(tmp_path: Path, monkey
     monkeypatch.setattr(jobs_module, "MIGRATIONS", (*jobs_module.MIGRATIONS, "ALTER TABLE jobs ADD COLUMN note TEXT;"))
     new = Jobs(tmp_path / "jobs.db")
     assert new.get(ANNA, job).payload == 5
-    assert new._db.execute("SELECT note FROM jobs").fetchone()[0] is None
+    assert new._db.read("SELECT note FROM jobs")[0][0] is None
     new.close()
     monkeypatch.undo()
     with pytest.raises(DataError, match="schema version 2, this Ayllu knows up to 1"):
