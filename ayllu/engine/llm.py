@@ -20,7 +20,7 @@ from ayllu.adapters.store import read_adapter, read_manner
 from ayllu.checkpoint.load import Checkpoint, load_checkpoint
 from ayllu.config import validate
 from ayllu.device import pick_device
-from ayllu.engine.dialogue import Message, as_prompt
+from ayllu.engine.dialogue import ChatPrompt, Message, as_prompt
 from ayllu.engine.result import Result, TextRow, Timing
 from ayllu.engine.runner import AdaptedRunner, Batch, FusedRunner, RunnerKind, make_runner
 from ayllu.errors import ConfigError, RequestError
@@ -171,12 +171,20 @@ class LLM:
     def stream_chat(self, messages: Sequence[Message], params: SamplingParams | None = None,
                     **options: Any) -> TextStream:
         """The assistant's next message, piece by piece; a model without a chat template gets a plain transcript."""
+        return self.stream_prompt(as_prompt(messages, self._need_tokenizer(), self.checkpoint.chat_template), params,
+                                  **options)
+
+    def stream_prompt(self, prompt: ChatPrompt, params: SamplingParams | None = None, **options: Any) -> TextStream:
+        """The same for a conversation that is a prompt already."""
         start = time.perf_counter()
-        prompt = as_prompt(messages, self._need_tokenizer(), self.checkpoint.chat_template)
         settings = self._settings(params, options, [prompt.ids])[0]
-        settings = settings.model_copy(update={"stop": (*settings.stop, *prompt.stop)})
+        settings = settings.model_copy(update={"stop": tuple(dict.fromkeys((*settings.stop, *prompt.stop)))})
         generation = Generation(self.runner, [prompt.ids], settings, self.eos_ids)
         return TextStream(generation, TextRow(self.tokenizer, prompt.ids, settings.stop, prompt.strip), start)
+
+    def params_for(self, ids: Sequence[int], **options: Any) -> SamplingParams:
+        """The settings that keywords stand for, over the checkpoint's own defaults."""
+        return self._settings(None, options, [list(ids)])[0]
 
     @property
     def model(self) -> Model:

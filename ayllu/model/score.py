@@ -41,13 +41,13 @@ def score_candidates(model: Model | Runner, prompt: Sequence[int],
     shared = [_common(prompt, ids) for ids in full]
     base = min(shared)
     rows = [*full, prompt]                               # the prompt's own end is scored too, where one needs it
-    logprobs = _tail_logprobs(runner, rows, base)
+    logprobs = tail_logprobs(runner, rows, base)
     own = logprobs.pop()
     return [CandidateScore(sum(tail[n - base:]) - sum(own[n - base:]), len(ids) - n, n < len(prompt))
             for tail, ids, n in zip(logprobs, full, shared, strict=True)]
 
 
-def _tail_logprobs(runner: Runner, rows: list[list[int]], base: int) -> list[list[float]]:
+def tail_logprobs(runner: Runner, rows: list[list[int]], base: int) -> list[list[float]]:
     """For each row, the log-probability of each id from place `base` on; all rows agree before it."""
     cache = runner.new_cache([0], max(len(ids) for ids in rows))
     if base > 1:

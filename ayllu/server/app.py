@@ -3,6 +3,7 @@
     Access (log, metrics) -> Gate (host, origin, key, body) -> FastAPI (routes)
 """
 
+import asyncio
 import difflib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -59,7 +60,7 @@ def routes(served: Served) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     served: Served = app.state.served
-    service = served.service
+    service, served.loop = served.service, asyncio.get_running_loop()
     if not isinstance(service, FarService):              # replicas are watched by what runs them
         served.metrics.watch(service)
         served.queue.n_waiting = lambda: service.counts().waiting

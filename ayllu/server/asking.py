@@ -47,6 +47,7 @@ class Ask:
     form: Form | None = None
     calls: Calls | None = None                           # of tools, where they may come
     at_most: bool = False                                # max_tokens may be more than the context has room for
+    priority: int = 0                                    # below 0: behind others
     redactor: Redactor = field(default_factory=lambda: Redactor(False))
 
 
@@ -213,7 +214,7 @@ def _requests(served: Served, ask: Ask) -> Sequence[Request]:
         params = ask.params.model_copy(update={"stop": (), "n": 1 if is_split else ask.n,
                                                "max_tokens": _max_tokens(served, ask, len(prompt.ids))})
         request = Request(ids=tuple(prompt.ids), params=params, eos_ids=served.eos_ids, min_tokens=ask.min_tokens,
-                          prompt_logprobs=ask.prompt_logprobs, tenant=ask.principal.tenant,
+                          prompt_logprobs=ask.prompt_logprobs, tenant=ask.principal.tenant, priority=ask.priority,
                           adapter=served.adapter_of(ask.model), grammar=ask.form.grammar if ask.form else None)
         found += [request] * (ask.n if is_split else 1)
     return found

@@ -44,6 +44,7 @@ class Served:
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     metrics: Metrics = field(default_factory=Metrics)
     queue: Queue = field(default_factory=Queue)
+    loop: asyncio.AbstractEventLoop | None = None        # the running server's
     started: int = field(default_factory=lambda: int(time.time()))
 
     @property
