@@ -1,0 +1,87 @@
+"""From the bytes of an image to RGB pixels: whatever is wrong with them is a `BadMedia`, before it costs memory.
+
+Pillow decodes. Before it does, the header's size is checked; after it, a picture is what a person would see: turned as
+its EXIF data says, on white where it is transparent, the first frame where it moves, 16-bit grey as 8-bit.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from ayllu.errors import BadMedia, MissingExtra
+
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # what decoders of long standing read; no vectors, no scripts
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is taken. A pixel costs 3 to 4 bytes once it is decoded, and about 10 ns."""
+
+    n_bytes: int = 32 * 2**20
+    pixels: int = 64_000_000
+    side: int = 32_768
+
+
+def read_image(data: bytes, name: str = "the image", limits: ImageLimits | None = None) -> Any:
+    """A PIL image in mode RGB. `name` is what an error calls it."""
+    limits = limits or ImageLimits()
+    if len(data) > limits.n_bytes:
+        raise BadMedia(f"{name} has {len(data):,} bytes, at most {limits.n_bytes:,} are taken: make it smaller")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")                  # what Pillow warns of is checked here
+        image = _opened(data, name)
+        width, height = image.size
+        if width * height > limits.pixels or max(width, height) > limits.side:
+            raise BadMedia(f"{name} is {width} x {height} pixels, at most {limits.pixels:,} and {limits.side:,} a side "
+                           "are taken: scale it down")
+        try:
+            image.load()
+            return _seen(image)
+        except (OSError, ValueError, SyntaxError, EOFError, MemoryError, ArithmeticError, LookupError) as error:
+            raise BadMedia(f"{name} ({image.format}, {width} x {height}) can't be decoded: {error}; it is damaged or "
+                           "cut off: save it again") from error
+
+
+def _opened(data: bytes, name: str) -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingExtra("images need Pillow: pip install 'ayllu[media]'") from error
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise BadMedia(f"{name}: {error}; scale it down") from error
+    except Exception as error:                           # Pillow's readers of headers raise nearly anything
+        raise BadMedia(f"{name} is {_kind(data)}: give {', '.join(FORMATS)}") from error
+
+
+def _kind(data: bytes) -> str:
+    """What it looks like, for the error."""
+    if not data:
+        return "empty"
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if head.startswith((b"<svg", b"<?xml", b"<!doctype svg")) or b"<svg" in head:
+        return "an SVG drawing or XML, no image of pixels"
+    if head.startswith(b"<"):
+        return "HTML, no image"
+    if head.startswith(b"%pdf"):
+        return "a PDF, no image"
+    if data[4:12] in (b"ftypheic", b"ftypmif1", b"ftypavif", b"ftypheix"):
+        return "HEIC or AVIF, which isn't read"
+    return f"no image that can be read (it begins with {data[:8]!r})"
+
+
+def _seen(image: Any) -> Any:
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):                # 16-bit grey and numbers: Pillow's own conversion clips them
+        low, high = image.getextrema()
+        top = 65535 if low >= 0 and 255 < high <= 65535 else max(high, 1)
+        image = image.convert("F").point(lambda value: value * (255 / top)).convert("L")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        ground = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

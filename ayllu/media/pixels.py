@@ -1,0 +1,56 @@
+"""From an image to the numbers that an encoder takes: its size, its crop, its scale of brightness."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ayllu.config import Settings
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class Pixels(Settings):
+    """How an encoder sees: `fit` "crop" scales the shorter side and cuts the middle out (CLIP), "stretch" scales both
+    (SigLIP), "pad" adds a border in the mean colour and loses nothing (LLaVA-1.5)."""
+
+    size: int = 224
+    fit: Literal["crop", "stretch", "pad"] = "crop"
+    mean: tuple[float, float, float] = CLIP_MEAN
+    std: tuple[float, float, float] = CLIP_STD
+
+
+def to_tensor(image: Any, settings: Pixels) -> Tensor:
+    """A PIL image in RGB -> (3, size, size) float32, resized bicubically."""
+    from PIL import Image
+
+    size, bicubic = settings.size, Image.Resampling.BICUBIC
+    match settings.fit:
+        case "pad":
+            image = _padded(image, settings.mean).resize((size, size), bicubic)
+        case "stretch":
+            image = image.resize((size, size), bicubic)
+        case "crop":
+            image = _cropped(image, size, bicubic)
+    values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255            # (3, S, S)
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (settings.mean, settings.std))
+    return (values - mean) / std
+
+
+def _cropped(image: Any, size: int, resample: Any) -> Any:
+    """The shorter side becomes `size`, the longer one is cut to it, in the middle."""
+    width, height = image.size
+    short = min(width, height)
+    image = image.resize((max(size, int(size * width / short)), max(size, int(size * height / short))), resample)
+    left, top = (image.width - size) // 2, (image.height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def _padded(image: Any, mean: tuple[float, float, float]) -> Any:
+    from PIL import Image
+
+    side = max(image.size)
+    square = Image.new("RGB", (side, side), tuple(int(value * 255) for value in mean))
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square

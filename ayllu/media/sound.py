@@ -1,0 +1,125 @@
+"""From the bytes of a sound file to one channel of samples at an encoder's rate.
+
+soundfile (libsndfile) decodes WAV, FLAC, OGG and MP3, soxr changes the rate. What the header promises is checked before
+anything is decoded, and what comes is counted while it comes, since headers lie.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ayllu.errors import BadMedia, MissingExtra
+
+RATE = 16_000                                            # samples per second that Whisper and most encoders hear
+BLOCK = 1 << 18                                          # frames read at a time
+CLIPPED = 0.999                                          # of full scale
+QUIET = 1e-4                                             # a peak below: nobody hears anything
+
+
+@dataclass(frozen=True)
+class SoundLimits:
+    """What is taken. An hour at 16 kHz is 230 MB of samples."""
+
+    n_bytes: int = 64 * 2**20
+    seconds: float = 30 * 60
+    channels: int = 8
+    rates: tuple[int, int] = (4_000, 384_000)
+
+
+@dataclass(frozen=True)
+class Sound:
+    """`samples` (n,) float32, mostly within -1 to 1, at `rate`."""
+
+    samples: np.ndarray
+    rate: int
+    clipped: float                                       # share of samples at full scale: above 0.01 it was too loud
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.samples) / self.rate
+
+
+def read_sound(data: bytes, name: str = "the sound", limits: SoundLimits | None = None, rate: int = RATE) -> Sound:
+    """One channel, the mean of all, at `rate`. `name` is what an error calls it."""
+    limits = limits or SoundLimits()
+    if len(data) > limits.n_bytes:
+        raise BadMedia(f"{name} has {len(data):,} bytes, at most {limits.n_bytes:,} are taken: cut it, or store it as "
+                       "FLAC or OGG")
+    mono, own = _decoded(data, name, limits)
+    if not np.isfinite(mono).all():
+        raise BadMedia(f"{name} holds samples that are no numbers: it is damaged; save it again")
+    peak = float(np.abs(mono).max(initial=0))
+    if peak < QUIET:
+        raise BadMedia(f"{name} is silent ({len(mono) / own:.1f} s, its loudest sample is {peak:.1e} of full scale): "
+                       "check the microphone, or give another file")
+    clipped = float((np.abs(mono) >= CLIPPED).mean())
+    return Sound(resampled(mono, own, rate), rate, clipped)
+
+
+def resampled(samples: np.ndarray, own: int, rate: int) -> np.ndarray:
+    """(n,) float32 at another rate, as long in time."""
+    if own == rate:
+        return samples
+    try:
+        import soxr
+    except ImportError as error:
+        raise MissingExtra(f"a sound at {own} Hz needs soxr to become {rate} Hz: pip install 'ayllu[media]'") from error
+    return np.asarray(soxr.resample(samples, own, rate, quality="HQ"), np.float32)
+
+
+def _decoded(data: bytes, name: str, limits: SoundLimits) -> tuple[np.ndarray, int]:
+    """The mean of the channels, and the file's rate."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:
+        raise MissingExtra("sounds need soundfile: pip install 'ayllu[media]'") from error
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            _check(file, name, limits)
+            return _read(file, name, limits), file.samplerate
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+        raise BadMedia(f"{name} is no sound that can be read ({_kind(data)}; {error}): give WAV, FLAC, OGG or "
+                       "MP3") from error
+
+
+def _check(file: Any, name: str, limits: SoundLimits) -> None:
+    low, high = limits.rates
+    if not low <= file.samplerate <= high:
+        raise BadMedia(f"{name} has {file.samplerate} samples a second, {low} to {high} are taken: resample it")
+    if file.channels > limits.channels:
+        raise BadMedia(f"{name} has {file.channels} channels, at most {limits.channels} are taken: mix it down")
+    if file.frames == 0:
+        raise BadMedia(f"{name} holds no samples: record it again")
+    if 0 < file.frames < 2**62 and file.frames / file.samplerate > limits.seconds:
+        raise _too_long(name, file.frames / file.samplerate, limits)
+
+
+def _read(file: Any, name: str, limits: SoundLimits) -> np.ndarray:
+    blocks, n, most = [], 0, limits.seconds * file.samplerate
+    while True:
+        block = file.read(BLOCK, dtype="float32", always_2d=True)            # (n, channels)
+        if not len(block):
+            break
+        n += len(block)
+        if n > most:
+            raise _too_long(name, n / file.samplerate, limits)
+        blocks.append(block.mean(axis=1))
+    if not blocks:
+        raise BadMedia(f"{name} holds no samples: it is cut off; save it again")
+    return np.concatenate(blocks)
+
+
+def _too_long(name: str, seconds: float, limits: SoundLimits) -> BadMedia:
+    return BadMedia(f"{name} is {seconds / 60:.1f} minutes or more, at most {limits.seconds / 60:g} are taken: cut it "
+                    "into parts")
+
+
+def _kind(data: bytes) -> str:
+    if not data:
+        return "it is empty"
+    if data[:4] == b"RIFF" and data[8:12] != b"WAVE":
+        return "a RIFF file without sound"
+    return "HTML or XML" if data.lstrip()[:1] == b"<" else f"it begins with {data[:8]!r}"
