@@ -1,0 +1,147 @@
+"""`Collection`: documents in one SQLite file, kept in step with folders, and searched.
+
+    with Collection("handbook.sqlite") as collection:
+        print(*collection.add(["handbook/"]).lines(), sep="\\n")
+        for passage in collection.search("How many days for a return?"):
+            print(passage.source, passage.page, passage.text)
+
+Nothing leaves the machine, and instructions that stand in documents are text like any other.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ayllu.apps.documents.document import Limits
+from ayllu.apps.index.adding import File, Progress, Summary, bring, files_of
+from ayllu.apps.index.ranking import Where, by_words
+from ayllu.apps.index.store import Store, Stored
+from ayllu.errors import DataError
+
+Way = Literal["hybrid", "words", "dense"]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A chunk that was found: `text` stands in the document from the character `start` to `end`."""
+
+    id: int
+    document: int
+    source: str
+    title: str
+    text: str
+    start: int
+    end: int
+    page: int | None
+    score: float
+    also: tuple[str, ...] = ()                           # other documents with this very passage
+
+
+class Collection:
+    """One file. Threads may share it."""
+
+    def __init__(self, path: str | Path, limits: Limits | None = None) -> None:
+        self.store, self.limits = Store(path), limits or Limits()
+
+    def __enter__(self) -> "Collection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.store.close()
+
+    # What is in it.
+
+    def add(self, paths: Sequence[str | Path], meta: Mapping[str, str] | None = None, progress: Progress | None = None,
+            workers: int | None = None) -> Summary:
+        """Read files and folders; what is known and unchanged isn't read again, and what is gone from a folder goes
+        from the collection, too. The paths are remembered for `update`. `meta` is said of each document."""
+        summary = Summary()
+        files = files_of(paths, summary.passed_over)
+        gone = self._gone([str(path) for path in paths if Path(path).is_dir()], {file.source for file in files})
+        with self.store.write() as db:
+            db.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?)",
+                           [(str(path), _meta(meta)) for path in paths])
+        return bring(self.store, files, gone, meta or {}, self.limits, summary, progress, workers)
+
+    def add_named(self, files: Mapping[str, str | Path], meta: Mapping[str, str] | None = None,
+                  progress: Progress | None = None, workers: int | None = None) -> Summary:
+        """Files under names of their own: uploads, whose paths say nothing. `update` leaves them."""
+        return bring(self.store, [File(Path(path), name) for name, path in files.items()], [], meta or {}, self.limits,
+                     Summary(), progress, workers)
+
+    def update(self, progress: Progress | None = None, workers: int | None = None) -> Summary:
+        """Look again at every path that was added."""
+        summary = Summary()
+        for row in self.store.rows("SELECT path, meta FROM roots ORDER BY path"):
+            files = files_of([row["path"]], summary.passed_over) if Path(row["path"]).exists() else []
+            gone = self._gone([row["path"]], {file.source for file in files})
+            bring(self.store, files, gone, json.loads(row["meta"]), self.limits, summary, progress, workers)
+        return summary
+
+    def remove(self, paths: Sequence[str]) -> int:
+        """Forget documents by their names, or all below a folder; how many they were. The files stay on the disk."""
+        names = [name for path in paths for name in self._below(str(path))]
+        if not names:
+            raise DataError(f"no document {', '.join(map(str, paths))} in {self.store.path}: list its documents")
+        with self.store.write() as db:
+            db.executemany("DELETE FROM roots WHERE path = ?", [(str(path),) for path in paths])
+        return self.store.remove(names)
+
+    def documents(self) -> list[Stored]:
+        """Every document, by its name."""
+        return self.store.documents()
+
+    def left_out(self) -> dict[str, str]:
+        """Files that can't be read, and why."""
+        return {row["source"]: row["reason"] for row in self.store.rows("SELECT * FROM left_out ORDER BY source")}
+
+    def text(self, document: int, start: int = 0, end: int | None = None) -> str:
+        """What stands at a place of a document."""
+        return self.store.text(document, start, end)
+
+    def __len__(self) -> int:
+        return int(self.store.one("SELECT count(*) FROM documents"))
+
+    # What is found in it.
+
+    def search(self, question: str, k: int = 5, where: Where | None = None, way: Way = "hybrid") -> list[Passage]:
+        """The best k passages for a question, best first. `where` keeps documents by `source` (a pattern with *),
+        `kind` or metadata."""
+        return self.passages(by_words(self.store, question, 3 * k, where), k)
+
+    def passages(self, ranked: Sequence[tuple[int, float]], k: int) -> list[Passage]:
+        """Chunks by their ids and scores; what is the same text in several documents is one passage."""
+        found: dict[str, Passage] = {}
+        for number, score in ranked:
+            rows = self.store.rows("SELECT c.*, d.source, d.title FROM chunks c JOIN documents d ON d.id = c.document "
+                                   "WHERE c.id = ?", (number,))
+            for row in rows:
+                text = row["text"]
+                start = row["start"] + len(text) - len(text.lstrip())
+                key, text = " ".join(text.split()), text.strip()
+                if key in found:
+                    known = found[key]
+                    found[key] = replace(known, also=(*known.also, row["source"]))
+                elif len(found) < k and text:
+                    found[key] = Passage(number, row["document"], row["source"], row["title"], text, start,
+                                         start + len(text), row["page"], score)
+        return list(found.values())
+
+    def _below(self, path: str) -> list[str]:
+        folder = path.rstrip("/") + "/"
+        return [row["source"] for table in ("documents", "left_out")
+                for row in self.store.rows(f"SELECT source FROM {table}")
+                if row["source"] == path or row["source"].startswith(folder)]
+
+    def _gone(self, roots: Sequence[str], here: set[str]) -> list[str]:
+        return [name for root in roots for name in self._below(root) if name not in here]
+
+
+def _meta(meta: Mapping[str, str] | None) -> str:
+    return json.dumps(dict(meta or {}), ensure_ascii=False)

@@ -1,0 +1,1 @@
+"""Documents as people have them, read into text with pages: one file for each format."""

@@ -1,0 +1,1 @@
+"""What a collection is made of: words, chunks, reading in other processes, the SQLite file, vectors, ranking."""
