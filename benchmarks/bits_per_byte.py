@@ -1,6 +1,6 @@
 """Held-out bits per byte of a model beside `xz -9e` and an n-gram model, on the same text.
 
-    python benchmarks/bits_per_byte.py recipes/mini.toml --model ayllu-mini [--quick] [--json FILE]
+    python benchmarks/bits_per_byte.py recipes/mini.toml --model ayllu-mini [--dtype bfloat16] [--quick] [--json FILE]
 
 The text is what the recipe holds out. xz sees nothing but that text; the n-gram model is trained on the very tokens
 that the model was trained on. The last line is xz's figure over ours in the worst language (above 1: we are ahead).
@@ -30,12 +30,13 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--model", default="ayllu-mini")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the weights in memory")
     parser.add_argument("--context", type=int, default=1024)
     parser.add_argument("--quick", action="store_true", help="fewer held-out and n-gram tokens")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     config = load_recipe(PretrainConfig, args.recipe, args.overrides)
-    checkpoint = load_checkpoint(args.model, dtype="float32")
+    checkpoint = load_checkpoint(args.model, dtype=args.dtype)
     tokenizer_path = find_tokenizer(config, args.recipe.parent, Path(config.out))
     shards = prepare(config.data, args.recipe.parent, tokenizer_path, cache_folder() / "shards")
     rows = {}
@@ -52,7 +53,8 @@ def main() -> None:
     for language, row in rows.items():
         print(f"{language:<10}{row['bytes']:>10,}{row['model']:>14.3f}{row['ngram']:>10.3f}{row['xz']:>10.3f}")
     if args.json:
-        args.json.write_text(json.dumps({"model": args.model, "context": args.context, "rows": rows}, indent=2) + "\n")
+        facts = {"model": args.model, "dtype": args.dtype, "context": args.context, "rows": rows}
+        args.json.write_text(json.dumps(facts, indent=2) + "\n")
     worst = min(rows, key=lambda name: rows[name]["xz"] / rows[name]["model"])
     print(f"worst ratio: {rows[worst]['xz'] / rows[worst]['model']:.2f} ({worst})")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ayllu import dist
+from ayllu.device import pick_device
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
@@ -22,6 +23,7 @@ from ayllu.server.app import DRAIN_S, build_app
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of, read_keys
 from ayllu.server.limits import Limits
+from ayllu.server.number_format import served_dtype
 from ayllu.server.served import Served, public_name
 from ayllu.server.wire import protocol_with
 from ayllu.text.tokenizer import Tokenizer
@@ -91,6 +93,7 @@ def follow_first(model: str, *, dtype: str | None = None, device: str = "auto", 
 
 def _load(model: str, dtype: str | None, device: str, rope_scaling: str | None, context: int | None) -> LLM:
     """The model, or of several ranks each one's share of it."""
+    dtype = dtype or served_dtype(model, pick_device(device))
     if dist.world_size() == 1:
         return LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context)
     from ayllu.engine.share import load_share
@@ -112,7 +115,7 @@ def _draft(model: str | None, llm: LLM, device: str) -> Runner | None:
     """The model that guesses ahead; its ids must mean the same."""
     if model is None:
         return None
-    draft = LLM.load(model, device=device)
+    draft = LLM.load(model, dtype=served_dtype(model, pick_device(device)), device=device)
     if draft.tokenizer is None or llm.tokenizer is None or draft.tokenizer.fingerprint != llm.tokenizer.fingerprint:
         raise ConfigError(f"--draft {model} has another vocabulary than the model that is served: choose one that was "
                           "trained with the same tokenizer")
