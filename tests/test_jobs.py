@@ -394,3 +394,21 @@ def test_many_may_make_the_file_at_once(tmp_path: Path):
         with ThreadPoolExecutor(6) as pool:
             for opened in [pool.submit(open_it) for _ in range(6)]:
                 opened.result()
+
+
+def test_recover_gives_back_what_runs_at_once(jobs: Jobs):
+    job = jobs.submit(ANNA, "count")
+    claim = jobs.claim("w1")
+    jobs.beat(claim, 0.5, {"at": 2})
+    assert jobs.claim("w2") is None
+    jobs.recover()
+    again = jobs.claim("w2")
+    assert (again.job.id, again.job.resume, again.job.attempts) == (job, {"at": 2}, 2)
+    with pytest.raises(ClaimLost):
+        jobs.beat(claim)
+
+
+def test_jobs_of_one_kind(jobs: Jobs):
+    first = jobs.submit(ANNA, "count")
+    jobs.submit(ANNA, "other")
+    assert [job.id for job in jobs.jobs_of(ANNA, kind="count")] == [first]

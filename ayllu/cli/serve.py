@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from ayllu.server.start import Listener
+    from ayllu.server.workspace import Workspace
 
 DRAFTED = 4                                              # tokens that --draft guesses where --guesses says nothing
 
@@ -69,6 +70,8 @@ def serve(
                                                                 "operation anew.")] = "auto",
     tensor_parallel: Annotated[int, typer.Option(min=1, metavar="N", help="Share the model among N devices of this "
                                                  "machine.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Where jobs, uploads and drafts are kept; by default the user's "
+                                              "data folder.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -105,7 +108,7 @@ def serve(
         load = {**own, "name": name, "draft": draft, "adapters": tuple(lora or ()), "max_wait_s": max_wait}
         here = {"aliases": tuple(alias or ()), "limits": Limits(tokens=max_tokens, request_s=timeout),
                 "redact": redact, "adapter_folder": lora_folder}
-        served = apart.load(model, load, here)
+        served = apart.load(model, load, {**here, "workspace": _workspace(data)})
         try:
             listener = start.Listener(served, door, port, tls).bind()
             _quieten(quiet)
@@ -113,6 +116,20 @@ def serve(
             listener.run()
         finally:
             served.service.close()
+
+
+def _workspace(folder: Path | None) -> "Workspace | None":
+    """The folder that was named; where none was, the user's own, unless another server works in that already."""
+    from ayllu.files import data_folder
+    from ayllu.server.workspace import Workspace
+
+    try:
+        return Workspace(folder or data_folder())
+    except ConfigError as error:
+        if folder is not None:
+            raise
+        say(f"no jobs and uploads here: {error}")
+        return None
 
 
 def _check_devices(n: int, device: "torch.device") -> None:
@@ -156,7 +173,8 @@ def _announce(listener: "Listener", as_json: bool) -> None:
     facts = {"url": listener.url, "model": served.name, "context": served.context,
              "weight_bytes": served.weight_bytes, "cache_bytes": cache,
              "cache_tokens": n_tokens, "adapters": list(served.adapters),
-             "needs_key": bool(door.keys), "redacts": served.redact}
+             "needs_key": bool(door.keys), "redacts": served.redact,
+             "data": str(served.workspace.folder) if served.workspace else None}
     memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache)} for keys and "
               f"values of {n_tokens:,} tokens")
     say(f"{served.name} at {listener.url}  (Ctrl-C ends it)\n"
@@ -165,6 +183,7 @@ def _announce(listener: "Listener", as_json: bool) -> None:
         + (f"  adapters {', '.join(served.adapters)}\n" if served.adapters else "") +
         f"  memory   {memory}\n"
         f"  key      {'needed' if door.keys else 'none: only this machine can connect'}"
+        + (f"\n  data     jobs and files are kept in {served.workspace.folder}" if served.workspace else "")
         + ("\n  redact   personal data is taken out of prompts" if served.redact else "") +
         f"\n  try      {curl_line(listener)}")
     if as_json:
@@ -181,6 +200,6 @@ def key(
     """Make an API key for `ayllu serve --keys FILE`. It is shown once; the file keeps its digest only."""
     from ayllu.server.keys import add_key
 
-    secret = add_key(file, name, tenant, ("generate", "admin") if admin else ("generate",))
+    secret = add_key(file, name, tenant, ("generate", "jobs", *(["admin"] if admin else [])))
     say(f"the key of {name}, shown this once:")
     print_json({"key": secret, "name": name, "file": str(file)}) if as_json else print(secret)

@@ -18,16 +18,33 @@ from starlette.responses import Response
 from ayllu import __version__
 from ayllu.engine.far import FarService
 from ayllu.errors import AylluError
-from ayllu.server import adapters, chat, completions, messages, models, ollama, ollama_models, own, page, responses
+from ayllu.server import (
+    adapters,
+    chat,
+    completions,
+    jobs,
+    messages,
+    models,
+    ollama,
+    ollama_models,
+    own,
+    page,
+    responses,
+    uploads,
+)
 from ayllu.server.access import Access
 from ayllu.server.faults import Fault, body_of, fault_of
 from ayllu.server.gate import Door, Gate
+from ayllu.server.kinds import KINDS
 from ayllu.server.schema.own import AnthropicError, ErrorBody, OllamaError
 from ayllu.server.served import Served
 from ayllu.server.sse import Json
+from ayllu.server.work import Workers
 
-ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, adapters, page)
+ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, adapters, uploads, jobs,
+           page)
 DRAIN_S = 10.0                                           # that running answers get when the server is stopped
+STOP_S = 5.0                                             # that a job gets then to hear of it
 
 
 class Routes(FastAPI):
@@ -65,8 +82,17 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         served.metrics.watch(service)
         served.queue.n_waiting = lambda: service.counts().waiting
     served.service.start()
+    workers = Workers(served, served.workspace, {name: kind.run for name, kind in KINDS.items()}) \
+        if served.workspace else None
+    if workers is not None:
+        workers.start()
     yield
+    if workers is not None:
+        workers.tell_to_stop()
     await served.service.drain(DRAIN_S)
+    if workers is not None:
+        await asyncio.to_thread(workers.join, STOP_S)
+        workers.workspace.close()
 
 
 async def _failed(request: Request, error: Exception) -> Response:

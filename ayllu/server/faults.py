@@ -13,6 +13,7 @@ from ayllu.errors import (
     EngineFailed,
     MissingExtra,
     NotAllowed,
+    NotFound,
     Overloaded,
     Refused,
     RequestError,
@@ -55,6 +56,7 @@ class Fault(Exception):  # noqa: N818 - an HTTP answer
 TABLE: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
     (UnknownAdapter, 404, "invalid_request_error", "model_not_found"),
+    (NotFound, 404, "invalid_request_error", "not_found"),
     (ContextTooLong, 400, "invalid_request_error", "context_length_exceeded"),
     (BadMedia, 400, "invalid_request_error", "bad_media"),
     (Refused, 403, "permission_error", "refused"),

@@ -3,11 +3,12 @@
 Every path but /health and the files of the page needs a key where the server has keys. Host and Origin are checked so
 that a page which a person opened elsewhere can't speak to a server on their machine (DNS rebinding, cross-site
 requests). The body is read here, within its limits of size and time; the application gets it whole.
+A file that is brought to be kept has limits of its own, and passes through piece by piece.
 """
 
 import asyncio
 import ipaddress
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,8 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = PAGE_PATHS | {"/health"}
 QUEUED_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/generate",
                           "/api/chat"})
-CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
+UPLOAD_PATHS = frozenset({"/v1/files"})                   # where a POST brings a file
+CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta, x-file-name"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,11 @@ class Gate:
                 return
             if path not in self.door.open_paths:
                 scope["ayllu.principal"] = self._who(headers)
-            body = await self._body(headers, receive)
+            is_upload = path in UPLOAD_PATHS and scope["method"] == "POST"
+            if is_upload:
+                body, receive = b"", self._measured(headers, receive)
+            else:
+                body = await self._body(headers, receive)
         except Fault as fault:
             await send_fault(path, send, fault, close=fault.status in (408, 413))
             return
@@ -106,9 +112,10 @@ class Gate:
             return
         if cross:
             send = _with_origin(send, cross)
-        await self._pass_on(scope, body, receive, send)
+        await self._pass_on(scope, None if is_upload else body, receive, send)
 
-    async def _pass_on(self, scope: Any, body: bytes, receive: Any, send: Any) -> None:
+    async def _pass_on(self, scope: Any, body: bytes | None, receive: Any, send: Any) -> None:
+        """`body`: None where the application reads it by itself, piece by piece."""
         is_counted = scope["path"] not in self.door.open_paths
         is_queued = scope["path"] in QUEUED_PATHS
         why = self.refusal(len(self.coming)) if is_queued else None
@@ -117,8 +124,10 @@ class Gate:
         if why:
             await send_fault(scope["path"], send, _full(why))
             return
-        _as_json(scope)
-        parts = [{"type": "http.request", "body": body, "more_body": False}]
+        parts = []
+        if body is not None:
+            _as_json(scope)
+            parts = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def replay() -> Any:
             return parts.pop() if parts else await receive()
@@ -174,26 +183,60 @@ class Gate:
         return principal
 
     async def _body(self, headers: dict[str, str], receive: Any) -> bytes | None:
-        most = self.limits.body_bytes
-        too_large = Fault(413, f"the body is larger than {most} bytes: send less at a time", code="body_too_large")
-        stated = headers.get("content-length", "")
-        if stated.isdigit() and int(stated) > most:
-            raise too_large
+        most, seconds = self.limits.body_bytes, self.limits.body_s
+        _check_stated(headers, most)
         body = bytearray()
         try:
-            async with asyncio.timeout(self.limits.body_s):
+            async with asyncio.timeout(seconds):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return None
                     body += message.get("body", b"")
                     if len(body) > most:
-                        raise too_large
+                        raise _too_large(most)
                     if not message.get("more_body", False):
                         return bytes(body)
         except TimeoutError:
-            raise Fault(408, f"the body was not there after {self.limits.body_s:g} s", "timeout_error",
-                        code="slow_body") from None
+            raise _too_slow(seconds) from None
+
+    def _measured(self, headers: dict[str, str], receive: Any) -> Callable[[], Awaitable[Any]]:
+        """A `receive` that refuses to go on where a file is too large or comes too slowly."""
+        most, seconds, n_bytes, is_whole = self.limits.upload_bytes, self.limits.upload_s, 0, False
+        _check_stated(headers, most)
+        until = asyncio.get_running_loop().time() + seconds
+
+        async def measured() -> Any:
+            nonlocal n_bytes, is_whole
+            if is_whole:                                 # from now on only for whether the caller leaves
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                raise _too_slow(seconds) from None
+            n_bytes += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if n_bytes > most:
+                raise _too_large(most)
+            return message
+        return measured
+
+
+def _check_stated(headers: dict[str, str], most: int) -> None:
+    stated = headers.get("content-length", "")
+    if stated.isdigit() and int(stated) > most:
+        raise _too_large(most)
+
+
+def _too_large(most: int) -> Fault:
+    return Fault(413, f"the body is larger than {most} bytes: send less at a time", code="body_too_large",
+                 headers={"connection": "close"})
+
+
+def _too_slow(seconds: float) -> Fault:
+    return Fault(408, f"the body was not there after {seconds:g} s", "timeout_error", code="slow_body",
+                 headers={"connection": "close"})
 
 
 def _full(why: str) -> Fault:
@@ -220,7 +263,7 @@ def _as_json(scope: Any) -> None:
 
 
 async def _answer_preflight(send: Any, origin: str) -> None:
-    headers = {"access-control-allow-origin": origin, "access-control-allow-methods": "GET, POST",
+    headers = {"access-control-allow-origin": origin, "access-control-allow-methods": "GET, POST, DELETE",
                "access-control-allow-headers": CORS_HEADERS, "access-control-max-age": "600", "vary": "origin"}
     await send({"type": "http.response.start", "status": 204,
                 "headers": [(k.encode(), v.encode("latin-1")) for k, v in headers.items()]})

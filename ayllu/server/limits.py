@@ -11,9 +11,11 @@ class Limits(Settings):
     """Defaults for one machine and a few people."""
 
     body_bytes: int = Field(default=8 * 2**20, ge=1)
+    upload_bytes: int = Field(default=256 * 2**20, ge=1)     # of a file that is brought to be kept
     head_bytes: int = Field(default=64 * 2**10, ge=1024)     # request line and headers
     head_s: float = Field(default=10, gt=0)              # to send request line and headers
     body_s: float = Field(default=30, gt=0)              # to send the body
+    upload_s: float = Field(default=600, gt=0)           # to send a file
     stall_s: float = Field(default=60, gt=0)             # a reader may stop reading for so long
     request_s: float = Field(default=600, gt=0)          # until an answer must be finished
     idle_s: int = Field(default=15, ge=1)                # a connection may stay open unused for so long

@@ -18,6 +18,7 @@ from ayllu.server.faults import FieldError, UnknownModelError
 from ayllu.server.limits import Limits
 from ayllu.server.metrics import Metrics
 from ayllu.server.queueing import Queue
+from ayllu.server.workspace import Workspace
 from ayllu.text.call_form import CallForm, call_form
 from ayllu.text.tokenizer import Tokenizer
 
@@ -41,6 +42,7 @@ class Served:
     redact: bool = False
     base: str = ""                                       # the model's fingerprint, which adapters may name
     adapter_folder: Path | None = None                   # below which clients may name adapters
+    workspace: Workspace | None = None                   # where jobs and files are kept; None: nothing is
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     metrics: Metrics = field(default_factory=Metrics)
     queue: Queue = field(default_factory=Queue)

@@ -26,6 +26,7 @@ from ayllu.server.limits import Limits
 from ayllu.server.number_format import served_dtype
 from ayllu.server.served import Served, public_name
 from ayllu.server.wire import protocol_with
+from ayllu.server.workspace import Workspace
 from ayllu.text.tokenizer import Tokenizer
 
 KEY_VARIABLE = "AYLLU_API_KEY"
@@ -58,7 +59,8 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
                 aliases: tuple[str, ...] = (), engine: EngineSettings | None = None, limits: Limits | None = None,
                 redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
                 adapter_folder: Path | None = None, max_wait_s: float | None = None,
-                rope_scaling: str | None = None, context: int | None = None) -> Served:
+                rope_scaling: str | None = None, context: int | None = None,
+                workspace: Workspace | None = None) -> Served:
     """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
     named = [named_path(text) for text in adapters]
     if dist.world_size() > 1 and (draft or adapters or adapter_folder):
@@ -77,7 +79,7 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
                   licence=llm.checkpoint.licence, aliases=frozenset(aliases), limits=limits or Limits(),
-                  redact=redact, base=llm.fingerprint, adapter_folder=adapter_folder)
+                  redact=redact, base=llm.fingerprint, adapter_folder=adapter_folder, workspace=workspace)
     for adapter, path in named:
         load_now(served, adapter, path)
     return served

@@ -11,6 +11,8 @@ from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 from server.live import serving
 
+from ayllu.server.workspace import Workspace
+
 HELD = settings(max_examples=12, deadline=None, derandomize=True, database=None,
                 phases=[Phase.explicit, Phase.generate], suppress_health_check=list(HealthCheck))
 CHECKS = [not_a_server_error, content_type_conformance, response_schema_conformance]
@@ -18,8 +20,8 @@ CHECKS = [not_a_server_error, content_type_conformance, response_schema_conforma
 
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.name.lower())
-def test_no_request_breaks_the_server(chat_checkpoint, mode):
-    with serving(chat_checkpoint) as live:
+def test_no_request_breaks_the_server(chat_checkpoint, mode, tmp_path):
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path)) as live:
         schema = schemathesis.openapi.from_url(f"{live.url}/openapi.json")
         n_called = 0
         for result in schema.get_all_operations():
@@ -46,6 +48,8 @@ def test_the_document_names_what_there_is(chat_checkpoint):
     wanted = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models",
               "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/tokenizer_info",
               "/apply-template", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/health", "/metrics", "/version",
+
+              "/v1/workspace", "/v1/files", "/v1/files/{file_id}/content", "/v1/jobs", "/v1/jobs/{job_id}",
               "/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/embed", "/api/version"}
     assert wanted <= set(document["paths"])
     assert "422" not in str(document)

@@ -1,0 +1,21 @@
+"""The kinds of jobs. A line for each: the schema of its payload, and the function that does the work.
+
+The function gets a `Work` (server/work.py), calls `work.beat(progress, resume)` often, and gives a JSON value. It may
+be called again with what it saved as `work.resume`, after a crash in the midst of anything.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ayllu.server.schema.base import Body
+from ayllu.server.work import Work
+
+
+class Kind(NamedTuple):
+    """What a job of this kind takes, and what does it."""
+
+    payload: type[Body]
+    run: Callable[[Work], Any]
+
+
+KINDS: dict[str, Kind] = {}
