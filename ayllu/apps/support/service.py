@@ -1,0 +1,167 @@
+"""Customer service over a business's pages: each message is answered from them, declined, or given to a person.
+
+    taken by a person -> they answer        small talk -> a fixed sentence
+    a topic of the rules -> a person, or declined              the pages are sure -> their own words, cited
+    else -> "I don't know": offered to a person; after some in a row given to one
+
+The default answer is extractive: the section itself, so nothing can be made up. A model that is large enough may put
+it in its own words; what it says must stand in the sections, or theirs are given instead (wording.py).
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from ayllu.apps.speaker import Speaker
+from ayllu.apps.support.desk import Conversation, Desk, Message
+from ayllu.apps.support.match import Match
+from ayllu.apps.support.pages import Pages
+from ayllu.apps.support.phrases import language_of
+from ayllu.apps.support.rules import Language, Rules, Topic
+from ayllu.apps.support.talk import follows, small_talk, when_people_answer
+from ayllu.apps.support.wording import Citation, Worded, cite, in_own_words, shown, summary_of
+from ayllu.errors import RequestError
+from ayllu.principal import Principal
+
+N_CITED = 3                                              # sections that a model reads
+CLOSE = 0.85                                             # of the best score: what is offered as related
+
+
+@dataclass
+class Draft:
+    """An answer before it is written down."""
+
+    kind: str
+    text: str
+    confidence: float | None = None
+    citations: tuple[Citation, ...] = ()
+    related: tuple[str, ...] = ()                        # headings that may be meant, too
+    topic: str = ""
+    ticket: int | None = None
+    tokens: tuple[int, int] = (0, 0)                     # read and written by a model
+    why: str = ""                                        # for the operator
+
+    def facts(self, ms: float) -> dict[str, Any]:
+        """What is kept beside the text."""
+        return {"citations": [vars(c) for c in self.citations], "confidence": self.confidence, "topic": self.topic,
+                "related": list(self.related), "ticket": self.ticket, "ms": round(ms, 2), "why": self.why,
+                "prompt_tokens": self.tokens[0], "n_tokens": self.tokens[1]}
+
+
+@dataclass
+class Support:
+    """One business's customer service. Threads may share it."""
+
+    rules: Rules
+    pages: Pages
+    desk: Desk
+    speaker: Speaker | None = None                       # puts answers in its own words, where it is no small one
+    clock: Callable[[], float] = field(default=time.time)
+
+    def begin(self, who: Principal, customer: str = "", language: str | None = None) -> Conversation:
+        """A new conversation; old ones that are past their time are deleted on the way."""
+        self.desk.expire(self.rules.keep_days)
+        known = language if language in self.rules.persona else next(iter(self.rules.persona))
+        return self.desk.begin(who, customer, known)
+
+    def say(self, who: Principal, id_: str, text: str) -> list[Message]:
+        """A customer's message as it was kept, and the answer to it; none while a person has the conversation."""
+        limits = self.rules.limits
+        if not text.strip():
+            raise RequestError("the message is empty: write something")
+        if len(text) > limits.message_characters:
+            raise RequestError(f"the message has {len(text)} characters, at most {limits.message_characters} are read: "
+                               "shorten it")
+        conversation = self.desk.conversation(who, id_)
+        if self.desk.n_messages(id_) >= limits.conversation_messages:
+            raise RequestError(f"this conversation has {limits.conversation_messages} messages, which is the limit: "
+                               "begin a new one")
+        begun = time.perf_counter()
+        before = self.desk.messages(who, id_, last=limits.remembered_messages) if limits.remembered_messages else []
+        said = self.desk.add(id_, "customer", "text", text.strip())
+        if conversation.state == "taken":
+            return [said]
+        draft = self._draft(text.strip(), conversation, before)
+        if draft.kind == "hand_over":
+            ticket = self.desk.ticket(who, id_, draft.topic, summary_of(draft.topic, [*before, said]))
+            draft.ticket = ticket.number
+        ms = 1000 * (time.perf_counter() - begun)
+        return [said, self.desk.add(id_, "assistant", draft.kind, draft.text, draft.facts(ms))]
+
+    def answer(self, text: str, language: str | None = None) -> Draft:
+        """One question by itself: nothing is kept."""
+        now = self.clock()
+        found = language_of(text) or language or next(iter(self.rules.persona))
+        return self._draft(text, Conversation("", "", "", "", found, "open", None, None, now, now), [])
+
+    def _draft(self, text: str, conversation: Conversation, before: list[Message]) -> Draft:
+        language = self._language(text, conversation)
+        persona = self.rules.persona_in(language)
+        last = next((m for m in reversed(before) if m.role == "assistant"), None)
+        small = small_talk(text)
+        if small == "yes" and last and last.kind == "unknown":
+            return self._hand_over("unanswered", language)
+        if small and small != "yes":
+            return Draft(small, getattr(persona, small))
+        if topic := self.rules.topic_of(text):
+            return self._by_rule(topic, language)
+        best = self._matches(text, language, before)
+        if best and best[0].confidence >= self.rules.min_confidence:
+            return self._from_pages(text, best, language)
+        return self._unknown(language, before, best[0].confidence if best else 0.0)
+
+    def _language(self, text: str, conversation: Conversation) -> str:
+        found = language_of(text)
+        return found if found in self.rules.persona else conversation.language
+
+    def _matches(self, text: str, language: str, before: list[Message]) -> list[Match]:
+        """Sections for a question; where it speaks of what came before, for both together."""
+        alone = self.pages.best(text, language, N_CITED)
+        asked = next((m for m in reversed(before) if m.role == "customer" and not small_talk(m.text)), None)
+        is_sure = bool(alone) and alone[0].confidence >= self.rules.min_confidence
+        if asked is None or (is_sure and not follows(text)):
+            return alone
+        both = self.pages.best(f"{asked.text}\n{text}", language, N_CITED)
+        adds = both and any(match.section == both[0].section for match in self.pages.best(text, language, 50))
+        return both if adds else alone
+
+    def _by_rule(self, topic: Topic, language: str) -> Draft:
+        own = topic.zh if language == "zh" else topic.en
+        if topic.do == "decline":
+            return Draft("decline", own or self.rules.persona_in(language).unknown, topic=topic.name)
+        return self._hand_over(topic.name, language, own)
+
+    def _hand_over(self, topic: str, language: str, first: str = "", why: str = "") -> Draft:
+        now = datetime.fromtimestamp(self.clock(), UTC)
+        says = first or self.rules.persona_in(language).handed_over
+        space = "" if language == "zh" else " "
+        return Draft("hand_over", says + space + when_people_answer(self.rules.hours, now, language), topic=topic,
+                     why=why)
+
+    def _from_pages(self, text: str, best: list[Match], language: str) -> Draft:
+        sections = [match.section for match in best if match.confidence >= self.rules.min_confidence]
+        cited = [cite(section, text, self.pages.matcher) for section in sections]
+        worded = Worded(shown(cited[0]), (0,))
+        if self.speaker is not None and not self.speaker.is_small:
+            worded = in_own_words(self.speaker, self.rules.persona_in(language), text, cited, self.pages.matcher) \
+                or worded
+        if why := self.rules.forbidden_in(worded.text):
+            return self._hand_over("forbidden", language, why=why)
+        related = tuple(match.section.heading for match in best[1:]
+                        if match.section.heading and match.score >= CLOSE * best[0].score)
+        return Draft("answer", worded.text, round(best[0].confidence, 3), tuple(cited[i] for i in worded.used), related,
+                     tokens=worded.tokens)
+
+    def _unknown(self, language: str, before: list[Message], confidence: float) -> Draft:
+        answers = [m.kind for m in reversed(before) if m.role == "assistant"]
+        row = next((i for i, kind in enumerate(answers) if kind != "unknown"), len(answers))
+        if row + 1 >= self.rules.after_unknown and row:
+            return self._hand_over("unanswered", language)
+        return Draft("unknown", self.rules.persona_in(language).unknown, round(confidence, 3))
+
+
+def language_in(rules: Rules, tag: str | None) -> Language:
+    """The language of the rules that fits a tag such as zh-CN, or their first one."""
+    return next((key for key in rules.persona if tag and tag.lower().startswith(key)), next(iter(rules.persona)))

@@ -1,0 +1,138 @@
+"""Conversations, tickets, feedback, figures: what is kept, who sees it, and that it goes when it is deleted."""
+
+import math
+
+import pytest
+
+from ayllu.apps.support.desk import Desk
+from ayllu.apps.support.figures import figures, wilson
+from ayllu.apps.support.rules import Cost
+from ayllu.database import Database
+from ayllu.errors import NotFound, RequestError
+from ayllu.principal import Principal
+
+SHOP = Principal("shop", "widget", frozenset({"support"}))
+OTHER = Principal("other", "widget", frozenset({"support"}))
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def desk(tmp_path):
+    database = Database(tmp_path / "desk.sqlite", (), "a desk")
+    yield Desk(database, clock=Clock())
+    database.close()
+
+
+def test_a_conversation(desk):
+    talk = desk.begin(SHOP, "customer-1", "en")
+    assert len(talk.id) >= 22                            # 128 bits
+    desk.add(talk.id, "customer", "text", "Hello 你好")
+    answer = desk.add(talk.id, "assistant", "answer", "Hi", {"confidence": 0.5})
+    assert [m.text for m in desk.messages(SHOP, talk.id)] == ["Hello 你好", "Hi"]
+    assert [m.text for m in desk.messages(SHOP, talk.id, last=1)] == ["Hi"]
+    assert desk.messages(SHOP, talk.id, after=answer.number) == []
+    assert answer.facts == {"confidence": 0.5}
+
+
+def test_another_tenant_sees_nothing(desk):
+    talk = desk.begin(SHOP, "", "en")
+    ticket = desk.ticket(SHOP, talk.id, "order", "where is it")
+    message = desk.add(talk.id, "assistant", "answer", "x")
+    for act in (lambda: desk.conversation(OTHER, talk.id), lambda: desk.messages(OTHER, talk.id),
+                lambda: desk.set_state(OTHER, talk.id, "closed"), lambda: desk.forget(OTHER, talk.id),
+                lambda: desk.ticket(OTHER, talk.id, "x", "y"), lambda: desk.finish(OTHER, ticket.number),
+                lambda: desk.thumb(OTHER, talk.id, message.number, 1), lambda: desk.satisfy(OTHER, talk.id, 5)):
+        with pytest.raises(NotFound):
+            act()
+    assert desk.conversations(OTHER) == desk.tickets(OTHER) == desk.unanswered(OTHER) == []
+    assert figures(desk, OTHER, Cost())["conversations"] == 0
+    assert desk.conversation(SHOP, talk.id).state == "waiting"
+
+
+def test_tickets(desk):
+    first, second = desk.begin(SHOP, "", "en"), desk.begin(SHOP, "", "zh")
+    desk.ticket(SHOP, first.id, "order", "one")
+    desk.ticket(SHOP, first.id, "money", "one, again")   # renewed, not doubled
+    desk.ticket(SHOP, second.id, "person", "two")
+    assert [(t.topic, t.summary) for t in desk.tickets(SHOP)] == [("money", "one, again"), ("person", "two")]
+    desk.set_state(SHOP, first.id, "taken", "Ana")
+    desk.ticket(SHOP, first.id, "money", "more")
+    assert desk.conversation(SHOP, first.id).state == "taken"                # who has it keeps it
+    desk.set_state(SHOP, first.id, "closed")
+    assert [t.topic for t in desk.tickets(SHOP)] == ["person"]
+    assert [t.topic for t in desk.tickets(SHOP, done=True)] == ["money"]
+    desk.add(first.id, "customer", "text", "one more thing")
+    assert desk.conversation(SHOP, first.id).state == "open"
+    desk.finish(SHOP, desk.tickets(SHOP)[0].number)
+    assert desk.tickets(SHOP) == []
+
+
+def test_deleted_text_is_gone_from_the_file(desk):
+    talk = desk.begin(SHOP, "anna", "en")
+    desk.add(talk.id, "customer", "text", "my secret sentence" * 20)
+    desk.ticket(SHOP, talk.id, "order", "the secret summary")
+    desk.begin(SHOP, "anna", "en")
+    desk.begin(SHOP, "berta", "en")
+    assert desk.forget_customer(SHOP, "anna") == 2
+    assert len(desk.conversations(SHOP)) == 1
+    with pytest.raises(RequestError, match="without a name"):
+        desk.forget_customer(SHOP, "")
+    desk.database.close()
+    assert not any(b"secret" in path.read_bytes() for path in desk.database.path.parent.iterdir())
+
+
+def test_old_conversations_expire(desk):
+    old = desk.begin(SHOP, "", "en")
+    desk.clock.now += 91 * 86400
+    new = desk.begin(SHOP, "", "en")
+    assert desk.expire(90) == 1
+    assert [c.id for c in desk.conversations(SHOP)] == [new.id]
+    with pytest.raises(NotFound):
+        desk.conversation(SHOP, old.id)
+    desk.clock.now = Clock.now
+
+
+def test_unanswered_questions(desk):
+    talk = desk.begin(SHOP, "", "en")
+    desk.add(talk.id, "customer", "text", "Do you sell bicycles?")
+    desk.add(talk.id, "assistant", "unknown", "No idea", {"confidence": 0.1})
+    assert desk.unanswered(SHOP)[0]["question"] == "Do you sell bicycles?"
+    assert desk.unanswered(SHOP)[0]["confidence"] == 0.1
+
+
+def test_figures(desk):
+    """Four conversations: answered, unknown, handed over, greeted only."""
+    talks = [desk.begin(SHOP, "", "en").id for _ in range(4)]
+    for id_, kind, ms in zip(talks, ("answer", "unknown", "hand_over", "greeting"), (10, 20, 30, 1), strict=True):
+        desk.add(id_, "customer", "text", "?")
+        last = desk.add(id_, "assistant", kind, "!", {"ms": ms, "prompt_tokens": 100, "n_tokens": 50})
+    desk.ticket(SHOP, talks[2], "order", "s")
+    desk.clock.now += 60
+    desk.add(talks[2], "operator", "text", "Here I am")
+    desk.thumb(SHOP, talks[3], last.number, -1)
+    desk.satisfy(SHOP, talks[0], 5)
+    desk.satisfy(SHOP, talks[1], 2)
+    found = figures(desk, SHOP, Cost(per_million_tokens=10, person_minutes=5))
+    assert (found["conversations"], found["with_questions"], found["deflected"]) == (4, 3, 2)
+    assert found["deflection"] == pytest.approx(2 / 3, abs=1e-4)
+    assert (found["answer"], found["unknown"], found["hand_over"]) == (1, 1, 1)
+    assert (found["satisfaction"], found["satisfaction_n"], found["thumbs_down"]) == (3.5, 2, 1)
+    assert (found["tokens"], found["cost"], found["saved_minutes"]) == (600, 0.006, 10)
+    assert found["person_s_median"] == 60
+    assert (found["answer_ms_median"], found["answer_ms_95"]) == (20, 30)
+    desk.clock.now = Clock.now
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (10, 10), (77, 140)])
+def test_wilsons_interval_solves_its_equation(k, n):
+    """Its ends are the shares p from which k/n is just z standard errors away: (k/n - p)^2 = z^2 p (1 - p) / n."""
+    for p in wilson(k, n):
+        assert (k / n - p) ** 2 == pytest.approx(1.959964**2 * p * (1 - p) / n, abs=2e-5)
+    assert wilson(0, 0) is None
+    assert not math.isnan(wilson(1, 1)[0])
