@@ -7,7 +7,6 @@ known one that is one edit away (two in long words). Chinese is compared by pair
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -25,10 +24,10 @@ STOP_ZH = re.compile("请问|你们|我们|您们|你好|您好|可以|能不能
                      "什么|哪里|哪些|哪个|哪儿|多少|几个|一下|一个|这个|那个|想要|我想|需要|如果|"
                      "吗|呢|吧|啊|呀|的|了|么|我|你|您|在|是|能|要|就|也|都|把|被")
 WORD = re.compile(r"§\d+|[a-z0-9]+(?:'[a-z]+)?|[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
+LATIN = re.compile(r"(?<![a-z0-9'])[a-z]{4,}(?![a-z0-9'])")
 OF_HEADING, OF_QUESTION = 0.25, 0.3                      # what it counts more that a heading has the question's words:
                                                          # by the share of the heading, and by that of the question
 PAIR = 0.6                                               # weight of an unknown pair of Chinese signs: many are no word
-NEAR = 0.8                                               # a misspelt word counts for less than the word
 
 
 @dataclass(frozen=True)
@@ -46,24 +45,25 @@ class Matcher:
     def __init__(self, sections: Sequence[Section], synonyms: Sequence[Sequence[str]] = ()) -> None:
         self.sections = list(sections)
         self._groups = _groups(synonyms)
-        self._bodies = [Counter(self.terms(f"{s.title} {s.heading}\n{s.text}")) for s in self.sections]
         self._headings = [set(self.terms(s.heading)) - STOP for s in self.sections]
         self._having: dict[str, list[int]] = {}
-        for number, body in enumerate(self._bodies):
-            for term in body:
+        for number, s in enumerate(self.sections):
+            for term in set(self.terms(f"{s.title} {s.heading}\n{s.text}")):
                 self._having.setdefault(term, []).append(number)
+        said = "\n".join([*(f"{s.heading} {s.text}" for s in self.sections), *(w for ws in synonyms for w in ws)])
+        self._words = set(LATIN.findall(plain(said))) | STOP
         self._languages = {s.language for s in self.sections}
 
     def best(self, question: str, language: str | None = None, n: int = 3) -> list[Match]:
         """The sections that answer a question best, the surest first; in its language where there are such."""
         asked = self._asked(question)
-        total = sum(weight for weight, _ in asked.values())
+        total = sum(asked.values())
         if not total:
             return []
         covered: dict[int, float] = {}
-        for term, (weight, share) in asked.items():
+        for term, weight in asked.items():
             for number in self._having.get(term, ()):
-                covered[number] = covered.get(number, 0.0) + weight * share
+                covered[number] = covered.get(number, 0.0) + weight
         found = []
         for number, weight in covered.items():
             section, heading = self.sections[number], self._headings[number]
@@ -77,8 +77,8 @@ class Matcher:
     def cover(self, text: str, known: set[str]) -> float:
         """The share of a text's weight that known terms make up; 1 where it has none."""
         asked = self._asked(text)
-        total = sum(weight for weight, _ in asked.values())
-        return sum(weight for term, (weight, _) in asked.items() if term in known) / total if total else 1.0
+        total = sum(asked.values())
+        return sum(weight for term, weight in asked.items() if term in known) / total if total else 1.0
 
     def terms(self, text: str) -> list[str]:
         """Words in one form, synonyms as the number of their group, Chinese in pairs."""
@@ -90,31 +90,23 @@ class Matcher:
                 out.append(word if word[0] == "§" else stem(word))
         return out
 
-    def _asked(self, question: str) -> dict[str, tuple[float, float]]:
-        """Term -> (its weight, the share of it that counts where it is found)."""
-        text = STOP_ZH.sub(" ", self._groups(plain(question)))
-        asked: dict[str, tuple[float, float]] = {}
-        for term in self.terms(text):
-            if term in STOP:
-                continue
-            known = term if term in self._having else self._nearest(term)
-            if known is None:
-                asked[term] = (self._idf(term) * (PAIR if CJK.match(term) else 1), 1)
-            else:
-                asked[known] = (self._idf(known), 1 if known == term else NEAR)
-        return asked
+    def _asked(self, question: str) -> dict[str, float]:
+        """The weight of each term."""
+        text = STOP_ZH.sub(" ", self._groups(LATIN.sub(lambda found: self._spelt(found[0]), plain(question))))
+        return {term: self._idf(term) * (PAIR if CJK.match(term) and term not in self._having else 1)
+                for term in self.terms(text) if term not in STOP}
 
     def _idf(self, term: str) -> float:
         n = len(self._having.get(term, ()))
         return math.log(1 + (len(self.sections) - n + 0.5) / (n + 0.5))
 
-    def _nearest(self, term: str) -> str | None:
-        """The known word that a misspelt one most likely means."""
-        if len(term) < 4 or not term.isascii() or not term.isalpha():
-            return None
-        near = [word for word in self._having if word.isalpha() and word.isascii() and len(word) >= 4
-                and abs(len(word) - len(term)) <= 2 and edits(term, word) <= (1 if len(term) < 8 else 2)]
-        return max(near, key=lambda word: SequenceMatcher(None, term, word).ratio(), default=None)
+    def _spelt(self, word: str) -> str:
+        """The known word that a misspelt one most likely means; few get the first letter wrong."""
+        if word in self._words or stem(word) in self._having:
+            return word
+        near = [known for known in self._words if known[0] == word[0] and len(known) > 3
+                and abs(len(known) - len(word)) <= 2 and edits(word, known) <= (1 if len(word) < 8 else 2)]
+        return max(near, key=lambda known: (SequenceMatcher(None, word, known).ratio(), known), default=word)
 
 
 def _groups(synonyms: Sequence[Sequence[str]]) -> Callable[[str], str]:
