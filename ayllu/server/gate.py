@@ -102,17 +102,16 @@ class Gate:
                 scope["ayllu.principal"] = self._who(headers)
             is_upload = path in UPLOAD_PATHS and scope["method"] == "POST"
             if is_upload:
-                body, receive = b"", self._measured(headers, receive)
-            else:
-                body = await self._body(headers, receive)
+                receive = self._measured(headers, receive)
+            body = None if is_upload else await self._body(headers, receive)
         except Fault as fault:
             await send_fault(path, send, fault, close=fault.status in (408, 413))
             return
-        if body is None:                                 # gone before all was sent
+        if body is None and not is_upload:               # gone before all was sent
             return
         if cross:
             send = _with_origin(send, cross)
-        await self._pass_on(scope, None if is_upload else body, receive, send)
+        await self._pass_on(scope, body, receive, send)
 
     async def _pass_on(self, scope: Any, body: bytes | None, receive: Any, send: Any) -> None:
         """`body`: None where the application reads it by itself, piece by piece."""

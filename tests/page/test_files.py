@@ -13,7 +13,8 @@ from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
 from ayllu.server.page import FILES, UI
 
-SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in (UI / "js").glob("*.js")}
+SCRIPTS = {path.relative_to(UI / "js").as_posix(): path.read_text(encoding="utf-8")
+           for path in (UI / "js").rglob("*.js")}
 
 
 def test_every_file_is_served_with_a_strict_policy(server):
@@ -60,7 +61,7 @@ def test_no_file_breaks_the_policy_or_reaches_outside():
 
 def test_all_scripts_are_fetched_at_once_instead_of_one_after_the_other():
     html = (UI / "index.html").read_text(encoding="utf-8")
-    assert set(re.findall(r'<link rel="modulepreload" href="ui/js/([\w.]+)">', html)) == set(SCRIPTS) - {"main.js"}
+    assert set(re.findall(r'<link rel="modulepreload" href="ui/js/([\w./]+)">', html)) == set(SCRIPTS) - {"main.js"}
 
 
 def test_files_are_small():
@@ -68,7 +69,10 @@ def test_files_are_small():
 
 
 def words(name: str) -> dict[str, str]:
-    text = SCRIPTS[f"words.{name}.js"] + SCRIPTS[f"words.drawer.{name}.js"]
+    text = SCRIPTS[f"words.{name}.js"] + SCRIPTS[f"words.drawer.{name}.js"] + SCRIPTS[f"words.shell.{name}.js"]
+    for script, both in SCRIPTS.items():                 # of the rooms: {en: {...}, zh: {...}}
+        if script.endswith(".words.js"):
+            text += both.split("\n  zh: {")[name == "zh"]
     return dict(re.findall(r'^ +"?([\w.]+)"?:\s+"((?:[^"\\]|\\.)*)",$', text, re.MULTILINE))
 
 
@@ -81,7 +85,7 @@ def test_both_languages_say_the_same_things():
 
 
 def test_every_word_that_the_scripts_ask_for_exists():
-    asked = {key for text in SCRIPTS.values() for key in re.findall(r'\bt\("([\w.]+)"', text)}
+    asked = {key for text in SCRIPTS.values() for key in re.findall(r'\bt\(\s*"([\w.]+)"', text)}
     assert len(asked) > 80
     assert asked <= set(words("en"))
 

@@ -28,9 +28,9 @@ export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 
 /** The response to a GET, or to a POST of `body`; throws ApiError or Lost. */
-export async function open(path, body, signal) {
+export async function open(path, body, signal, method = body === undefined ? "GET" : "POST") {
   for (;;) {
-    const response = await send(path, body, signal);
+    const response = await send(path, body, signal, method);
     if (response.ok) return response;
     const error = await problem(response);
     if (error.status !== 401 || !(await askForKey(hasKey()))) throw error;
@@ -47,12 +47,45 @@ export async function call(path, body, signal) {
   }
 }
 
-async function send(path, body, signal) {
+/** Remove what stands at a path. */
+export async function remove(path) {
+  return (await open(path, undefined, undefined, "DELETE")).json();
+}
+
+/** The bytes of a file that the server keeps. */
+export async function fetchFile(id) {
+  return (await open(`v1/files/${id}/content`)).blob();
+}
+
+/** Bring a file; `onprogress` gets the share that was sent. Gives {id, name, bytes}. */
+export async function upload(file, onprogress = () => {}) {
+  for (;;) {
+    const request = await sent(file, onprogress);
+    if (request.status === 200) return request.response;
+    if (request.status === 0) throw new Lost("");
+    if (request.status !== 401 || !(await askForKey(hasKey()))) {
+      throw new ApiError(request.status, request.response?.error);
+    }
+  }
+}
+
+function sent(file, onprogress) {
+  return new Promise((resolve) => {
+    const request = new XMLHttpRequest(); // fetch tells nothing of how much was sent
+    request.open("POST", `v1/files?name=${encodeURIComponent(file.name)}`);
+    request.responseType = "json";
+    if (hasKey()) request.setRequestHeader("authorization", `Bearer ${sessionStorage.getItem(KEY)}`);
+    request.upload.addEventListener("progress", ({ loaded, total }) => onprogress(total ? loaded / total : 1));
+    request.addEventListener("loadend", () => resolve(request));
+    request.send(file);
+  });
+}
+
+async function send(path, body, signal, method) {
   const headers = { accept: "application/json, text/event-stream" };
   const key = sessionStorage.getItem(KEY);
   if (key !== null) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
-  const method = body === undefined ? "GET" : "POST";
   try {
     return await fetch(path, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
   } catch (error) {

@@ -80,8 +80,11 @@ export async function copy(text) {
 }
 
 /** Give a text to the person as a file. */
-export function download(name, text, type) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+export const download = (name, text, type) => saveBlob(name, new Blob([text], { type }));
+
+/** The same for bytes. */
+export function saveBlob(name, blob) {
+  const url = URL.createObjectURL(blob);
   h("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }

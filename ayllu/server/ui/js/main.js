@@ -1,17 +1,14 @@
 /** The beginning: what was kept is read, the page is drawn, the server is asked what it has. */
 
 import { emit, on, beginDrawing } from "./bus.js";
-import { composer } from "./composer.js";
 import { askKey } from "./dialogs.js";
 import { onKeyNeeded } from "./api.js";
-import { drawer } from "./drawer.js";
 import { closeUnfinished, isBusy, stop } from "./flow.js";
-import { header } from "./header.js";
 import { begin, library, load, writeAll } from "./library.js";
 import { applyTheme } from "./look.js";
+import { rail } from "./rail.js";
+import { here } from "./rooms.js";
 import { connect, renew, server } from "./server.js";
-import { sidebar } from "./sidebar.js";
-import { thread } from "./thread.js";
 import { h } from "./dom.js";
 import { language } from "./words.js";
 
@@ -19,13 +16,20 @@ function draw() {
   beginDrawing();
   applyTheme();
   document.documentElement.lang = language() === "zh" ? "zh-CN" : "en";
-  const middle = h("div", { class: "middle" }, header(), thread(), composer());
-  document.getElementById("app").replaceChildren(sidebar(), middle, drawer());
+  const { room, rest } = here();
+  document.getElementById("app").replaceChildren(rail(), h("div", { class: "room" }, room.draw(rest)));
   for (const name of ["list", "thread", "settings", "server", "draft"]) emit(name);
 }
 
-/** Keys that work everywhere: Escape ends an answer, Ctrl+K looks for a conversation. */
+/** Another room: who listens instead of looks begins at its top. */
+function enter() {
+  draw();
+  document.querySelector("main").focus({ preventScroll: true });
+}
+
+/** Keys of the chat: Escape ends an answer, Ctrl+K looks for a conversation. */
 function onkeydown(event) {
+  if (here().room.name !== "chat") return;
   if (event.key === "Escape" && isBusy() && !event.defaultPrevented && !document.querySelector("dialog[open]")) stop();
   if (event.key === "k" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
@@ -42,6 +46,7 @@ on(
   },
   { forever: true },
 );
+addEventListener("hashchange", enter);
 document.addEventListener("keydown", onkeydown);
 document.addEventListener("click", (event) => emit("click", event.target));
 document.addEventListener("visibilitychange", () => (document.hidden ? writeAll() : renew()));

@@ -5,11 +5,10 @@ import { askText } from "./dialogs.js";
 import { download, h, icon, iconButton, textButton, toast } from "./dom.js";
 import { asJson, asMarkdown, fileName, fromFile } from "./exchange.js";
 import { begin, changed, find, library, remove, show } from "./library.js";
-import { nextTheme, THEMES } from "./look.js";
+import { looks } from "./looks.js";
 import { openMenu } from "./menu.js";
-import { save, settings } from "./settings.js";
 import { titleOf } from "./tree.js";
-import { LANGUAGES, language, t } from "./words.js";
+import { t } from "./words.js";
 
 const OPENERS = '[aria-controls="sidebar"]';
 
@@ -149,15 +148,6 @@ function foot() {
     "aria-label": t("import"),
     onchange: () => bring(file),
   });
-  const theme = iconButton(THEMES[settings.theme] ?? "auto", `${t("theme")}: ${t(`theme.${settings.theme}`)}`, () =>
-    set("theme", nextTheme()),
-  );
-  const tongue = h(
-    "select",
-    { "aria-label": t("language"), onchange: () => set("language", tongue.value) },
-    Object.entries(LANGUAGES).map(([tag, name]) => h("option", { value: tag, lang: tag }, name)),
-  );
-  tongue.value = language();
   return h(
     "div",
     { class: "foot" },
@@ -166,15 +156,8 @@ function foot() {
     iconButton("download", t("export.all"), () =>
       download(fileName("ayllu", "json"), asJson(library.all), "application/json"),
     ),
-    theme,
-    tongue,
+    looks(),
   );
-}
-
-function set(name, value) {
-  settings[name] = value;
-  save();
-  emit("language");
 }
 
 async function bring(field) {

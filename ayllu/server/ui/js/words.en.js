@@ -1,9 +1,11 @@
 /** English, but for the drawer (words.drawer.en.js). Keys are the same as in words.zh.js: a test compares them. */
 
+import { SHELL } from "./words.shell.en.js";
 import { DRAWER } from "./words.drawer.en.js";
 
 export const EN = {
   ...DRAWER,
+  ...SHELL,
   new: "New",
   search: "Search",
   "search.none": "Nothing holds these words.",

@@ -12,6 +12,11 @@ export function language() {
   return (navigator.languages ?? ["en"]).map((tag) => tag.slice(0, 2)).find((tag) => tag in TABLES) ?? "en";
 }
 
+/** A room brings its own words, {en: {...}, zh: {...}}. */
+export function addWords(words) {
+  for (const tag of Object.keys(TABLES)) Object.assign(TABLES[tag], words[tag]);
+}
+
 /** The words for a key, with {names} filled in. */
 export function t(key, values = {}) {
   const words = TABLES[language()][key] ?? EN[key] ?? key;

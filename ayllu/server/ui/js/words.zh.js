@@ -1,9 +1,11 @@
 /** 中文，侧栏的词在 words.drawer.zh.js。键与 words.en.js 相同：有测试比较二者。 */
 
+import { SHELL } from "./words.shell.zh.js";
 import { DRAWER } from "./words.drawer.zh.js";
 
 export const ZH = {
   ...DRAWER,
+  ...SHELL,
   new: "新建",
   search: "搜索",
   "search.none": "没有包含这些词的对话。",
