@@ -72,6 +72,8 @@ def serve(
                                                  "machine.")] = 1,
     data: Annotated[Path | None, typer.Option(help="Where jobs, uploads and drafts are kept; by default the user's "
                                               "data folder.")] = None,
+    support: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The pages and rules of your customer service "
+                                                 "(`ayllu support init FOLDER`); by default the sample shop.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -87,6 +89,11 @@ def serve(
     from ayllu.server.gate import Door
     from ayllu.server.limits import Limits
 
+    if support is not None:
+        from ayllu.apps.support.pages import RULES
+        from ayllu.apps.support.rules import load_rules
+
+        load_rules(support / RULES)                      # a fault in them is told now, not to the first customer
     door = Door(host, start.load_keys(keys), frozenset(allow_host or ()), frozenset(allow_origin or ()))
     tls = _tls(tls_cert, tls_key)
     engine = validate(EngineSettings, {"cache_mib": cache_mib, "max_rows": max_rows, "max_waiting": max_waiting,
@@ -108,7 +115,7 @@ def serve(
         load = {**own, "name": name, "draft": draft, "adapters": tuple(lora or ()), "max_wait_s": max_wait}
         here = {"aliases": tuple(alias or ()), "limits": Limits(tokens=max_tokens, request_s=timeout),
                 "redact": redact, "adapter_folder": lora_folder}
-        served = apart.load(model, load, {**here, "workspace": _workspace(data)})
+        served = apart.load(model, load, {**here, "workspace": _workspace(data), "support": support})
         try:
             listener = start.Listener(served, door, port, tls).bind()
             _quieten(quiet)
@@ -195,11 +202,17 @@ def key(
     name: Annotated[str, typer.Option(help="Who gets the key.")],
     tenant: Annotated[str | None, typer.Option(help="Whose texts may share a cache; by default NAME alone.")] = None,
     admin: Annotated[bool, typer.Option("--admin", help="It may load and unload adapters, too.")] = False,
+    widget: Annotated[bool, typer.Option("--widget", help="It may only write to customer service: fit to stand in a "
+                                         "web page, where anybody reads it.")] = False,
+    operator: Annotated[bool, typer.Option("--operator", help="It may answer customers of its tenant, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an API key for `ayllu serve --keys FILE`. It is shown once; the file keeps its digest only."""
     from ayllu.server.keys import add_key
 
-    secret = add_key(file, name, tenant, ("generate", "jobs", *(["admin"] if admin else [])))
+    if widget and (admin or operator):
+        raise ConfigError("a key for a web page can't be more: leave --admin and --operator away, or make two keys")
+    more = (*("admin",) * admin, *("operate",) * operator)
+    secret = add_key(file, name, tenant, ("support",) if widget else ("generate", "jobs", *more))
     say(f"the key of {name}, shown this once:")
     print_json({"key": secret, "name": name, "file": str(file)}) if as_json else print(secret)

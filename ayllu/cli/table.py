@@ -25,6 +25,7 @@ COMMANDS: dict[str, Row | Family] = {
     "generate": Row("ayllu.cli.generate", "generate", "Continue a text."),
     "chat": Row("ayllu.cli.chat", "chat", "Talk with a model in the terminal."),
     "serve": Row("ayllu.cli.serve", "serve", "Serve a model over the APIs of OpenAI, Anthropic and Ollama."),
+    "support": Row("ayllu.cli.support", "support", "Answer customers from your pages; try the sample shop."),
     "key": Row("ayllu.cli.serve", "key", "Make an API key for `ayllu serve`."),
     "next": Row("ayllu.cli.generate", "next_token", "Show what may come next, with probabilities."),
     "walk": Row("ayllu.cli.walk", "walk", "Go through one real run step by step, with shapes and values."),

@@ -30,10 +30,12 @@ from ayllu.server import (
     own,
     page,
     responses,
+    support,
     uploads,
 )
 from ayllu.server.access import Access
 from ayllu.server.faults import Fault, body_of, fault_of
+from ayllu.server.frontdesk import FrontDesk
 from ayllu.server.gate import Door, Gate
 from ayllu.server.kinds import KINDS
 from ayllu.server.schema.own import AnthropicError, ErrorBody, OllamaError
@@ -42,7 +44,7 @@ from ayllu.server.sse import Json
 from ayllu.server.work import Workers
 
 ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, adapters, uploads, jobs,
-           page)
+           support, page)
 DRAIN_S = 10.0                                           # that running answers get when the server is stopped
 STOP_S = 5.0                                             # that a job gets then to hear of it
 
@@ -65,6 +67,7 @@ def routes(served: Served) -> FastAPI:
     app = Routes(title="Ayllu", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan,
                  swagger_ui_oauth2_redirect_url=None)
     app.state.served = served
+    app.state.front = FrontDesk(served, served.workspace.folder) if served.workspace else None
     for module in ROUTERS:
         app.include_router(module.router)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -93,6 +96,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     if workers is not None:
         await asyncio.to_thread(workers.join, STOP_S)
         workers.workspace.close()
+    if app.state.front is not None:
+        await asyncio.to_thread(app.state.front.close)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

@@ -26,6 +26,7 @@ OPEN_PATHS = PAGE_PATHS | {"/health"}
 QUEUED_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/generate",
                           "/api/chat"})
 UPLOAD_PATHS = frozenset({"/v1/files"})                   # where a POST brings a file
+SUPPORT_PATH = "/v1/support"
 CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta, x-file-name"
 
 
@@ -100,6 +101,7 @@ class Gate:
                 return
             if path not in self.door.open_paths:
                 scope["ayllu.principal"] = self._who(headers)
+                _check_public(path, scope["ayllu.principal"])
             is_upload = path in UPLOAD_PATHS and scope["method"] == "POST"
             if is_upload:
                 receive = self._measured(headers, receive)
@@ -149,7 +151,7 @@ class Gate:
         try:
             if self._check_place(headers, scheme):
                 return None                              # a page elsewhere, which needs headers of its own
-            self._who(headers)
+            _check_public(path, self._who(headers))
         except Fault:
             return None                                  # told on the usual way
         return _full(why)
@@ -220,6 +222,14 @@ class Gate:
                 raise _too_large(most)
             return message
         return measured
+
+
+def _check_public(path: str, principal: Principal) -> None:
+    """A key that stands in a web page, where anybody reads it, opens customer service and nothing else."""
+    is_public = principal.may("support") and not principal.may("generate")
+    if is_public and path != SUPPORT_PATH and not path.startswith(f"{SUPPORT_PATH}/"):
+        raise Fault(403, "this key is for customer service only: use one with more scopes", "permission_error", None,
+                    "key_scope")
 
 
 def _check_stated(headers: dict[str, str], most: int) -> None:

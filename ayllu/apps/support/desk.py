@@ -2,10 +2,12 @@
 
     open ──ticket──> waiting ──take──> taken ──release──> open          (close from each; a customer's word reopens)
 
-A conversation's id is a secret of 128 bits: who knows it is its customer. People of the business see all conversations
-of their tenant. Texts pass through one codec, which the vault can take over. Times are seconds since 1970.
+A conversation has a number, by which people of the business see it, and a secret of 128 bits, of which only a digest
+is kept: who knows the secret is the customer. Another tenant's rows look as if they weren't there. Texts pass through
+one codec, which the vault can take over. Times are seconds since 1970.
 """
 
+import hashlib
 import json
 import secrets
 import sqlite3
@@ -23,17 +25,18 @@ State = Literal["open", "waiting", "taken", "closed"]
 Role = Literal["customer", "assistant", "operator"]
 TABLES = (
     """CREATE TABLE IF NOT EXISTS support_conversations (
-        id TEXT PRIMARY KEY, tenant TEXT NOT NULL, owner TEXT NOT NULL, customer TEXT NOT NULL, language TEXT NOT NULL,
+        number INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT NOT NULL UNIQUE, tenant TEXT NOT NULL,
+        owner TEXT NOT NULL, customer TEXT NOT NULL, language TEXT NOT NULL,
         state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'waiting', 'taken', 'closed')), operator TEXT,
         satisfaction INTEGER CHECK (satisfaction BETWEEN 1 AND 5), created_s REAL NOT NULL, updated_s REAL NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS support_by_tenant ON support_conversations (tenant, updated_s)",
     """CREATE TABLE IF NOT EXISTS support_messages (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, conversation TEXT NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL,
+        number INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, role TEXT NOT NULL, kind TEXT NOT NULL,
         text BLOB NOT NULL, facts TEXT NOT NULL, thumb INTEGER CHECK (thumb IN (-1, 1)), created_s REAL NOT NULL)""",
     "CREATE INDEX IF NOT EXISTS support_in_order ON support_messages (conversation, number)",
     """CREATE TABLE IF NOT EXISTS support_tickets (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, conversation TEXT NOT NULL, tenant TEXT NOT NULL, topic TEXT NOT NULL,
-        summary BLOB NOT NULL, created_s REAL NOT NULL, done_s REAL)""",
+        number INTEGER PRIMARY KEY AUTOINCREMENT, conversation INTEGER NOT NULL, tenant TEXT NOT NULL,
+        topic TEXT NOT NULL, summary BLOB NOT NULL, created_s REAL NOT NULL, done_s REAL)""",
 )
 
 
@@ -45,9 +48,9 @@ class Sql(Protocol):
 
 @dataclass(frozen=True)
 class Conversation:
-    """A row; `id` is the customer's secret."""
+    """A row."""
 
-    id: str
+    number: int
     tenant: str
     owner: str                                           # whose key it came through
     customer: str                                        # what the web page calls them; "" where it says nothing
@@ -77,15 +80,18 @@ class Ticket:
     """Work for a person."""
 
     number: int
-    conversation: str
+    conversation: int
     topic: str
     summary: str
     created_s: float
     done_s: float | None
 
 
+COLUMNS = ", ".join(Conversation.__dataclass_fields__)
+
+
 class Desk:
-    """All conversations. Who acts is named by a principal; another tenant's rows look as if they weren't there."""
+    """All conversations. Who acts is named by a principal."""
 
     def __init__(self, database: Sql, codec: Codec | None = None, clock: Callable[[], float] = time.time) -> None:
         self.database, self.codec, self.clock = database, codec or Plain(), clock
@@ -96,45 +102,49 @@ class Desk:
 
     # Conversations.
 
-    def begin(self, who: Principal, customer: str, language: str) -> Conversation:
-        """A new conversation."""
-        id_, now = secrets.token_urlsafe(16), self.clock()
-        self._run("INSERT INTO support_conversations (id, tenant, owner, customer, language, created_s, updated_s) "
-                  "VALUES (?, ?, ?, ?, ?, ?, ?)", (id_, who.tenant, who.owner, customer, language, now, now))
-        return self.conversation(who, id_)
+    def begin(self, who: Principal, customer: str, language: str) -> tuple[Conversation, str]:
+        """A new conversation, and its secret."""
+        secret, now = secrets.token_urlsafe(16), self.clock()
+        self._run("INSERT INTO support_conversations (digest, tenant, owner, customer, language, created_s, updated_s) "
+                  "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                  (_digest(secret), who.tenant, who.owner, customer, language, now, now))
+        return self.known(who, secret), secret
 
-    def conversation(self, who: Principal, id_: str) -> Conversation:
-        """One by its id."""
-        rows = self._run("SELECT * FROM support_conversations WHERE id = ? AND tenant = ?", (id_, who.tenant))
-        if not rows:
-            raise NotFound("there is no such conversation: it may have been deleted; begin a new one")
-        return Conversation(**rows[0])
+    def known(self, who: Principal, secret: str) -> Conversation:
+        """The conversation of a secret."""
+        return self._one(f"SELECT {COLUMNS} FROM support_conversations WHERE digest = ? AND tenant = ?",
+                         (_digest(secret), who.tenant))
+
+    def conversation(self, who: Principal, number: int) -> Conversation:
+        """One by its number."""
+        return self._one(f"SELECT {COLUMNS} FROM support_conversations WHERE number = ? AND tenant = ?",
+                         (number, who.tenant))
 
     def conversations(self, who: Principal, state: State | None = None, limit: int = 100) -> list[Conversation]:
         """The tenant's, those that wait for a person first, then the newest."""
-        rows = self._run("SELECT * FROM support_conversations WHERE tenant = ? AND coalesce(state = ?, 1) ORDER BY "
-                         "state = 'waiting' DESC, updated_s DESC LIMIT ?", (who.tenant, state, limit))
+        rows = self._run(f"SELECT {COLUMNS} FROM support_conversations WHERE tenant = ? AND coalesce(state = ?, 1) "
+                         "ORDER BY state = 'waiting' DESC, updated_s DESC LIMIT ?", (who.tenant, state, limit))
         return [Conversation(**row) for row in rows]
 
-    def set_state(self, who: Principal, id_: str, state: State, operator: str | None = None) -> Conversation:
+    def set_state(self, who: Principal, number: int, state: State, operator: str | None = None) -> Conversation:
         """Take over, give back, close. Closing ends its tickets, too."""
-        self.conversation(who, id_)
-        self._run("UPDATE support_conversations SET state = ?, operator = ?, updated_s = ? WHERE id = ?",
-                  (state, operator, self.clock(), id_))
+        self.conversation(who, number)
+        self._run("UPDATE support_conversations SET state = ?, operator = ?, updated_s = ? WHERE number = ?",
+                  (state, operator, self.clock(), number))
         if state == "closed":
             self._run("UPDATE support_tickets SET done_s = ? WHERE conversation = ? AND done_s IS NULL",
-                      (self.clock(), id_))
-        return self.conversation(who, id_)
+                      (self.clock(), number))
+        return self.conversation(who, number)
 
-    def forget(self, who: Principal, id_: str) -> None:
+    def forget(self, who: Principal, number: int) -> None:
         """Delete a conversation with all that belongs to it."""
-        self.conversation(who, id_)
-        self._delete("id = ?", (id_,))
+        self.conversation(who, number)
+        self._delete("number = ?", (number,))
 
     def forget_customer(self, who: Principal, customer: str) -> int:
         """Delete all conversations of one customer; how many."""
         if not customer:
-            raise RequestError("a customer without a name can't be told from others: delete the conversation by its id")
+            raise RequestError("a customer without a name can't be told from others: delete by its number")
         return self._delete("tenant = ? AND customer = ?", (who.tenant, customer))
 
     def expire(self, days: float) -> int:
@@ -143,34 +153,34 @@ class Desk:
 
     # Messages.
 
-    def add(self, id_: str, role: Role, kind: str, text: str, facts: Mapping[str, Any] | None = None) -> Message:
+    def add(self, number: int, role: Role, kind: str, text: str, facts: Mapping[str, Any] | None = None) -> Message:
         """Write a message; a customer's reopens a closed conversation."""
         with self.database.write() as sql:
-            number = sql.execute("INSERT INTO support_messages (conversation, role, kind, text, facts, created_s) "
+            last = sql.execute("INSERT INTO support_messages (conversation, role, kind, text, facts, created_s) "
                                  "VALUES (?, ?, ?, ?, ?, ?)",
-                                 (id_, role, kind, self.codec.encode(text.encode(), f"support {id_}"),
+                                 (number, role, kind, self.codec.encode(text.encode(), f"support {number}"),
                                   json.dumps(dict(facts or {}), ensure_ascii=False), self.clock())).lastrowid
             sql.execute("UPDATE support_conversations SET updated_s = ?, state = CASE WHEN state = 'closed' AND ? THEN "
-                        "'open' ELSE state END WHERE id = ?", (self.clock(), role == "customer", id_))
-        return self._message(self._run("SELECT * FROM support_messages WHERE number = ?", (number,))[0])
+                        "'open' ELSE state END WHERE number = ?", (self.clock(), role == "customer", number))
+        return self._message(self._run("SELECT * FROM support_messages WHERE number = ?", (last,))[0])
 
-    def messages(self, who: Principal, id_: str, after: int = 0, last: int | None = None) -> list[Message]:
+    def messages(self, who: Principal, number: int, after: int = 0, last: int | None = None) -> list[Message]:
         """In their order, those with numbers above `after`; the `last` so many of them."""
-        self.conversation(who, id_)
+        self.conversation(who, number)
         rows = self._run("SELECT * FROM support_messages WHERE conversation = ? AND number > ? ORDER BY number DESC "
-                         "LIMIT ?", (id_, after, -1 if last is None else last))
+                         "LIMIT ?", (number, after, -1 if last is None else last))
         return [self._message(row) for row in reversed(rows)]
 
-    def n_messages(self, id_: str) -> int:
+    def n_messages(self, number: int) -> int:
         """How long a conversation is."""
-        return int(self._run("SELECT count(*) AS n FROM support_messages WHERE conversation = ?", (id_,))[0]["n"])
+        return int(self._run("SELECT count(*) AS n FROM support_messages WHERE conversation = ?", (number,))[0]["n"])
 
     def unanswered(self, who: Principal, limit: int = 100) -> list[dict[str, Any]]:
         """Questions that the pages said nothing about, newest first: what should be written next."""
         rows = self._run(
             "SELECT a.conversation, a.created_s, a.facts, (SELECT max(number) FROM support_messages q WHERE "
             "q.conversation = a.conversation AND q.number < a.number AND q.role = 'customer') AS question FROM "
-            "support_messages a JOIN support_conversations c ON c.id = a.conversation WHERE c.tenant = ? AND "
+            "support_messages a JOIN support_conversations c ON c.number = a.conversation WHERE c.tenant = ? AND "
             "a.role = 'assistant' AND a.kind = 'unknown' ORDER BY a.number DESC LIMIT ?", (who.tenant, limit))
         return [{"conversation": row["conversation"], "question": self._text_of(row["question"]),
                  "confidence": json.loads(row["facts"]).get("confidence"), "created_s": row["created_s"]}
@@ -178,18 +188,18 @@ class Desk:
 
     # Tickets and feedback.
 
-    def ticket(self, who: Principal, id_: str, topic: str, summary: str) -> Ticket:
+    def ticket(self, who: Principal, number: int, topic: str, summary: str) -> Ticket:
         """Ask for a person. A conversation has one open ticket at most: a second one renews its summary."""
-        state = self.conversation(who, id_).state
-        kept = self.codec.encode(summary.encode(), f"support {id_}")
+        state = self.conversation(who, number).state
+        kept = self.codec.encode(summary.encode(), f"support {number}")
         with self.database.write() as sql:
             if not sql.execute("UPDATE support_tickets SET summary = ?, topic = ? WHERE conversation = ? AND done_s IS "
-                               "NULL", (kept, topic, id_)).rowcount:
+                               "NULL", (kept, topic, number)).rowcount:
                 sql.execute("INSERT INTO support_tickets (conversation, tenant, topic, summary, created_s) VALUES "
-                            "(?, ?, ?, ?, ?)", (id_, who.tenant, topic, kept, self.clock()))
+                            "(?, ?, ?, ?, ?)", (number, who.tenant, topic, kept, self.clock()))
         if state != "taken":
-            self.set_state(who, id_, "waiting")
-        return next(ticket for ticket in self.tickets(who) if ticket.conversation == id_)
+            self.set_state(who, number, "waiting")
+        return next(ticket for ticket in self.tickets(who) if ticket.conversation == number)
 
     def tickets(self, who: Principal, done: bool = False, limit: int = 1000) -> list[Ticket]:
         """The tenant's open tickets, oldest first; or those that are done."""
@@ -203,23 +213,29 @@ class Desk:
                            (self.clock(), number, who.tenant)):
             raise NotFound(f"there is no ticket {number}: list the tickets for their numbers")
 
-    def thumb(self, who: Principal, id_: str, number: int, thumb: int) -> None:
+    def thumb(self, who: Principal, number: int, message: int, thumb: int) -> None:
         """A customer's word on one answer: 1 or -1."""
-        self.conversation(who, id_)
+        self.conversation(who, number)
         if not self._count("UPDATE support_messages SET thumb = ? WHERE number = ? AND conversation = ? AND role != "
-                           "'customer'", (thumb, number, id_)):
-            raise NotFound(f"there is no answer {number} in this conversation")
+                           "'customer'", (thumb, message, number)):
+            raise NotFound(f"there is no answer {message} in this conversation")
 
-    def satisfy(self, who: Principal, id_: str, satisfaction: int) -> None:
+    def satisfy(self, who: Principal, number: int, satisfaction: int) -> None:
         """A customer's word on the whole: 1 to 5."""
-        self.conversation(who, id_)
-        self._run("UPDATE support_conversations SET satisfaction = ? WHERE id = ?", (satisfaction, id_))
+        self.conversation(who, number)
+        self._run("UPDATE support_conversations SET satisfaction = ? WHERE number = ?", (satisfaction, number))
 
     # Rows.
 
     def rows(self, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """For figures (figures.py)."""
         return self._run(query, values)
+
+    def _one(self, query: str, values: Sequence[Any]) -> Conversation:
+        rows = self._run(query, values)
+        if not rows:
+            raise NotFound("there is no such conversation: it may have been deleted; begin a new one")
+        return Conversation(**rows[0])
 
     def _run(self, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
         with self.database.write() as sql:
@@ -231,21 +247,25 @@ class Desk:
 
     def _delete(self, where: str, values: Sequence[Any]) -> int:
         with self.database.write() as sql:
-            ids = [row[0] for row in sql.execute(f"SELECT id FROM support_conversations WHERE {where}", values)]
-            for id_ in ids:
-                sql.execute("DELETE FROM support_messages WHERE conversation = ?", (id_,))
-                sql.execute("DELETE FROM support_tickets WHERE conversation = ?", (id_,))
-                sql.execute("DELETE FROM support_conversations WHERE id = ?", (id_,))
-        return len(ids)
+            numbers = [row[0] for row in sql.execute(f"SELECT number FROM support_conversations WHERE {where}", values)]
+            for number in numbers:
+                sql.execute("DELETE FROM support_messages WHERE conversation = ?", (number,))
+                sql.execute("DELETE FROM support_tickets WHERE conversation = ?", (number,))
+                sql.execute("DELETE FROM support_conversations WHERE number = ?", (number,))
+        return len(numbers)
 
     def _message(self, row: Mapping[str, Any]) -> Message:
         values = {name: row[name] for name in Message.__dataclass_fields__}
         return Message(**{**values, "text": self._decoded(row["conversation"], row["text"]),
                           "facts": json.loads(row["facts"])})
 
-    def _text_of(self, number: int | None) -> str:
-        rows = self._run("SELECT conversation, text FROM support_messages WHERE number = ?", (number,))
+    def _text_of(self, message: int | None) -> str:
+        rows = self._run("SELECT conversation, text FROM support_messages WHERE number = ?", (message,))
         return self._decoded(rows[0]["conversation"], rows[0]["text"]) if rows else ""
 
-    def _decoded(self, id_: str, kept: bytes) -> str:
-        return self.codec.decode(kept, f"support {id_}").decode()
+    def _decoded(self, number: int, kept: bytes) -> str:
+        return self.codec.decode(kept, f"support {number}").decode()
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()

@@ -10,7 +10,7 @@ from ayllu.principal import Principal
 Z = 1.959964                                             # of an interval of 95 %
 MESSAGES = """SELECT m.conversation, m.role, m.kind, m.thumb, m.created_s, json_extract(m.facts, '$.ms') AS ms,
     coalesce(json_extract(m.facts, '$.prompt_tokens'), 0) + coalesce(json_extract(m.facts, '$.n_tokens'), 0) AS tokens
-    FROM support_messages m JOIN support_conversations c ON c.id = m.conversation
+    FROM support_messages m JOIN support_conversations c ON c.number = m.conversation
     WHERE c.tenant = ? AND c.created_s >= ? ORDER BY m.number"""
 
 
@@ -18,7 +18,7 @@ def figures(desk: Desk, who: Principal, cost: Cost, days: float = 30) -> dict[st
     """The tenant's conversations that began in the last days. Deflected: asked something, and no person was needed."""
     since = desk.clock() - days * 86400
     messages = desk.rows(MESSAGES, (who.tenant, since))
-    talks = desk.rows("SELECT id, satisfaction FROM support_conversations WHERE tenant = ? AND created_s >= ?",
+    talks = desk.rows("SELECT satisfaction FROM support_conversations WHERE tenant = ? AND created_s >= ?",
                       (who.tenant, since))
     ticketed = {row["conversation"] for row in desk.rows("SELECT conversation FROM support_tickets WHERE tenant = ?",
                                                          (who.tenant,))}

@@ -6,12 +6,13 @@ have" (document and heading, or a table's first cell), "hand_over: order", "decl
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ayllu.apps.support.figures import share, wilson
+from ayllu.apps.support.wording import Citation
 from ayllu.errors import DataError
 
 SMALL_TALK = ("greeting", "thanks", "goodbye")
@@ -54,6 +55,11 @@ def read_questions(path: Path) -> list[Question]:
     except (OSError, KeyError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no table of questions ({error}): its columns are language, expected, question, "
                         "divided by tabs") from error
+
+
+def given_of(kind: str, citations: Sequence[Citation]) -> Given:
+    """Of an answer; pages lie in a folder for each language, which the expected name leaves out."""
+    return Given(kind, f"{Path(citations[0].source).name}: {citations[0].heading}" if citations else "")
 
 
 def measure(questions: Iterable[Question], answer: Callable[[Question], Given]) -> dict[str, Any]:

@@ -8,18 +8,21 @@ The default answer is extractive: the section itself, so nothing can be made up.
 it in its own words; what it says must stand in the sections, or theirs are given instead (wording.py).
 """
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+from ayllu.apps.collection import Collection
 from ayllu.apps.speaker import Speaker
 from ayllu.apps.support.desk import Conversation, Desk, Message
 from ayllu.apps.support.match import Match
-from ayllu.apps.support.pages import Pages
+from ayllu.apps.support.pages import RULES, Pages
 from ayllu.apps.support.phrases import language_of
-from ayllu.apps.support.rules import Language, Rules, Topic
+from ayllu.apps.support.rules import Language, Rules, Topic, load_rules
 from ayllu.apps.support.talk import follows, small_talk, when_people_answer
 from ayllu.apps.support.wording import Citation, Worded, cite, in_own_words, shown, summary_of
 from ayllu.errors import RequestError
@@ -60,41 +63,49 @@ class Support:
     speaker: Speaker | None = None                       # puts answers in its own words, where it is no small one
     clock: Callable[[], float] = field(default=time.time)
 
-    def begin(self, who: Principal, customer: str = "", language: str | None = None) -> Conversation:
-        """A new conversation; old ones that are past their time are deleted on the way."""
+    def close(self) -> None:
+        """Close the file; conversations stay."""
+        self.pages.collection.close()
+
+    def begin(self, who: Principal, customer: str = "", language: str | None = None) -> tuple[Conversation, str]:
+        """A new conversation, and its secret; old ones that are past their time are deleted on the way."""
         self.desk.expire(self.rules.keep_days)
         known = language if language in self.rules.persona else next(iter(self.rules.persona))
         return self.desk.begin(who, customer, known)
 
-    def say(self, who: Principal, id_: str, text: str) -> list[Message]:
+    def say(self, who: Principal, number: int, text: str) -> list[Message]:
         """A customer's message as it was kept, and the answer to it; none while a person has the conversation."""
+        self.check(text)
         limits = self.rules.limits
-        if not text.strip():
-            raise RequestError("the message is empty: write something")
-        if len(text) > limits.message_characters:
-            raise RequestError(f"the message has {len(text)} characters, at most {limits.message_characters} are read: "
-                               "shorten it")
-        conversation = self.desk.conversation(who, id_)
-        if self.desk.n_messages(id_) >= limits.conversation_messages:
+        conversation = self.desk.conversation(who, number)
+        if self.desk.n_messages(number) >= limits.conversation_messages:
             raise RequestError(f"this conversation has {limits.conversation_messages} messages, which is the limit: "
                                "begin a new one")
         begun = time.perf_counter()
-        before = self.desk.messages(who, id_, last=limits.remembered_messages) if limits.remembered_messages else []
-        said = self.desk.add(id_, "customer", "text", text.strip())
+        before = self.desk.messages(who, number, last=limits.remembered_messages) if limits.remembered_messages else []
+        said = self.desk.add(number, "customer", "text", text.strip())
         if conversation.state == "taken":
             return [said]
         draft = self._draft(text.strip(), conversation, before)
         if draft.kind == "hand_over":
-            ticket = self.desk.ticket(who, id_, draft.topic, summary_of(draft.topic, [*before, said]))
+            ticket = self.desk.ticket(who, number, draft.topic, summary_of(draft.topic, [*before, said]))
             draft.ticket = ticket.number
         ms = 1000 * (time.perf_counter() - begun)
-        return [said, self.desk.add(id_, "assistant", draft.kind, draft.text, draft.facts(ms))]
+        return [said, self.desk.add(number, "assistant", draft.kind, draft.text, draft.facts(ms))]
+
+    def check(self, text: str) -> None:
+        """Refuse a message that can't be answered."""
+        most = self.rules.limits.message_characters
+        if not text.strip():
+            raise RequestError("the message is empty: write something")
+        if len(text) > most:
+            raise RequestError(f"the message has {len(text)} characters, at most {most} are read: shorten it")
 
     def answer(self, text: str, language: str | None = None) -> Draft:
         """One question by itself: nothing is kept."""
         now = self.clock()
         found = language_of(text) or language or next(iter(self.rules.persona))
-        return self._draft(text, Conversation("", "", "", "", found, "open", None, None, now, now), [])
+        return self._draft(text, Conversation(0, "", "", "", found, "open", None, None, now, now), [])
 
     def _draft(self, text: str, conversation: Conversation, before: list[Message]) -> Draft:
         language = self._language(text, conversation)
@@ -165,3 +176,20 @@ class Support:
 def language_in(rules: Rules, tag: str | None) -> Language:
     """The language of the rules that fits a tag such as zh-CN, or their first one."""
     return next((key for key in rules.persona if tag and tag.lower().startswith(key)), next(iter(rules.persona)))
+
+
+def place_of(folder: Path, below: Path) -> Path:
+    """The file that a business's collection and conversations are kept in."""
+    home = folder.resolve()
+    return below / f"support-{home.name}-{hashlib.sha256(str(home).encode()).hexdigest()[:8]}.sqlite"
+
+
+def open_support(folder: Path, database: Path, rules: Path | None = None, speaker: Speaker | None = None) -> Support:
+    """The customer service of a folder of pages, with its rules beside them or in another file."""
+    read = load_rules(rules or folder / RULES)
+    collection = Collection(database)
+    try:
+        return Support(read, Pages.read(folder, collection, read), Desk(collection.store), speaker)
+    except BaseException:
+        collection.close()
+        raise

@@ -30,53 +30,61 @@ def desk(tmp_path):
 
 
 def test_a_conversation(desk):
-    talk = desk.begin(SHOP, "customer-1", "en")
-    assert len(talk.id) >= 22                            # 128 bits
-    desk.add(talk.id, "customer", "text", "Hello 你好")
-    answer = desk.add(talk.id, "assistant", "answer", "Hi", {"confidence": 0.5})
-    assert [m.text for m in desk.messages(SHOP, talk.id)] == ["Hello 你好", "Hi"]
-    assert [m.text for m in desk.messages(SHOP, talk.id, last=1)] == ["Hi"]
-    assert desk.messages(SHOP, talk.id, after=answer.number) == []
+    talk, secret = desk.begin(SHOP, "customer-1", "en")
+    assert len(secret) >= 22                             # 128 bits
+    assert desk.known(SHOP, secret) == talk
+    desk.add(talk.number, "customer", "text", "Hello 你好")
+    answer = desk.add(talk.number, "assistant", "answer", "Hi", {"confidence": 0.5})
+    assert [m.text for m in desk.messages(SHOP, talk.number)] == ["Hello 你好", "Hi"]
+    assert [m.text for m in desk.messages(SHOP, talk.number, last=1)] == ["Hi"]
+    assert desk.messages(SHOP, talk.number, after=answer.number) == []
     assert answer.facts == {"confidence": 0.5}
 
 
 def test_another_tenant_sees_nothing(desk):
-    talk = desk.begin(SHOP, "", "en")
-    ticket = desk.ticket(SHOP, talk.id, "order", "where is it")
-    message = desk.add(talk.id, "assistant", "answer", "x")
-    for act in (lambda: desk.conversation(OTHER, talk.id), lambda: desk.messages(OTHER, talk.id),
-                lambda: desk.set_state(OTHER, talk.id, "closed"), lambda: desk.forget(OTHER, talk.id),
-                lambda: desk.ticket(OTHER, talk.id, "x", "y"), lambda: desk.finish(OTHER, ticket.number),
-                lambda: desk.thumb(OTHER, talk.id, message.number, 1), lambda: desk.satisfy(OTHER, talk.id, 5)):
+    talk, secret = desk.begin(SHOP, "", "en")
+    ticket = desk.ticket(SHOP, talk.number, "order", "where is it")
+    message = desk.add(talk.number, "assistant", "answer", "x")
+    for act in (lambda: desk.conversation(OTHER, talk.number), lambda: desk.known(OTHER, secret),
+                lambda: desk.known(SHOP, secret[:-1]), lambda: desk.messages(OTHER, talk.number),
+                lambda: desk.set_state(OTHER, talk.number, "closed"), lambda: desk.forget(OTHER, talk.number),
+                lambda: desk.ticket(OTHER, talk.number, "x", "y"), lambda: desk.finish(OTHER, ticket.number),
+                lambda: desk.thumb(OTHER, talk.number, message.number, 1), lambda: desk.satisfy(OTHER, talk.number, 5)):
         with pytest.raises(NotFound):
             act()
     assert desk.conversations(OTHER) == desk.tickets(OTHER) == desk.unanswered(OTHER) == []
     assert figures(desk, OTHER, Cost())["conversations"] == 0
-    assert desk.conversation(SHOP, talk.id).state == "waiting"
+    assert desk.conversation(SHOP, talk.number).state == "waiting"
 
 
 def test_tickets(desk):
-    first, second = desk.begin(SHOP, "", "en"), desk.begin(SHOP, "", "zh")
-    desk.ticket(SHOP, first.id, "order", "one")
-    desk.ticket(SHOP, first.id, "money", "one, again")   # renewed, not doubled
-    desk.ticket(SHOP, second.id, "person", "two")
+    (first, _), (second, _) = desk.begin(SHOP, "", "en"), desk.begin(SHOP, "", "zh")
+    desk.ticket(SHOP, first.number, "order", "one")
+    desk.ticket(SHOP, first.number, "money", "one, again")   # renewed, not doubled
+    desk.ticket(SHOP, second.number, "person", "two")
     assert [(t.topic, t.summary) for t in desk.tickets(SHOP)] == [("money", "one, again"), ("person", "two")]
-    desk.set_state(SHOP, first.id, "taken", "Ana")
-    desk.ticket(SHOP, first.id, "money", "more")
-    assert desk.conversation(SHOP, first.id).state == "taken"                # who has it keeps it
-    desk.set_state(SHOP, first.id, "closed")
+    desk.set_state(SHOP, first.number, "taken", "Ana")
+    desk.ticket(SHOP, first.number, "money", "more")
+    assert desk.conversation(SHOP, first.number).state == "taken"                # who has it keeps it
+    desk.set_state(SHOP, first.number, "closed")
     assert [t.topic for t in desk.tickets(SHOP)] == ["person"]
     assert [t.topic for t in desk.tickets(SHOP, done=True)] == ["money"]
-    desk.add(first.id, "customer", "text", "one more thing")
-    assert desk.conversation(SHOP, first.id).state == "open"
+    desk.add(first.number, "customer", "text", "one more thing")
+    assert desk.conversation(SHOP, first.number).state == "open"
     desk.finish(SHOP, desk.tickets(SHOP)[0].number)
     assert desk.tickets(SHOP) == []
 
 
+def test_the_file_holds_no_secret(desk):
+    secret = desk.begin(SHOP, "", "en")[1]
+    desk.database.close()
+    assert not any(secret.encode() in path.read_bytes() for path in desk.database.path.parent.iterdir())
+
+
 def test_deleted_text_is_gone_from_the_file(desk):
-    talk = desk.begin(SHOP, "anna", "en")
-    desk.add(talk.id, "customer", "text", "my secret sentence" * 20)
-    desk.ticket(SHOP, talk.id, "order", "the secret summary")
+    talk = desk.begin(SHOP, "anna", "en")[0]
+    desk.add(talk.number, "customer", "text", "my secret sentence" * 20)
+    desk.ticket(SHOP, talk.number, "order", "the secret summary")
     desk.begin(SHOP, "anna", "en")
     desk.begin(SHOP, "berta", "en")
     assert desk.forget_customer(SHOP, "anna") == 2
@@ -88,30 +96,30 @@ def test_deleted_text_is_gone_from_the_file(desk):
 
 
 def test_old_conversations_expire(desk):
-    old = desk.begin(SHOP, "", "en")
+    old = desk.begin(SHOP, "", "en")[0]
     desk.clock.now += 91 * 86400
-    new = desk.begin(SHOP, "", "en")
+    new = desk.begin(SHOP, "", "en")[0]
     assert desk.expire(90) == 1
-    assert [c.id for c in desk.conversations(SHOP)] == [new.id]
+    assert [c.number for c in desk.conversations(SHOP)] == [new.number]
     with pytest.raises(NotFound):
-        desk.conversation(SHOP, old.id)
+        desk.conversation(SHOP, old.number)
     desk.clock.now = Clock.now
 
 
 def test_unanswered_questions(desk):
-    talk = desk.begin(SHOP, "", "en")
-    desk.add(talk.id, "customer", "text", "Do you sell bicycles?")
-    desk.add(talk.id, "assistant", "unknown", "No idea", {"confidence": 0.1})
+    talk = desk.begin(SHOP, "", "en")[0]
+    desk.add(talk.number, "customer", "text", "Do you sell bicycles?")
+    desk.add(talk.number, "assistant", "unknown", "No idea", {"confidence": 0.1})
     assert desk.unanswered(SHOP)[0]["question"] == "Do you sell bicycles?"
     assert desk.unanswered(SHOP)[0]["confidence"] == 0.1
 
 
 def test_figures(desk):
     """Four conversations: answered, unknown, handed over, greeted only."""
-    talks = [desk.begin(SHOP, "", "en").id for _ in range(4)]
-    for id_, kind, ms in zip(talks, ("answer", "unknown", "hand_over", "greeting"), (10, 20, 30, 1), strict=True):
-        desk.add(id_, "customer", "text", "?")
-        last = desk.add(id_, "assistant", kind, "!", {"ms": ms, "prompt_tokens": 100, "n_tokens": 50})
+    talks = [desk.begin(SHOP, "", "en")[0].number for _ in range(4)]
+    for number, kind, ms in zip(talks, ("answer", "unknown", "hand_over", "greeting"), (10, 20, 30, 1), strict=True):
+        desk.add(number, "customer", "text", "?")
+        last = desk.add(number, "assistant", kind, "!", {"ms": ms, "prompt_tokens": 100, "n_tokens": 50})
     desk.ticket(SHOP, talks[2], "order", "s")
     desk.clock.now += 60
     desk.add(talks[2], "operator", "text", "Here I am")

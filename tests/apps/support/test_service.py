@@ -6,7 +6,7 @@ from apps.scripted import ScriptedSpeaker
 from ayllu.apps.collection import Collection
 from ayllu.apps.support.desk import Desk
 from ayllu.apps.support.pages import Pages
-from ayllu.apps.support.questions import Given, measure, read_questions
+from ayllu.apps.support.questions import given_of, measure, read_questions
 from ayllu.apps.support.rules import Rules
 from ayllu.apps.support.service import Support
 from ayllu.apps.support.wording import Citation, cite, is_supported, shown
@@ -31,8 +31,8 @@ def service(shop, desk):
     return Support(*shop, desk, clock=lambda: MONDAY)
 
 
-def say(service, id_, text):
-    return service.say(CUSTOMER, id_, text)[-1]
+def say(service, number, text):
+    return service.say(CUSTOMER, number, text)[-1]
 
 
 @pytest.mark.parametrize(("question", "source", "heading", "part"), [
@@ -53,35 +53,35 @@ def test_answers_from_the_pages(service, question, source, heading, part):
 
 
 def test_a_conversation_with_a_hand_over(service, desk):
-    id_ = service.begin(CUSTOMER).id
-    assert say(service, id_, "Hi").kind == "greeting"
-    assert say(service, id_, "How much is shipping?").kind == "answer"
-    unknown = say(service, id_, "Do you sell bicycles?")
+    number = service.begin(CUSTOMER)[0].number
+    assert say(service, number, "Hi").kind == "greeting"
+    assert say(service, number, "How much is shipping?").kind == "answer"
+    unknown = say(service, number, "Do you sell bicycles?")
     assert unknown.kind == "unknown"
     assert unknown.facts["citations"] == []
     assert desk.tickets(CUSTOMER) == []                  # it is offered, not done
-    over = say(service, id_, "yes please")
+    over = say(service, number, "yes please")
     assert over.kind == "hand_over"
     assert "People are here now" in over.text
     ticket = desk.tickets(CUSTOMER)[0]
     assert ticket.number == over.facts["ticket"]
     for part in ("How much is shipping?", "en/shipping.md › What shipping costs", "bicycles"):
         assert part in ticket.summary
-    desk.set_state(CUSTOMER, id_, "taken", "Ana")
-    assert [m.role for m in service.say(CUSTOMER, id_, "How long is the warranty?")] == ["customer"]     # Ana answers
-    desk.set_state(CUSTOMER, id_, "open")
-    assert say(service, id_, "How long is the warranty?").kind == "answer"
+    desk.set_state(CUSTOMER, number, "taken", "Ana")
+    assert [m.role for m in service.say(CUSTOMER, number, "How long is the warranty?")] == ["customer"]
+    desk.set_state(CUSTOMER, number, "open")
+    assert say(service, number, "How long is the warranty?").kind == "answer"
 
 
 def test_what_nobody_knows_twice_goes_to_a_person(service, desk):
-    id_ = service.begin(CUSTOMER).id
-    assert say(service, id_, "Do you sell bicycles?").kind == "unknown"
-    assert say(service, id_, "And motorcycles?").kind == "hand_over"
+    number = service.begin(CUSTOMER)[0].number
+    assert say(service, number, "Do you sell bicycles?").kind == "unknown"
+    assert say(service, number, "And motorcycles?").kind == "hand_over"
     assert desk.tickets(CUSTOMER)[0].topic == "unanswered"
 
 
 def test_a_yes_that_answers_nothing_hands_nothing_over(service, desk):
-    assert say(service, service.begin(CUSTOMER).id, "yes").kind == "unknown"
+    assert say(service, service.begin(CUSTOMER)[0].number, "yes").kind == "unknown"
     assert desk.tickets(CUSTOMER) == []
 
 
@@ -92,28 +92,28 @@ def test_at_night_it_says_when_people_are_back(shop, desk):
 
 
 def test_a_follow_up_is_read_with_what_came_before(service):
-    id_ = service.begin(CUSTOMER).id
-    say(service, id_, "Is the crane desk lamp dimmable?")
-    answer = say(service, id_, "and what does it cost?")
+    number = service.begin(CUSTOMER)[0].number
+    say(service, number, "Is the crane desk lamp dimmable?")
+    answer = say(service, number, "and what does it cost?")
     assert answer.facts["citations"][0]["heading"] == "Desk lamp Crane"
     assert service.answer("and what does it cost?").citations[:1] != answer.facts["citations"]
 
 
 def test_the_language_is_the_messages_own(service):
-    id_ = service.begin(CUSTOMER, language="en").id
-    assert say(service, id_, "你们卖自行车吗").text == service.rules.persona["zh"].unknown
-    assert say(service, id_, "???").text != service.rules.persona["zh"].unknown
+    number = service.begin(CUSTOMER, language="en")[0].number
+    assert say(service, number, "你们卖自行车吗").text == service.rules.persona["zh"].unknown
+    assert say(service, number, "???").text != service.rules.persona["zh"].unknown
 
 
 def test_limits(service):
-    id_ = service.begin(CUSTOMER).id
+    number = service.begin(CUSTOMER)[0].number
     for text, why in (("", "empty"), (" \n", "empty"), ("x" * 2001, "2001 characters")):
         with pytest.raises(RequestError, match=why):
-            service.say(CUSTOMER, id_, text)
+            service.say(CUSTOMER, number, text)
     for _ in range(100):
-        service.say(CUSTOMER, id_, "hi")
+        service.say(CUSTOMER, number, "hi")
     with pytest.raises(RequestError, match="200 messages"):
-        service.say(CUSTOMER, id_, "hi")
+        service.say(CUSTOMER, number, "hi")
 
 
 # A larger model's own words, checked.
@@ -195,8 +195,7 @@ def test_the_sample_answers_most_of_its_questions(service, shop):
 
     def given(question):
         draft = service.answer(question.text, question.language)
-        cited = draft.citations[0] if draft.citations else None
-        return Given(draft.kind, f"{cited.source.partition('/')[2]}: {cited.heading}" if cited else "")
+        return given_of(draft.kind, draft.citations)
 
     found = measure((q for q in read_questions(sample() / QUESTIONS) if q.part == "test"), given)
     assert found["right"]["share"] > 0.6
