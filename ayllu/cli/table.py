@@ -24,6 +24,7 @@ class Family(NamedTuple):
 COMMANDS: dict[str, Row | Family] = {
     "generate": Row("ayllu.cli.generate", "generate", "Continue a text."),
     "chat": Row("ayllu.cli.chat", "chat", "Talk with a model in the terminal."),
+    "write": Row("ayllu.cli.write", "write", "Write a text from a brief, with an outline, checks and versions."),
     "serve": Row("ayllu.cli.serve", "serve", "Serve a model over the APIs of OpenAI, Anthropic and Ollama."),
     "support": Row("ayllu.cli.support", "support", "Answer customers from your pages; try the sample shop."),
     "key": Row("ayllu.cli.serve", "key", "Make an API key for `ayllu serve`."),

@@ -1,0 +1,96 @@
+"""A text in Markdown (headings, lists, paragraphs) as a file: Markdown, HTML, DOCX. What people wrote stays text."""
+
+import html
+import io
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from ayllu.apps.write.measure import language_of
+from ayllu.errors import MissingExtra
+
+Format = Literal["md", "html", "docx"]
+_PAGE = """<!doctype html>
+<html lang="{language}">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ max-width: 42rem; margin: 3rem auto; padding: 0 1rem; }}
+body {{ font: 1.0625rem/1.7 Georgia, "Noto Serif CJK SC", serif; }}
+h1, h2, h3 {{ line-height: 1.3; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
+
+
+def export(text: str, form: Format, title: str = "") -> bytes:
+    """The bytes of the file."""
+    match form:
+        case "md":
+            return text.encode("utf-8", "replace")
+        case "html":
+            return _html(text, title).encode("utf-8", "replace")
+        case "docx":
+            return _docx(text, title)
+
+
+def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
+    """("h1" to "h6", [line]), ("list", [items]) and ("p", [lines]), in their order."""
+    for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip("\n")):
+        kind = "p"
+        lines: list[str] = []
+        for line in part.split("\n"):
+            heading = re.match(r"(#{1,6})\s+(.*)", line)
+            item = re.match(r"\s*[-*+]\s+(.*)", line)
+            new = f"h{len(heading[1])}" if heading else "list" if item else "p"
+            if (new != kind or heading) and lines:
+                yield kind, lines
+                lines = []
+            kind = new
+            lines.append(heading[2] if heading else item[1] if item else line)
+        if any(line.strip() for line in lines):
+            yield kind, lines
+
+
+def _html(text: str, title: str) -> str:
+    parts = []
+    for kind, lines in blocks(text):
+        safe = [html.escape(line) for line in lines]
+        if kind == "list":
+            parts.append("<ul>" + "".join(f"<li>{line}</li>" for line in safe) + "</ul>")
+        else:
+            parts.append(f"<{kind}>" + "<br>\n".join(safe) + f"</{kind}>")
+    language = "zh-CN" if language_of(text) == "zh" else "en"
+    return _PAGE.format(language=language, title=html.escape(title), body="\n".join(parts))
+
+
+def _docx(text: str, title: str) -> bytes:
+    try:
+        import docx
+    except ImportError as error:
+        raise MissingExtra("writing DOCX needs the extra `documents`: pip install 'ayllu[documents]'") from error
+    document = docx.Document()
+    document.core_properties.title = _xml(title)[:255]
+    document.core_properties.author = ""
+    for kind, lines in blocks(text):
+        if kind == "list":
+            for line in lines:
+                document.add_paragraph(_xml(line), style="List Bullet")
+        elif kind == "p":
+            document.add_paragraph(_xml("\n".join(lines)))
+        else:
+            document.add_heading(_xml(lines[0]), level=int(kind[1]))
+    file = io.BytesIO()
+    document.save(file)
+    return file.getvalue()
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML 1.0 can't hold."""
+    return re.sub("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "", text)
