@@ -94,7 +94,9 @@ class NotAllowed(AylluError):
 
 
 class Overloaded(AylluError):
-    """The queue is full; trying again later helps."""
+    """The queue is full; trying again later helps: `retry_s` says when, as far as that is known."""
+
+    retry_s = 1
 
 
 class EngineFailed(AylluError):

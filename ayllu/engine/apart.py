@@ -113,9 +113,7 @@ class Desk:
         if ticket in self._unwanted:
             self._unwanted.discard(ticket)
             raise Overloaded("cancelled before it was queued")
-        if why := self._turns.refusal():
-            raise Overloaded(why)
-        number = self.engine.submit(request)
+        number = self._turns.submit(request)
         self._tickets[number], self._numbers[ticket] = ticket, number
         return self.engine.seed(number) or 0
 
@@ -149,11 +147,12 @@ class Desk:
     def _tell(self, tokens: Sequence[Any] = ()) -> None:
         """What was chosen, and what has changed."""
         shelf = tuple(self.engine.adapters.loaded.values())
-        state = counts_of(self.engine), self._turns.n_more(), [(a.name, a.n_users, a.n_requests) for a in shelf]
+        entry = self._turns.n_more(), self._turns.retry_s()
+        state = counts_of(self.engine), entry, [(a.name, a.n_users, a.n_requests) for a in shelf]
         if tokens or state != self._told:
             news = None if self._told is not None and state[2] == self._told[2] else shelf
             self._told = state
-            self._send("step", tokens, state[0], state[1], news)
+            self._send("step", tokens, state[0], entry, news)
 
     def _send(self, *message: Any) -> None:
         try:
@@ -175,6 +174,7 @@ class Asking:
         self._tickets = count()
         self._counts = Counts(*[0] * 10)
         self._n_more: int | None = None                  # requests that may be sent before the next step's message
+        self._retry_s = Overloaded.retry_s
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._n_new = 0                                  # of them, those that were sent and taken
         self._streams: dict[int, TokenStream] = {}
@@ -192,6 +192,10 @@ class Asking:
         if self._n_more is None or n_coming + self._n_new < self._n_more:
             return None
         return "as many requests wait as can be begun in time: try again later"
+
+    def retry_s(self) -> int:
+        """Seconds after which whoever was refused may try again, by what the last step told."""
+        return self._retry_s
 
     def counts(self) -> Counts:
         """What the engine held and had done after its last step."""
@@ -293,7 +297,7 @@ class Asking:
             if ticket in self._calls:
                 settle(self._calls[ticket], value, error)
             return
-        _, tokens, self._counts, self._n_more, shelf = message
+        _, tokens, self._counts, (self._n_more, self._retry_s), shelf = message
         self._n_new = 0
         if shelf is not None:
             self._shelve(shelf)

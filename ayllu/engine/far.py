@@ -114,6 +114,10 @@ class FarService:
         """Only a replica knows."""
         return None
 
+    def retry_s(self) -> int:
+        """Only a replica knows more."""
+        return Overloaded.retry_s
+
     async def check_grammar(self, grammar: Grammar) -> None:
         """What is wrong with a form is raised here, for the field that asked for it."""
         if self.grammars is None:

@@ -27,6 +27,7 @@ from ayllu.config import Settings
 from ayllu.engine.pages import PageKey, PagePool, page_keys, root_digest
 from ayllu.engine.plan import Chosen, Counts, Forks, Plan, Row, Work
 from ayllu.engine.request import Request
+from ayllu.engine.waiting import Waiting
 from ayllu.errors import ContextTooLong, Overloaded
 
 PRIORITY_TOKENS = 4096                                   # how far one step of priority moves a request ahead
@@ -56,7 +57,7 @@ class Scheduler:
     def __init__(self, settings: SchedulerSettings) -> None:
         self.settings = settings
         self.pool = PagePool(settings.n_pages, settings.page_size)
-        self.waiting: list[Row] = []
+        self.waiting = Waiting()
         self.running: list[Row] = []
         self.counts = Counts()
         self._n_requests = 0
@@ -94,7 +95,7 @@ class Scheduler:
         rows = [Row(number, sample, request, list(request.ids), room, rank, root) for sample in range(n_samples)]
         rows[0].followers = rows[1:]
         rows[0].beams = rows if width > 1 else []
-        self.waiting.append(rows[0])
+        self.waiting.add(rows[0])
         return number
 
     def cancel(self, number: int, sample: int | None = None) -> list[Row]:
@@ -116,7 +117,7 @@ class Scheduler:
         for row in sorted(self.running, key=lambda row: (row.n_pending > 1, *row.order)):
             left -= self._allot(row, left, work)
         while self.waiting and not crowded:
-            row = min(self.waiting, key=lambda row: row.order)
+            row = self.waiting.first
             if left < max(1, len(row.beams)) or row.n_seats > self._n_free_seats or not self._admit(row):
                 break
             for member in row.members:
@@ -130,7 +131,7 @@ class Scheduler:
     def commit(self, plan: Plan, chosen: Mapping[Row, Chosen], forks: Forks | None = None) -> None:
         """Take over what was computed; `chosen` has an entry for every chooser that isn't a beam, `forks` for each
         search whose beams chose: [] when it's over."""
-        tenants = {row.request.tenant for row in self.rows()}
+        tenants = {row.request.tenant for row in self.running} | self.waiting.tenants.keys()
         self._clock += plan.n_tokens / max(1, len(tenants))
         self.counts.computed_tokens += plan.n_tokens
         for work in plan.work:
@@ -290,7 +291,7 @@ class Scheduler:
         self.running += now
         if later:
             later[0].followers = later[1:]
-            self.waiting.append(later[0])
+            self.waiting.add(later[0])
         return Work(row, item.begin, item.end, (), (row, *now))
 
     def _take_over(self, row: Row, chosen: Chosen) -> None:
@@ -331,19 +332,20 @@ class Scheduler:
             self.running.remove(member)
             self._drop_pages(member)
         members[0].followers += members[1:]
-        self.waiting.append(members[0])
+        self.waiting.add(members[0])
 
     def _remove(self, row: Row) -> None:
         """Take a row out; if others wait for its prompt, the first of them takes its place."""
         self._drop_pages(row)
-        was_queued = row in self.waiting or row in self.running
-        for rows in (self.waiting, self.running):
-            if row in rows:
-                rows.remove(row)
-        if was_queued and row.followers:
+        runs, waits = row in self.running, row in self.waiting
+        if runs:
+            self.running.remove(row)
+        if waits:
+            self.waiting.remove(row)
+        if (runs or waits) and row.followers:
             heir, heir_followers = row.followers[0], row.followers[1:]
             heir.followers, row.followers = heir_followers, []
-            self.waiting.append(heir)
+            self.waiting.add(heir)
 
     def _drop_pages(self, row: Row) -> None:
         self.pool.give_back(row.pages)

@@ -122,9 +122,7 @@ class Service:
         loop, numbers = asyncio.get_running_loop(), list[int]()
 
         def run() -> TokenStream:
-            if why := self.refusal():
-                raise Overloaded(why)
-            number = self.engine.submit(request)
+            number = self._turns.submit(request)
             numbers.append(number)
             stream = TokenStream(self, number, self.engine.seed(number) or 0, request.params.n)
             self._readers[number] = loop, stream
@@ -143,6 +141,10 @@ class Service:
     def refusal(self, n_coming: int = 0) -> str | None:
         """Why a new request wouldn't be taken after `n_coming` that are on their way, or None. Any thread may ask."""
         return self._turns.refusal(n_coming)
+
+    def retry_s(self) -> int:
+        """Seconds after which whoever was refused may try again. Any thread may ask."""
+        return self._turns.retry_s()
 
     def counts(self) -> Counts:
         """What the engine holds and has done. Any thread may ask."""

@@ -3,6 +3,7 @@
 Commands may come from any thread and are done in the one that runs, so that `Engine` itself needs no locks.
 """
 
+import math
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -10,9 +11,10 @@ from collections.abc import Callable, Sequence
 from ayllu.engine.engine import Engine
 from ayllu.engine.pace import Pace
 from ayllu.engine.ranks import LedEngine
-from ayllu.engine.request import Token
-from ayllu.errors import EngineFailed
+from ayllu.engine.request import Request, Token
+from ayllu.errors import EngineFailed, Overloaded
 
+MOST_RETRY_S = 600                                       # an estimate that far ahead is worth nothing
 Command = Callable[[EngineFailed | None], None]          # called with what keeps it from being done, if anything
 
 
@@ -62,6 +64,21 @@ class Turns:
             return (f"a new request would wait about {wait_s:.1f} s, and this server lets nobody wait longer than "
                     f"{self.max_wait_s:g} s: try again later")
         return None
+
+    def submit(self, request: Request) -> int:
+        """Queue a request in the engine; raises Overloaded, with the time after which to try again."""
+        try:
+            if why := self.refusal():
+                raise Overloaded(why)
+            return self.engine.submit(request)
+        except Overloaded as error:
+            error.retry_s = self.retry_s()
+            raise
+
+    def retry_s(self) -> int:
+        """Whole seconds until what waits now has begun: an estimate, 1 at least. Any thread may ask."""
+        wait_s = self._pace.wait_s(len(self.engine.scheduler.waiting), *self._rows(), time.monotonic())
+        return min(MOST_RETRY_S, math.ceil(wait_s or 1))
 
     def n_more(self) -> int | None:
         """How many more requests `refusal` would let in now; None: there is no limit to the wait."""

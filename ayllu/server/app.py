@@ -59,7 +59,8 @@ class Routes(FastAPI):
 
 def build_app(served: Served, door: Door) -> Access:
     """The whole ASGI application around one model."""
-    return Access(Gate(routes(served), door, served.limits, served.service.refusal), served.metrics)
+    return Access(Gate(routes(served), door, served.limits, served.service.refusal, served.service.retry_s),
+                  served.metrics)
 
 
 def routes(served: Served) -> FastAPI:

@@ -14,7 +14,7 @@ from ayllu.server.access import Tally
 from ayllu.server.bridge import AnyService, Tokens, submit
 from ayllu.server.faults import FieldError
 from ayllu.server.prompts import Prompt, Redactor
-from ayllu.server.queueing import Waiting
+from ayllu.server.queueing import Tell
 from ayllu.server.served import Served
 from ayllu.server.writing import Calls, Piece, Writer, Written
 
@@ -69,7 +69,7 @@ class Run:
                         for prompt in ask.prompts for _ in range(ask.n)]
         self.starts: dict[int, Start] = {}               # by prompt
         self.first_s: float | None = None                # until the first token
-        self.waiting = Waiting(served.queue, served.queue.enter(len(tokens.streams)))
+        self._call = served.queue.enter(len(tokens.streams))
 
     @property
     def seed(self) -> int:
@@ -130,6 +130,10 @@ class Run:
         self.tokens.close()
         self._leave_queue()
 
+    def listen(self, tell: Tell) -> None:
+        """Have its place in the queue told, until the first token."""
+        self.served.queue.listen(self._call, tell)
+
     async def whole(self) -> list[Written]:
         """All answers when they are finished."""
         answers = [Written() for _ in self.writers]
@@ -153,7 +157,7 @@ class Run:
         return (request, request // n) if is_split else (request * n + sample, request)
 
     def _leave_queue(self) -> None:
-        self.served.queue.leave(self.waiting.call)
+        self.served.queue.leave(self._call)
 
     def _observe(self, last: float) -> float:
         now = time.perf_counter()

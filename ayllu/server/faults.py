@@ -21,8 +21,6 @@ from ayllu.errors import (
 )
 from ayllu.log import logger
 
-RETRY_AFTER_S = 1
-
 
 class FieldError(RequestError):
     """A field that can't be honoured, by its name."""
@@ -80,7 +78,7 @@ def fault_of(error: Exception) -> Fault:
     for kind, status, type_, code in TABLE:
         if isinstance(error, kind):
             param = error.param if isinstance(error, FieldError) else None
-            headers = {"retry-after": str(RETRY_AFTER_S)} if status == 503 else {}
+            headers = {"retry-after": str(error.retry_s)} if isinstance(error, Overloaded) else {}
             return Fault(status, str(error), type_, param, code, headers)
     logger.error("the server failed: %s", type(error).__name__, exc_info=error)
     return Fault(500, "the server failed; its log says where", "server_error", None, "internal_error")

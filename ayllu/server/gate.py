@@ -14,9 +14,9 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from ayllu.errors import ConfigError
+from ayllu.errors import ConfigError, Overloaded
 from ayllu.principal import LOCAL, Principal
-from ayllu.server.faults import RETRY_AFTER_S, Fault, send_fault
+from ayllu.server.faults import Fault, send_fault
 from ayllu.server.keys import Keys
 from ayllu.server.limits import Limits
 from ayllu.server.page import PATHS as PAGE_PATHS
@@ -77,10 +77,12 @@ class Gate:
     """Lets a request through to `app` with its body and its principal, or answers by itself."""
 
     def __init__(self, app: Any, door: Door, limits: Limits,
-                 refusal: Callable[[int], str | None] = lambda n_coming: None) -> None:
+                 refusal: Callable[[int], str | None] = lambda n_coming: None,
+                 retry_s: Callable[[], int] = lambda: Overloaded.retry_s) -> None:
         """`refusal` says why nothing can be queued after so many calls that are on their way to the queue: whom there
-        is no room for is told so before the body is parsed, so that saying no costs the others little."""
-        self.app, self.door, self.limits, self.refusal = app, door, limits, refusal
+        is no room for is told so before the body is parsed, so that saying no costs the others little; and told when to
+        come again."""
+        self.app, self.door, self.limits, self.refusal, self.retry_s = app, door, limits, refusal, retry_s
         self.n_active = 0
         self.coming: set[Coming] = set()
 
@@ -123,7 +125,7 @@ class Gate:
         if is_counted and self.n_active >= self.limits.active:
             why = f"{self.n_active} requests are being answered, which is the limit: try again"
         if why:
-            await send_fault(scope["path"], send, _full(why))
+            await send_fault(scope["path"], send, self._full(why))
             return
         parts = []
         if body is not None:
@@ -154,7 +156,10 @@ class Gate:
             _check_public(path, self._who(headers))
         except Fault:
             return None                                  # told on the usual way
-        return _full(why)
+        return self._full(why)
+
+    def _full(self, why: str) -> Fault:
+        return Fault(503, why, "overloaded_error", None, "queue_full", {"retry-after": str(self.retry_s())})
 
     def _check_place(self, headers: dict[str, str], scheme: str) -> str | None:
         """Refuse a wrong Host or Origin; gives an allowed origin that is not the server's own."""
@@ -246,10 +251,6 @@ def _too_large(most: int) -> Fault:
 def _too_slow(seconds: float) -> Fault:
     return Fault(408, f"the body was not there after {seconds:g} s", "timeout_error", code="slow_body",
                  headers={"connection": "close"})
-
-
-def _full(why: str) -> Fault:
-    return Fault(503, why, "overloaded_error", None, "queue_full", {"retry-after": str(RETRY_AFTER_S)})
 
 
 def named(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from ayllu.server.writing import Written
 def streamed(run: Run, parts: AsyncGenerator[bytes, None], tell: Callable[[Fault], bytes], *,
              is_sse: bool = True) -> Response:
     """Piece by piece; `tell` writes an error that comes when the answer has begun."""
-    return Stream(parts, run.close, is_sse=is_sse, headers=run.headers, news=run.waiting, tell=tell)
+    return Stream(parts, run.close, is_sse=is_sse, headers=run.headers, news=run.listen, tell=tell)
 
 
 async def whole(run: Run, request: Request, write: Callable[[list[Written]], Any]) -> Response:

@@ -14,7 +14,6 @@ from starlette.responses import Response
 from ayllu.server.faults import Fault, dump, dump_text, fault_of
 
 KEEP_ALIVE_S = 15
-NEWS_S = 0.5                                             # how often is asked whether there is news of the queue
 COMMENT = b": still here\n\n"
 DONE = b"data: [DONE]\n\n"
 MARK = "\0text\0"
@@ -60,42 +59,48 @@ class Stream(Response):
 
     def __init__(self, parts: AsyncGenerator[bytes, None], close: Callable[[], None], *, is_sse: bool = True,
                  headers: dict[str, str] | None = None, keep_alive_s: float = KEEP_ALIVE_S,
-                 news: Callable[[], bytes | None] = lambda: None,
+                 news: Callable[[Callable[[bytes], None]], None] = lambda take: None,
                  tell: Callable[[Fault], bytes] | None = None) -> None:
-        """`news` gives a comment to send while nothing else comes, or b""; None: it needs to be asked no more. `tell`
-        writes an error that comes in the midst, when the status has long been sent, as the last part."""
+        """`news` is given what takes comments, to be sent while nothing else comes. `tell` writes an error that comes
+        in the midst, when the status has long been sent, as the last part."""
         super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})},
                          media_type="text/event-stream" if is_sse else "application/x-ndjson")
         del self.headers["content-length"]
         self.parts, self.close, self.tell = parts, close, tell
         self.is_waiting = False                          # for the next part
         self.comment, self.keep_alive_s = COMMENT if is_sse else b"", keep_alive_s
-        self.news = news if is_sse else lambda: None
+        self.listen = news if is_sse else lambda take: None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI side."""
         gone = asyncio.ensure_future(_gone(receive))
         pump = asyncio.ensure_future(self._pump(send))
-        silent_s, asks = 0.0, True
+        news = self._next_news()
+        self.listen(self._take)
         try:
             while not pump.done():
-                pause_s = min(NEWS_S, self.keep_alive_s) if asks else self.keep_alive_s
-                await asyncio.wait({pump, gone}, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+                some: set[asyncio.Future[Any]] = {pump, gone, news}
+                await asyncio.wait(some, timeout=self.keep_alive_s, return_when=asyncio.FIRST_COMPLETED)
                 if gone.done():
                     return
-                if pump.done() or not self.is_waiting:
-                    continue
-                says = self.news() if asks else None
-                silent_s, asks = silent_s + pause_s, says is not None
-                comment = says or (self.comment if silent_s >= self.keep_alive_s else b"")
-                if comment:
+                comment = self.comment
+                if news.done():
+                    comment, news = news.result(), self._next_news()
+                if comment and self.is_waiting and not pump.done():
                     await send({"type": "http.response.body", "body": comment, "more_body": True})
-                    silent_s = 0.0
             pump.result()
         finally:
             await _stop(gone, pump)
             await self.parts.aclose()
             self.close()                                 # an iterator that never began has closed nothing
+
+    def _next_news(self) -> "asyncio.Future[bytes]":
+        self._news = asyncio.get_running_loop().create_future()
+        return self._news
+
+    def _take(self, comment: bytes) -> None:
+        if not self._news.done():                        # else one is on its way, and the next will say more
+            self._news.set_result(comment)
 
     async def _pump(self, send: Any) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
