@@ -11,13 +11,15 @@ Nothing leaves the machine, and instructions that stand in documents are text li
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from ayllu.apps.documents.document import Limits
-from ayllu.apps.index.adding import File, Progress, Summary, bring, files_of
+from ayllu.apps.documents.document import Document, Limits, clean
+from ayllu.apps.index.adding import TOGETHER, File, Progress, Summary, bring, files_of
+from ayllu.apps.index.prepare import prepared
 from ayllu.apps.index.ranking import Where, by_words
-from ayllu.apps.index.store import Store, Stored
+from ayllu.apps.index.store import Put, Store, Stored
 from ayllu.errors import DataError
 
 Way = Literal["hybrid", "words", "dense"]
@@ -74,6 +76,16 @@ class Collection:
         """Files under names of their own: uploads, whose paths say nothing. `update` leaves them."""
         return bring(self.store, [File(Path(path), name) for name, path in files.items()], [], meta or {}, self.limits,
                      Summary(), progress, workers)
+
+    def add_texts(self, texts: Mapping[str, str], meta: Mapping[str, str] | None = None) -> None:
+        """Texts that are at hand, under names of their own."""
+        for start in range(0, len(texts), TOGETHER):
+            files = []
+            for name in list(texts)[start:start + TOGETHER]:
+                data = texts[name].encode(errors="replace")
+                new = prepared(Document(clean(texts[name]), "text"), sha256(data).hexdigest())
+                files.append(Put(name, len(data), 0, meta or {}, new))
+            self.store.put(files)
 
     def update(self, progress: Progress | None = None, workers: int | None = None) -> Summary:
         """Look again at every path that was added."""

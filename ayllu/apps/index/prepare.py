@@ -9,9 +9,9 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ayllu.apps.documents.document import Limits, Unreadable
+from ayllu.apps.documents.document import Document, Limits, Unreadable
 from ayllu.apps.documents.read import read_document
-from ayllu.apps.index.cut import cut, page_of
+from ayllu.apps.index.cut import COLUMNS, cut, page_of
 from ayllu.apps.index.words import words
 from ayllu.data.duplicates import Duplicates, fingerprint, signature
 from ayllu.errors import MissingExtra
@@ -62,10 +62,14 @@ def prepare(ask: Ask) -> Prepared:
     digest = _digest(ask.path)
     if digest == ask.digest:
         return Prepared(digest, is_same=True)
-    document = read_document(ask.path, Limits(**ask.limits))
+    return prepared(read_document(ask.path, Limits(**ask.limits)), digest, ask.columns)
+
+
+def prepared(document: Document, digest: str, columns: int = COLUMNS) -> Prepared:
+    """A document that is read."""
     text = document.text
     chunks = tuple(Chunk(a, b, page_of(a, document.pages), " ".join(words(text[a:b])))
-                   for a, b in cut(text, document.pages, ask.columns))
+                   for a, b in cut(text, document.pages, columns))
     return Prepared(digest, False, document.kind, document.title, text, document.pages, document.notes, chunks,
                     fingerprint(text).hex(), _signature(text))
 

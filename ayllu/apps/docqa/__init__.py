@@ -1,0 +1,1 @@
+"""Questions answered from the documents of a collection, with citations that are checked."""

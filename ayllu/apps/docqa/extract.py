@@ -1,0 +1,62 @@
+"""An answer in the documents' own words: the sentence that speaks most of the question, and how sure that is.
+
+The default with a small model, which would write worse than it reads.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ayllu.apps.collection import Collection, Passage
+from ayllu.apps.docqa.cite import Span, spans_of
+from ayllu.apps.docqa.overlap import WEIGHTS, Question, features, is_question, telling, understood
+from ayllu.apps.index.cut import columns
+from ayllu.apps.index.ranking import weights
+
+FOUND = np.array([-4.0, 2.5, 2.5, 1.5, 0.4])             # bias; what a sentence, those beside, all cover; form
+SURE = 0.5                                               # the confidence from which an answer is given
+ANSWER = 400                                             # columns of the answer to a question that a document asks
+
+
+@dataclass(frozen=True)
+class Found:
+    """A sentence, and the probability that it, or what stands beside it, answers the question."""
+
+    span: Span
+    score: float
+    confidence: float
+
+
+def read(question: str, collection: Collection) -> Question:
+    """The question with the weights of its words in this collection."""
+    return understood(question, weights(collection.store, telling(question)))
+
+
+def extract(question: Question, passages: Sequence[Passage]) -> list[Found]:
+    """Every sentence of the passages, the best first; of equals, the one whose passage was found first."""
+    found = []
+    for passage in passages:
+        spans = spans_of(passage)
+        for i, span in enumerate(spans):
+            around = " ".join(s.text for s in (*spans[max(0, i - 1):i], *spans[i + 1:i + 2]))
+            values = features(question, span.text, f"{around} {passage.title}", passage.text)
+            found.append(Found(_answering(spans, i), float(values @ WEIGHTS), confidence(values)))
+    return sorted(found, key=lambda f: -f.score)
+
+
+def confidence(values: np.ndarray) -> float:
+    """A probability from a sentence's features (F,); calibrated as overlap.py says."""
+    covered, beside, passage, form, _ = values
+    return 1 / (1 + math.exp(-float(FOUND @ [1.0, covered, covered + beside, covered + beside + passage, form])))
+
+
+def _answering(spans: Sequence[Span], i: int) -> Span:
+    """The sentence; where it is itself a question, what the document says to it, as long as that isn't too much."""
+    last = i
+    while is_question(spans[i].text) and last + 1 < len(spans) and not is_question(spans[last + 1].text):
+        if last > i and columns(Span(spans[i].passage, spans[i + 1].start, spans[last + 1].end).text) > ANSWER:
+            break
+        last += 1
+    return spans[i] if last == i else Span(spans[i].passage, spans[i + 1].start, spans[last].end)
