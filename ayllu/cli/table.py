@@ -61,6 +61,7 @@ COMMANDS: dict[str, Row | Family] = {
     "train-head": Row("ayllu.cli.heads", "train_head", "Train a classifier on labelled rows, and measure it."),
     "classify": Row("ayllu.cli.heads", "classify", "Label texts with a trained head."),
     "fewshot": Row("ayllu.cli.fewshot", "fewshot", "Measure a model on few labelled rows, in many draws."),
+    "analyse": Row("ayllu.cli.analyse", "analyse", "Say what posts feel and speak of, in a report."),
     "report": Row("ayllu.cli.report", "report", "Draw a training run as one page: curves, samples, settings."),
     "doctor": Row("ayllu.cli.doctor", "doctor", "Check this machine: what works and fits, how to fix the rest."),
 }

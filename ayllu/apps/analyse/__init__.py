@@ -1,0 +1,1 @@
+"""Understanding posts: what they say, how they feel, what changed; one report."""

@@ -1,0 +1,187 @@
+"""Posts as they come: CSV, JSON Lines, Parquet or a pipe; columns are recognised, bad rows named and counted."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from ayllu.apps.analyse.lexicon import listed
+from ayllu.data.folders import LINES, PLAIN, TABLES, files_below, kind_of
+from ayllu.data.packed import Moved
+from ayllu.data.readers import columns, records
+from ayllu.data.rows import BadRow, Reject
+from ayllu.errors import DataError
+
+ROLES = {role: listed()[f"column_{role}"] for role in ("text", "time", "author", "group", "id")}
+LONGEST = 20_000                                         # characters of a post that are read; it is told of longer ones
+Watch = Callable[[Path], AbstractContextManager[Moved]]
+_DATE = re.compile(r"(\d{4})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})日?(?:[T\s]*(\d{1,2})[:时](\d{1,2}))?")
+
+
+@dataclass(frozen=True)
+class Post:
+    """One post as it was given; `time` in seconds since 1970, UTC where nothing else is said."""
+
+    id: str
+    text: str
+    time: float | None = None
+    author: str | None = None
+    group: str | None = None
+    is_cut: bool = False
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column is what; None where there is none."""
+
+    text: str
+    time: str | None = None
+    author: str | None = None
+    group: str | None = None
+    id: str | None = None
+
+
+def recognise(names: Sequence[str], named: dict[str, str | None], where: str) -> Columns:
+    """The columns by their names; DataError where the texts' one isn't clear or a named one isn't there."""
+    known = {str(name).strip().lstrip("\ufeff").lower().replace(" ", "_"): name for name in names}
+    found: dict[str, str | None] = {}
+    for role, words in ROLES.items():
+        asked = named.get(role)
+        if asked is not None and asked not in names:
+            raise DataError(f"{where} has no column {asked!r}: it has {', '.join(map(str, names))}; name another with "
+                            f"--{role}")
+        found[role] = asked or next((known[word] for word in words if word in known), None)
+    if found["text"] is None and len(names) == 1:
+        found["text"] = names[0]
+    if found["text"] is None:
+        raise DataError(f"{where}: none of the columns {', '.join(map(str, names))} is known to hold the texts: name "
+                        "it with --text")
+    return Columns(**found)                              # type: ignore[arg-type]
+
+
+def read_posts(path: Path, named: dict[str, str | None], watch: Watch) -> Iterator[Post | Reject]:
+    """Every row of a file, or of a folder's files, as a post or with the reason why it is none. `watch(file)` gives
+    what is told of the bytes that were read."""
+    for file in files_below(path):
+        kind = kind_of(file)
+        if kind in PLAIN:
+            with open(file, encoding="utf-8-sig", errors="replace") as lines:
+                yield from _plain(lines, file.name)
+            continue
+        if kind not in LINES | TABLES | {".parquet"}:
+            raise DataError(f"{file}: posts are read from .csv, .tsv, .jsonl, .parquet and .txt (also packed: .gz, "
+                            f".xz, .zst), found {kind or 'no ending'}")
+        with watch(file) as moved:
+            yield from _rows(((row.line, row if isinstance(row, Reject) else _table(row, file.name))
+                              for row in records(file, (), file.name, moved=moved)), named, file.name)
+
+
+def read_pipe(stream: TextIO, named: dict[str, str | None], name: str = "stdin") -> Iterator[Post | Reject]:
+    """Posts as they arrive: JSON objects, CSV below a header with a known column of texts, or a text in each line."""
+    first = next((line for line in stream if line.strip()), "")
+    if first.lstrip().startswith("{"):
+        yield from _rows(((i, _object(line, i, name)) for i, line in enumerate(_after(first, stream), 1)
+                          if line.strip()), named, name)
+        return
+    header = next(csv.reader([first]), [])
+    try:
+        found = len(header) > 1 and bool(recognise(header, named, name))
+    except DataError:
+        found = False
+    if not found:
+        yield from _plain(_after(first, stream), name)
+        return
+    yield from _rows(((i, dict(zip(header, cells, strict=True)) if len(cells) == len(header) else
+                       Reject(name, i, f"{len(cells)} cells, the header has {len(header)}"))
+                      for i, cells in enumerate(csv.reader(stream), 2) if cells), named, name)
+
+
+def moment(value: Any) -> float | None:
+    """Seconds since 1970 of what people write for a time; None where it is none."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    text = str(value).strip()
+    if re.fullmatch(r"\d{9,10}(\.\d+)?|\d{12,13}", text):
+        number = float(text)
+        return number / 1000 if number > 1e11 else number
+    try:
+        if text[:4].isdigit():
+            return moment(datetime.fromisoformat(text))
+    except ValueError:
+        pass
+    if match := _DATE.match(text):
+        year, month, day, hour, minute = (int(part or 0) for part in match.groups())
+        try:
+            return datetime(year, month, day, hour, minute, tzinfo=UTC).timestamp()
+        except ValueError:
+            return None
+    for form in ("%a %b %d %H:%M:%S %z %Y", "%d %b %Y", "%b %d, %Y", "%m/%d/%Y"):
+        try:
+            return moment(datetime.strptime(text, form))
+        except ValueError:
+            continue
+    return None
+
+
+def _after(first: str, stream: Iterable[str]) -> Iterator[str]:
+    yield first
+    yield from stream
+
+
+def _plain(lines: Iterable[str], name: str) -> Iterator[Post | Reject]:
+    for i, line in enumerate(lines, 1):
+        if line.strip():
+            yield _post(str(i), line.strip())
+
+
+def _table(row: Any, name: str) -> dict[str, Any] | Reject:
+    try:
+        table = columns(row)
+    except BadRow as error:
+        return Reject(name, row.line, str(error))
+    return table if isinstance(table, dict) else Reject(name, row.line, "no table")
+
+
+def _object(line: str, number: int, name: str) -> dict[str, Any] | Reject:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return Reject(name, number, f"not a JSON object ({error})")
+    return row if isinstance(row, dict) else Reject(name, number, f"expected a JSON object, found {type(row).__name__}")
+
+
+def _rows(rows: Iterable[tuple[int, dict[str, Any] | Reject]], named: dict[str, str | None],
+          name: str) -> Iterator[Post | Reject]:
+    known: Columns | None = None
+    for line, row in rows:
+        if isinstance(row, Reject):
+            yield row
+            continue
+        known = known or recognise(list(row), named, name)
+        yield _of(row, known, line, name)
+
+
+def _of(row: dict[str, Any], known: Columns, line: int, name: str) -> Post | Reject:
+    def cell(column: str | None) -> str | None:
+        value = row.get(column) if column else None
+        return None if value is None or isinstance(value, dict | list) or str(value).strip() == "" else str(value)
+
+    text = row.get(known.text)
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "replace")
+    if not isinstance(text, str) or not text.strip():
+        held = "nothing" if text is None or text == "" else "spaces" if isinstance(text, str) else type(text).__name__
+        return Reject(name, line, f"no text in {known.text!r}: it holds {held}")
+    time = moment(row[known.time]) if cell(known.time) and known.time else None
+    return _post(cell(known.id) or str(line), text.strip(), time, cell(known.author), cell(known.group))
+
+
+def _post(id_: str, text: str, time: float | None = None, author: str | None = None,
+          group: str | None = None) -> Post:
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "")
+    return Post(id_[:100], text[:LONGEST], time, author, group and group[:60], len(text) > LONGEST)

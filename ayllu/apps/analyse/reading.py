@@ -1,0 +1,102 @@
+"""One post read: everything that is said of it by itself."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ayllu.apps.analyse import lexicon
+from ayllu.apps.analyse.aspects import aspects, brands
+from ayllu.apps.analyse.config import TOPIC, Analysis
+from ayllu.apps.analyse.names import Pseudonyms
+from ayllu.apps.analyse.phrases import STOP, entities, key_phrases
+from ayllu.apps.analyse.posts import Post
+from ayllu.apps.analyse.scorers import Scorers, Words
+from ayllu.apps.analyse.why import by_lexicon
+from ayllu.data.language import identify
+from ayllu.errors import MissingExtra
+
+SPAM, TOXIC = 0.6, 0.6                                   # from where a post is called so
+_HAN, _KANA, _HANGUL = (re.compile(f"[{chars}]") for chars in ("\u3400-\u9fff", "\u3040-\u30ff", "\uac00-\ud7af"))
+_CONTACT = re.compile(r"(?i:微信|vx|威信|qq|电报|telegram|whatsapp)\s*[号:：]?\s*[\w-]{5,}|https?://|www\.")
+
+
+@dataclass
+class Reader:
+    """Reads posts, many at a time, as the settings say."""
+
+    settings: Analysis
+    people: Pseudonyms = field(default_factory=Pseudonyms)
+
+    def __post_init__(self) -> None:
+        self.scorers = Scorers(self.settings)
+
+    def __call__(self, posts: Sequence[Post]) -> list[dict[str, Any]]:
+        """A table for each post, ready for JSON."""
+        hidden = self.settings.pseudonyms
+        texts = [self.people.text(post.text) if hidden else post.text for post in posts]
+        positive = self.scorers.sentiment(texts) if texts else []
+        others = {name: scorer(texts) for name, scorer in self.scorers.others.items()} if texts else {}
+        return [self._row(post, text, p, {name: tables[i] for name, tables in others.items()})
+                for i, (post, text, p) in enumerate(zip(posts, texts, positive, strict=True))]
+
+    def _row(self, post: Post, text: str, p: float, labels: dict[str, dict[str, float]]) -> dict[str, Any]:
+        found = lexicon.read(text)
+        named = {name: max(table, key=lambda label: table[label]) for name, table in labels.items()}
+        row: dict[str, Any] = {
+            "id": post.id, "time": post.time, "group": post.group,
+            "author": self.people.author(post.author) if post.author and self.settings.pseudonyms else post.author,
+            "language": language(post.text), "text": text, "positive": round(p, 4), "sentiment": self.verdict(p),
+            "emotions": {name: round(share, 3) for name, share in lexicon.emotions(found).items()},
+            "toxic": round(lexicon.strength(found, "toxic"), 3), "spam": round(spam(text, found), 3),
+            "phrases": key_phrases(text), "entities": [list(one) for one in entities(text)],
+            "aspects": {name: round(value, 3) for name, value in aspects(text, found).items()},
+            "labels": {name: [label, round(labels[name][label], 4)] for name, label in named.items()}}
+        if isinstance(self.scorers.by_name["sentiment"], Words):
+            row["why"] = [list(one) for one in by_lexicon(text)]
+        if self.settings.topics or TOPIC in named:
+            row["topics"] = [named[TOPIC]] if TOPIC in named else given(text, self.settings.topics)
+        if self.settings.brands:
+            row["brands"] = brands(text, self.settings.brands)
+        return row | ({"is_cut": True} if post.is_cut else {})
+
+    def verdict(self, p: float) -> str:
+        """positive, negative or neutral."""
+        return "neutral" if abs(p - 0.5) < self.settings.neutral else "positive" if p > 0.5 else "negative"
+
+
+def given(text: str, topics: dict[str, tuple[str, ...]]) -> list[str]:
+    """Which of the given topics a text names: by their words, and by the lexicon's words for an aspect of that name."""
+    own = {name for one in lexicon.read(text) for name in one.entry.aspects}
+    return [name for name, words in topics.items() if name in own or brands(text, [name, *words])]
+
+
+def spam(text: str, found: Sequence[lexicon.Found]) -> float:
+    """From 0 to 1: advertising words, contacts, shouting and repetition."""
+    letters = [c for c in text if c.isalpha()]
+    shouts = len(letters) > 15 and sum(c.isupper() for c in letters) > 0.6 * len(letters)
+    words = text.split()
+    repeats = len(words) > 7 and len(set(words)) < len(words) / 2
+    signs = 0.35 * bool(_CONTACT.search(text)) + 0.2 * shouts + 0.2 * repeats + 0.15 * (text.count("!") > 3)
+    signs += 0.15 * (len(re.findall(r"[#＃]\w", text)) > 4)
+    return min(1.0, lexicon.strength(found, "spam") + signs)
+
+
+def language(text: str) -> str:
+    """By the script where it tells, else by py3langid; short Latin texts with English stop words are English."""
+    letters = sum(map(str.isalpha, text))
+    if not letters:
+        return "und"
+    if len(_KANA.findall(text)) > 0.1 * letters:
+        return "ja"
+    if len(_HANGUL.findall(text)) > 0.3 * letters:
+        return "ko"
+    if len(_HAN.findall(text)) > 0.3 * letters:
+        return "zh"
+    words = re.findall(r"[a-z']+", text.lower())
+    if text.isascii() and words and sum(w in STOP or w in lexicon.entries() for w in words) >= 0.3 * len(words):
+        return "en"
+    try:
+        return identify(text)
+    except MissingExtra:
+        return "und"

@@ -1,0 +1,117 @@
+"""`ayllu analyse`: what posts say, as a report, tables and JSON."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ayllu.cli.output import Json, print_json
+from ayllu.errors import ConfigError
+
+Name = Annotated[str | None, typer.Option(help="The column's name, where it isn't recognised.")]
+Many = list[str] | None
+
+
+def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder of posts (.csv, .tsv, .jsonl, .parquet, "
+                                                        ".txt, also packed), or - for a pipe.")] = None,
+            sample: Annotated[bool, typer.Option("--sample", help="Analyse the made-up posts that we ship.")] = False,
+            out: Annotated[Path | None, typer.Option(help="The folder for report.html, posts.csv, posts.jsonl and "
+                                                     "summary.json; a stopped run goes on there.")] = None,
+            text: Name = None, time: Name = None, author: Name = None, group: Name = None,
+            id_: Annotated[str | None, typer.Option("--id", help="The column's name, likewise.")] = None,
+            head: Annotated[Many, typer.Option(help="NAME=FOLDER of a trained head; sentiment=... and topic=... take "
+                                               "the default's place. Several times.")] = None,
+            examples: Annotated[Many, typer.Option(help="NAME=FILE of labelled rows (text, label): few-shot.")] = None,
+            labels: Annotated[Many, typer.Option(help="NAME=a|b|c: labels that --model ranks, without examples. Small "
+                                                 "models guess.")] = None,
+            topic: Annotated[Many, typer.Option(help="NAME or NAME=word|word: a given topic. Without any, topics are "
+                                                "found.")] = None,
+            brand: Annotated[Many, typer.Option(help="A name whose share of voice is counted.")] = None,
+            model: Annotated[str, typer.Option(help="The model of --examples and --labels.")] = "ayllu-mini",
+            name_topics: Annotated[str | None, typer.Option(help="A chat model that names found topics.")] = None,
+            names: Annotated[bool, typer.Option("--keep-names", help="Leave people's names and handles as they are; "
+                                                "see what the report says of the law.")] = False,
+            unit: Annotated[str | None, typer.Option(help="Of trends: hour, day, week or month.")] = None,
+            live: Annotated[bool, typer.Option("--live", help="Print each post of a pipe as one JSON line as soon "
+                                               "as it is read; no report.")] = False, as_json: Json = False) -> None:
+    """Say what posts feel and speak of, what changed and what may be done; nothing leaves this machine.
+
+    Names and handles become marks. Ctrl-C stops, and the same command goes on.
+
+    Example: ayllu analyse posts.csv --brand Orlo --out report
+    """
+    from ayllu.apps.analyse.config import Analysis
+    from ayllu.apps.analyse.run import SAMPLE
+    from ayllu.config import validate
+    if sample == (posts is not None):
+        raise ConfigError("give a file of posts, - for a pipe, or --sample: one of the three")
+    words: dict[str, Any] = {
+        "columns": {"text": text, "time": time, "author": author, "group": group, "id": id_},
+        "heads": dict(_pair(word, "--head") for word in head or ()),
+        "examples": dict(_pair(word, "--examples") for word in examples or ()),
+        "zero_shot": {name: said.split("|") for name, said in (_pair(word, "--labels") for word in labels or ())},
+        "topics": {name: said.split("|") if said else () for name, _, said in (w.partition("=") for w in topic or ())},
+        "brands": brand or (), "model": model, "name_topics": name_topics, "pseudonyms": not names, "unit": unit}
+    settings = validate(Analysis, words, where="the command line")
+    if live:
+        _live(posts, settings)
+        return
+    source = SAMPLE if sample else sys.stdin if posts == "-" else Path(posts or "")
+    folder = out or Path("runs") / f"{'sample' if sample else 'pipe' if posts == '-' else Path(posts or '').stem}-posts"
+    result = _analysed(source, folder, settings)
+    if as_json:
+        short = {key: value for key, value in result.items() if key not in ("examples", "cited")}
+        print_json({"out": str(folder / "report.html"), **short})
+    else:
+        typer.echo(_told(result, folder))
+
+
+def _analysed(source: Any, folder: Path, settings: Any) -> dict[str, Any]:
+    from ayllu.apps.analyse.run import analyse as run
+    from ayllu.apps.speaker import LocalSpeaker
+    from ayllu.data.folders import files_below
+    from ayllu.data.progress import progress
+    speaker = LocalSpeaker.load(settings.name_topics) if settings.name_topics else None
+    with progress("analysing posts", files_below(source) if isinstance(source, Path) else []) as bar:
+        def tick(posts: int) -> None:
+            bar.n_documents += posts
+        try:
+            return run(source, folder, settings, speaker, tick, bar.watch)
+        except KeyboardInterrupt:
+            typer.echo(f"stopped after {bar.n_documents:,} posts; the same command goes on", err=True)
+            raise
+
+
+def _live(posts: str | None, settings: Any) -> None:
+    from ayllu.apps.analyse.posts import Post, read_pipe
+    from ayllu.apps.analyse.reading import Reader
+    from ayllu.log import warn
+    if posts != "-":
+        raise ConfigError("--live reads a pipe: ayllu analyse - --live")
+    reader = Reader(settings)
+    for one in read_pipe(sys.stdin, settings.columns):
+        if isinstance(one, Post):
+            print_json(reader([one])[0])
+        else:
+            warn(f"{one.file}, row {one.line}: {one.reason}")
+
+
+def _pair(word: str, option: str) -> tuple[str, str]:
+    name, equals, said = word.partition("=")
+    if not equals or not name or not said:
+        raise ConfigError(f"{option} {word!r} should read NAME=..., as in {option} sentiment=...")
+    return name, said
+
+
+def _told(found: dict[str, Any], folder: Path) -> str:
+    """The result for people."""
+    total, n = found["sentiment"], found["posts"]
+    lines = [f"{n:,} posts" + f", {found['rejected']:,} rows that could not be read (the report names them)" * bool(
+        found["rejected"]),
+        "sentiment    " + ", ".join(f"{name} {total[name] / n:.0%}" for name in ("positive", "neutral", "negative")),
+        "topics       " + "; ".join(f"{name} ({row['n']:,})" for name, row in list(found["topic"].items())[:5])]
+    lines += [f"changed      {c['when']}  {c['of']}: {c['what']} {c['found']:.2f}, expected {c['expected']:.2f}"
+              for c in found["trends"].get("changes", [])[:5]]
+    lines += [f"to do        {action['en'].replace('{about}', action['about'])}" for action in found["actions"][:5]]
+    return "\n".join([*lines, f"report       {folder / 'report.html'}"])

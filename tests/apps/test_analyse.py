@@ -1,0 +1,161 @@
+"""Posts in, a report out: whole runs, stopped runs, bad input."""
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from apps.scripted import ScriptedSpeaker
+
+from ayllu.apps.analyse import run as running
+from ayllu.apps.analyse.config import Analysis
+from ayllu.apps.analyse.posts import Post, moment, read_pipe, read_posts
+from ayllu.apps.analyse.run import SAMPLE, analyse, nobody_watches
+from ayllu.data.rows import Reject
+from ayllu.errors import ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    out = tmp_path_factory.mktemp("sample")
+    return analyse(SAMPLE, out, Analysis(brands=("Orlo", "Tavi Air"))), out
+
+
+def rows_of(out: Path) -> list[dict]:
+    return [json.loads(line) for line in (out / "posts.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_the_sample_tells_its_story(sample):
+    summary, out = sample
+    told = {(change["of"], change["what"]) for change in summary["trends"]["changes"]}
+    assert ("all", "posts") in told                      # week 7 has twice as many posts, most of them angry
+    assert ("all", "negative share") in told
+    assert {change["when"] for change in summary["trends"]["changes"] if change["of"] == "all"} <= {
+        "2026-02-16", "2026-02-23"}
+    repairs = {action["about"] for action in summary["actions"] if action["kind"] == "repair"}
+    assert "battery" in repairs
+    assert set(summary["brand"]) == {"Orlo", "Tavi Air"}
+    known = {row["id"] for row in rows_of(out)}
+    assert all(id_ in known for action in summary["actions"] for id_ in action["posts"])
+    assert not (out / "analysis.sqlite").exists()        # it held the secret
+
+
+def test_nobody_is_named(sample):
+    _, out = sample
+    written = "".join((out / name).read_text(encoding="utf-8") for name in
+                      ("posts.jsonl", "posts.csv", "summary.json", "report.html"))
+    given = SAMPLE.read_text(encoding="utf-8")
+    handles = set(re.findall(r"user_[a-z]+\d+", given))
+    assert len(handles) > 50
+    for name in (*handles, "Emma Clarke", "Okafor", "13800138000", "emma.clarke@mail.example", "415 555 0134", "张伟"):
+        assert name in given
+        assert name not in written, name
+
+
+def test_the_page_is_whole_and_calls_nobody(sample):
+    page = (sample[1] / "report.html").read_text(encoding="utf-8")
+    for section in ("actions", "time", "topics", "aspects", "segments", "voice", "words", "examples", "checks", "trust",
+                    "law"):
+        assert f'<section id="{section}">' in page
+    assert not re.findall(r"(?:src|href)=|@import|url\(", page)
+    assert page.count("<mark") > 20
+
+
+def test_markup_in_a_post_stays_text(tmp_path):
+    posts = tmp_path / "posts.jsonl"
+    evil = "<img src=x onerror=alert(1)> good </script><script>alert(2)</script>"
+    posts.write_text(json.dumps({"text": evil, "group": "<b>g</b>"}) + "\n" + '{"text": "bad", "group": "h"}\n')
+    analyse(posts, tmp_path / "out", Analysis(brands=("<i>good",)))
+    page = (tmp_path / "out/report.html").read_text()
+    assert "<img" not in page
+    assert "<script>alert" not in page
+    assert "<b>g</b>" not in page
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "CHUNK", 50)
+    monkeypatch.setattr(running.secrets, "token_hex", lambda n: "ab" * n)    # the runs' only chance
+    whole = analyse(SAMPLE, tmp_path / "whole")
+    calls = []
+
+    def stop(posts: int) -> None:
+        calls.append(posts)
+        if len(calls) in (2, 5):
+            raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            analyse(SAMPLE, tmp_path / "parts", tick=stop)
+        assert (tmp_path / "parts/analysis.sqlite").exists()
+    assert analyse(SAMPLE, tmp_path / "parts", tick=stop) == whole
+    assert sum(calls) == whole["posts"]                  # no post was read twice
+    assert (tmp_path / "parts/posts.jsonl").read_bytes() == (tmp_path / "whole/posts.jsonl").read_bytes()
+
+
+def test_other_settings_do_not_mix_with_a_stopped_run(tmp_path):
+    def stop(posts: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyse(SAMPLE, tmp_path, tick=stop)
+    with pytest.raises(ConfigError, match="unfinished"):
+        analyse(SAMPLE, tmp_path, Analysis(brands=("Orlo",)))
+
+
+def test_bad_rows_are_named_and_the_rest_goes_on(tmp_path):
+    posts = tmp_path / "posts.csv"
+    posts.write_text('内容,时间\n很好,2026-01-02\n,2026-01-03\n"a,b",x,y\n坏了,不是日期\n', encoding="utf-8")
+    summary = analyse(posts, tmp_path / "out")
+    assert (summary["posts"], summary["rejected"], summary["undated"]) == (2, 2, 1)
+    assert [row["reason"] for row in summary["rejects"]] == ["no text in '内容': it holds nothing",
+                                                           "3 cells, the header has 2"]
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("", "no post"), ("a,b\n1,2\n", "name it with --text"), ("text\n\n", "no post")])
+def test_nothing_to_analyse_says_why(tmp_path, content, message):
+    posts = tmp_path / "posts.csv"
+    posts.write_text(content)
+    with pytest.raises(DataError, match=message):
+        analyse(posts, tmp_path / "out")
+
+
+def test_a_pipe_is_json_lines_a_table_or_plain_lines():
+    def read(text: str) -> list[Post | Reject]:
+        return list(read_pipe(io.StringIO(text), {}))
+
+    assert [post.text for post in read('{"text": "a"}\n{"body": 1}\nno\n') if isinstance(post, Post)] == ["a"]
+    assert read("text,user\nhello,me\n") == [Post("2", "hello", author="me")]
+    assert [post.text for post in read("one, two\nthree\n")] == ["one, two", "three"]
+
+
+def test_columns_can_be_named(tmp_path):
+    posts = tmp_path / "posts.csv"
+    posts.write_text("said,by\nhello,me\n")
+    found = list(read_posts(posts, {"text": "said", "author": "by"}, nobody_watches))
+    assert found == [Post("2", "hello", author="me")]
+    with pytest.raises(DataError, match="no column 'x'"):
+        list(read_posts(posts, {"text": "x"}, nobody_watches))
+
+
+@pytest.mark.parametrize("written", ["2026-01-02T03:04", "2026/1/2 3:04", "2026年1月2日 3:04", "1767323040",
+                                     "1767323040000", "2026-01-02T03:04:00Z"])
+def test_times_as_people_write_them(written):
+    assert moment(written) == 1767323040
+
+
+def test_given_topics_and_a_model_that_names(tmp_path):
+    summary = analyse(SAMPLE, tmp_path / "given", Analysis(topics={"battery": (), "rival": ("Tavi",)}))
+    assert set(summary["topic"]) == {"battery", "rival"}
+    assert summary["found_topics"] == []
+    speaker = ScriptedSpeaker(lambda messages: "Nice name\nand more")
+    summary = analyse(SAMPLE, tmp_path / "named", speaker=speaker)
+    assert all(name.startswith("Nice name (") for name in summary["topic"])
+
+
+def test_cells_that_a_spreadsheet_would_run(tmp_path):
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text('{"text": "=HYPERLINK(1)"}\n')
+    analyse(posts, tmp_path / "out")
+    assert "'=HYPERLINK" in (tmp_path / "out/posts.csv").read_text(encoding="utf-8-sig")
