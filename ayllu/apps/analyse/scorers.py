@@ -26,6 +26,7 @@ from ayllu.train.few_prompts import EMPTY, Prompts, contextual
 from ayllu.train.labeller import Labeller
 
 FOLDS = 5                                                # of the rows that few-shot's probabilities are calibrated on
+COUNTED = 256                                            # times that the lexicon's verdict stands beside hidden states
 POSITIVE = frozenset(["positive", "pos", "good", "1", "正面", "积极", "好评", "正向"])
 NEGATIVE = frozenset(["negative", "neg", "bad", "0", "-1", "负面", "消极", "差评", "负向"])
 
@@ -124,7 +125,7 @@ class FewShot:
         if not self._with_words:
             return x
         p = torch.tensor([positive(read(text)) for text in texts]).clamp(0.01, 0.99)
-        return torch.cat((x, (torch.logit(p) * x.shape[1]**0.5)[:, None].float()), 1)
+        return torch.cat((x, torch.logit(p)[:, None].expand(-1, COUNTED).float()), 1)
 
     def _calibrated(self) -> float:
         place = torch.arange(len(self._x)) % FOLDS

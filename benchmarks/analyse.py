@@ -1,0 +1,240 @@
+"""`ayllu analyse` on real posts: how good its verdicts are, and how many posts a second a head labels.
+
+Quality: accuracy, macro-F1 and calibration error on the sides of benchmarks/heads.py that are tested on. `words` is the
+default (the lexicon; it learned nothing), `few` learns 16 rows of each label, `zero` ranks the labels' names, `head` is
+the recipe of benchmarks/heads.py (minutes for each set), `tfidf` its logistic regression over all training rows. The
+calibration error stands before and after: `words` and `zero` get one temperature fitted on 500 training rows; `few` and
+`head` have theirs from rows that they hold back.
+
+Speed: one classifier with random weights in the bundled model's shape, read by `ayllu.train.labeller` and, exported as
+LlamaForSequenceClassification, by transformers' text-classification pipeline (batches of 1, its default, and of 32), in
+turns over the same posts. Rounds are medians; labels of both are compared first.
+
+    python benchmarks/analyse.py [--parts quality speed] [--sets sst2 waimai_10k ...]
+                                 [--sides words few zero tfidf head] [--quick] [--json FILE] [--data FOLDER] [--write]
+
+--write keeps what `words` scores for the reports (ayllu/apps/analyse/measured.json).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from heads import CHINESE, DATA, SETS, headed, load, tfidf
+from lines import Worker
+from peers import machine, python_of
+
+from ayllu.apps.analyse.report import MEASURED
+from ayllu.apps.analyse.scorers import Base, FewShot, Words, ZeroShot
+from ayllu.checkpoint.head_file import HeadFacts, write_weights
+from ayllu.checkpoint.load import load_checkpoint
+from ayllu.data.labelled import Labelled, names_of, position
+from ayllu.evaluate.intervals import bootstrap_mean
+from ayllu.evaluate.metrics import calibration_error, macro_f1_of
+from ayllu.files import write_json
+from ayllu.log import say, setup
+from ayllu.model.heads import Classifier, HeadConfig
+from ayllu.train.calibrate import temperature
+from ayllu.train.labeller import Labeller
+
+SENTIMENT = ("sst2", "movie_reviews", "eprstmt", "waimai_10k", "chnsenticorp_htl", "online_shopping_10_cats")
+TOPICS = ("trec", "ag_news_test", "tnews")
+MOST, SHOTS, FITTED = 2000, 16, 500                      # rows tested; of each label; that a temperature is fitted on
+NAMES = {                                                # what a label is called where its name says nothing
+    **{name: {"0": "negative", "1": "positive"} for name in SENTIMENT},
+    "trec": {"ABBR": "abbreviation", "DESC": "description", "ENTY": "thing", "HUM": "person", "LOC": "place",
+             "NUM": "number", "0": "description", "1": "thing", "2": "abbreviation", "3": "person", "4": "place",
+             "5": "number"},
+    "ag_news_test": {"1": "world", "2": "sport", "3": "business", "4": "science"}}
+PEER = Path(__file__).parent / "analyse_peer.py"
+Tables = list[dict[str, float]]
+
+
+def main() -> int:
+    """Measure and print."""
+    setup()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="+", choices=("quality", "speed"), default=["quality", "speed"])
+    parser.add_argument("--sets", nargs="+", choices=(*SENTIMENT, *TOPICS), default=[*SENTIMENT, *TOPICS],
+                        metavar="SET")
+    parser.add_argument("--sides", nargs="+", choices=("words", "few", "zero", "tfidf", "head"),
+                        default=["words", "few", "zero", "tfidf"])
+    parser.add_argument("--quick", action="store_true", help="few rows: whether it works, not how well")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--data", type=Path, default=DATA)
+    options = parser.parse_args()
+    result: dict[str, Any] = {"machine": machine()}
+    if "quality" in options.parts:
+        result["quality"] = quality(options)
+    if "speed" in options.parts:
+        result["speed"] = speed(options)
+    if options.json:
+        write_json(options.json, result)
+    print(json.dumps(result))
+    return 0
+
+
+def quality(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each set and side."""
+    rows, base = [], Base.load("ayllu-mini")
+    for name in options.sets:
+        train, test = split(name, options)
+        for side in options.sides:
+            if side == "words" and name not in SENTIMENT:
+                continue
+            found = measured(side, name, train, test, base, options.quick)
+            rows.append({"set": name, "side": side, "test": len(test), **found})
+            print(told(rows[-1]), flush=True)
+    if options.write:
+        keep = {row["set"]: {"language": "zh" if is_chinese(row["set"]) else "en", "rows": row["test"],
+                             **{key: round(row[key], 4) for key in ("accuracy", "macro_f1", "calibration_error")}}
+                for row in rows if row["side"] == "words"}
+        write_json(MEASURED, keep)
+    return rows
+
+
+def is_chinese(name: str) -> bool:
+    """eprstmt isn't one of heads.py's sets."""
+    return name in CHINESE or name == "eprstmt"
+
+
+def split(name: str, options: argparse.Namespace) -> tuple[list[Labelled], list[Labelled]]:
+    """As benchmarks/heads.py has it, the tested rows drawn by a fixed hash where there are too many; named labels."""
+    if name == "eprstmt":
+        SETS.setdefault(name, ("train", "test"))
+    train, test = load(name, options.data, False)
+    test = sorted(test, key=lambda row: position(row.text))[:100 if options.quick else MOST]
+    train = sorted(train, key=lambda row: position(row.text))[:500] if options.quick else train
+    names = NAMES.get(name, {})
+
+    def named(rows: Sequence[Labelled]) -> list[Labelled]:
+        return [Labelled(row.file, row.line, row.text, names.get(str(row.label), str(row.label))) for row in rows]
+    return named(train), named(test)
+
+
+def measured(side: str, name: str, train: list[Labelled], test: list[Labelled], base: Base,
+             quick: bool) -> dict[str, Any]:
+    """Accuracy with its interval, macro-F1, and the calibration error before and after, of what has probabilities."""
+    names = names_of([*train, *test])
+    expected = np.array([names.index(str(row.label)) for row in test])
+    start = time.perf_counter()
+    log_p: torch.Tensor | None = None
+    if side in ("tfidf", "head"):
+        sides = (train, test)
+        said = tfidf(name, sides, quick) if side == "tfidf" else headed(sides, "ayllu-mini", 0, (), quick)
+        predicted = np.array([names.index(label) for label in said])
+    else:
+        scorer = scorer_of(side, name, train, names, base)
+        log_p = logs(scorer([str(row.text) for row in test]), names)
+        predicted = log_p.argmax(-1).numpy()
+    right = predicted == expected
+    interval = bootstrap_mean(right.astype(float))
+    out: dict[str, Any] = {"accuracy": float(right.mean()), "low": interval.low, "high": interval.high,
+                           "macro_f1": macro_f1_of(expected, predicted, len(names))}
+    if log_p is not None:
+        out["calibration_error"] = calibration_error(log_p.exp().max(-1).values.clamp(max=1).numpy(), right)
+        if side in ("words", "zero"):
+            fitted = sorted(train, key=lambda row: position(row.text))[:FITTED]
+            other = logs(scorer([str(row.text) for row in fitted]), names)
+            by = temperature(other, torch.tensor([names.index(str(row.label)) for row in fitted]), "single")
+            after = (log_p / by).softmax(-1).max(-1).values.clamp(max=1).numpy()
+            out |= {"temperature": by, "calibrated_error": calibration_error(after, right)}
+    return out | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def scorer_of(side: str, name: str, train: list[Labelled], names: Sequence[str], base: Base) -> Callable[[Any], Tables]:
+    """One of the application's own."""
+    if side == "words":
+        return Words()
+    if side == "zero":
+        return ZeroShot(base, names)
+    seen = Counter[str]()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "few.jsonl"
+        with open(file, "w", encoding="utf-8") as lines:
+            for row in sorted(train, key=lambda row: position(row.text)):
+                seen[str(row.label)] += 1
+                if seen[str(row.label)] <= SHOTS:
+                    lines.write(json.dumps({"text": row.text, "label": row.label}) + "\n")
+        return FewShot(base, str(file), "sentiment" if name in SENTIMENT else "topic")
+
+
+def logs(tables: Tables, names: Sequence[str]) -> torch.Tensor:                                     # (N, C)
+    """Log-probabilities in the order of the names; what was never seen has next to none."""
+    return torch.tensor([[table.get(label, 0.0) for label in names] for table in tables]).double().clamp(1e-9).log()
+
+
+def told(row: dict[str, Any]) -> str:
+    """A line of the table, in percent."""
+    before, after = (f"{100 * row[key]:5.1f}" if key in row else "    -" for key in ("calibration_error",
+                                                                                    "calibrated_error"))
+    return (f"{row['set']:<24}{row['side']:<7}{row['test']:>6}  accuracy {100 * row['accuracy']:.1f} "
+            f"({100 * row['low']:.1f} to {100 * row['high']:.1f})  macro-F1 {100 * row['macro_f1']:.1f}"
+            f"  calibration error {before} -> {after}")
+
+
+def speed(options: argparse.Namespace) -> dict[str, Any]:
+    """Posts per second of both sides in turns, and whether they say the same."""
+    n, rounds = (200, 1) if options.quick else (4000, 3)
+    posts = [str(row.text) for name in ("waimai_10k", "sst2", "ag_news_test", "online_shopping_10_cats")
+             for row in load(name, options.data, False)[0][:n // 4]]
+    posts = [posts[i] for i in np.random.default_rng(0).permutation(len(posts))]
+    threads = max(1, len(os.sched_getaffinity(0)))
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        exported(Path(folder))
+        labeller = Labeller.load(folder)
+        peer = Worker(python_of("transformers"), PEER, threads, Path(folder) / "peer.log")
+        try:
+            versions = peer.ask("load", folder=folder, posts=posts)
+            same = agreement(labeller, posts, peer)
+            rates: dict[str, list[float]] = {"ours": [], "1": [], "32": []}
+            for _ in range(rounds):
+                start = time.perf_counter()
+                labeller(posts)
+                rates["ours"].append(len(posts) / (time.perf_counter() - start))
+                for size in (32, 1):
+                    some = len(posts) if size > 1 else len(posts) // 4
+                    rates[str(size)].append(some / peer.ask("label", size=size, some=some)["seconds"])
+        finally:
+            peer.close()
+    medians = {name: statistics.median(found) for name, found in rates.items()}
+    ratio = medians["ours"] / max(medians["1"], medians["32"])
+    say(f"ours {medians['ours']:,.0f} posts/s, transformers' pipeline {medians['1']:,.0f} (batch 1), "
+        f"{medians['32']:,.0f} (batch 32): {ratio:.2f} times the better one; labels the same: {same:.2%}")
+    return {"posts": len(posts), "threads": threads, "rates": rates, "ratio": ratio, "same_labels": same, **versions}
+
+
+def exported(folder: Path) -> None:
+    """The bundled model's body under a head of four labels that LlamaForSequenceClassification computes, too."""
+    loaded = load_checkpoint("ayllu-mini", dtype="float32")
+    head = HeadConfig(n_outputs=4, pooling="last", attention="causal")
+    model = Classifier(loaded.model, head)
+    torch.nn.init.normal_(model.score.weight, std=0.5, generator=torch.Generator().manual_seed(0))
+    facts = HeadFacts(head=head, body=model.config, names=("a", "b", "c", "d"), context=512, too_long="begin")
+    write_weights(folder, model, facts)
+    assert loaded.tokenizer is not None
+    loaded.tokenizer.save(folder)
+
+
+def agreement(labeller: Labeller, posts: Sequence[str], peer: Worker) -> float:
+    """The share of some posts with the same label."""
+    some = min(200, len(posts))
+    theirs = peer.ask("label", size=32, some=some)["labels"]
+    ours = [answer.labels[0] for answer in labeller(posts[:some])]
+    return sum(a == b for a, b in zip(ours, theirs, strict=True)) / some
+
+
+if __name__ == "__main__":
+    sys.exit(main())
