@@ -1,0 +1,1 @@
+"""Translation of texts, pages and files: only the words change, and what failed is said."""

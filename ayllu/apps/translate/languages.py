@@ -1,0 +1,103 @@
+"""Which languages: their names, how they are written, and which one a text is in."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ayllu.data.language import identify
+from ayllu.errors import ConfigError, DataError, MissingExtra
+
+NAMES = {"ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech", "da": "Danish",
+         "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "et": "Estonian", "fa": "Persian",
+         "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian",
+         "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian",
+         "ms": "Malay", "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "qu": "Quechua",
+         "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish",
+         "sw": "Swahili", "ta": "Tamil", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu",
+         "vi": "Vietnamese", "zh": "Chinese"}
+NATIVE = {"zh": "中文", "en": "English", "ja": "日本語", "ko": "한국어", "fr": "Français", "de": "Deutsch",
+          "es": "Español", "ru": "Русский"}
+# Letters that a text in the language is mostly written with; for the rest any letter will do
+SCRIPTS = {"zh": "㐀-鿿豈-﫿", "ja": "぀-ヿ㐀-鿿", "ko": "가-힣", "ru": "Ѐ-ӿ", "uk": "Ѐ-ӿ", "bg": "Ѐ-ӿ", "el": "Ͱ-Ͽ",
+           "ar": "؀-ۿ", "fa": "؀-ۿ", "ur": "؀-ۿ", "he": "֐-׿", "hi": "ऀ-ॿ", "th": "฀-๿"}
+_WIDE = re.compile(r"[　-ヿ㐀-鿿豈-﫿！-｠“”‘’…—]")
+SPACELESS = frozenset({"zh", "ja", "th"})
+
+
+@dataclass(frozen=True)
+class Pair:
+    """From one language to another: ISO 639-1 codes."""
+
+    source: str
+    target: str
+
+    def __post_init__(self) -> None:
+        for code in (self.source, self.target):
+            if code not in NAMES:
+                raise ConfigError(f"the language {code!r} isn't known: give one of {', '.join(NAMES)}")
+        if self.source == self.target:
+            raise ConfigError(f"from {self.source} to {self.target}: there is nothing to translate; --from and --to "
+                              "name two languages")
+
+    @property
+    def back(self) -> "Pair":
+        """The other way round."""
+        return Pair(self.target, self.source)
+
+    def __str__(self) -> str:
+        return f"{self.source}→{self.target}"
+
+
+def share_in_script(text: str, language: str) -> float:
+    """The share of a text's letters that are of the language's script; 1 where any letter is."""
+    letters = [c for c in text if c.isalpha()]
+    if not letters:
+        return 0.0
+    script = SCRIPTS.get(language)
+    if script is None:
+        return 1 - sum(1 for c in letters if _other_script(c)) / len(letters)
+    return len(re.findall(f"[{script}]", text)) / len(letters)
+
+
+_ALL = re.compile("[" + "".join(sorted(set(SCRIPTS.values()))) + "]")
+
+
+def _other_script(character: str) -> bool:
+    return _ALL.match(character) is not None
+
+
+def is_other(text: str, pair: Pair) -> bool:
+    """Whether a text of a page is in its target language already, or in none that the pair is about."""
+    if pair.source in SCRIPTS and share_in_script(text, pair.source) == 0:
+        return True
+    return pair.target in SCRIPTS and pair.source not in SCRIPTS and share_in_script(text, pair.target) > 0.6
+
+
+def spaced(left: str, right: str, target: str, had: bool) -> str:
+    """What stands between two pieces of a translation where the source had a blank (or had none)."""
+    if not left or not right or left[-1].isspace() or right[0].isspace():
+        return ""
+    if target in SPACELESS:
+        return " " if had and not (_WIDE.match(left[-1]) or _WIDE.match(right[0])) else ""
+    starts = right[0].isalnum() or right[0] in "“‘(["
+    return " " if had or (starts and (left[-1].isalnum() or left[-1] in ".,!?;:”’)]")) else ""
+
+
+def detect(texts: Iterable[str]) -> str:
+    """The language of a document. Writing that only one language uses decides; else the identifier of `data`."""
+    sample = " ".join(texts)[:8000]
+    letters = sum(map(str.isalpha, sample))
+    if not letters:
+        raise DataError("no letters were found, so the language can't be told: give --from")
+    if len(re.findall("[぀-ヿ]", sample)) > 0.1 * letters:
+        return "ja"
+    for code in ("zh", "ko", "el", "he", "th", "hi"):
+        if share_in_script(sample, code) > 0.3:
+            return code
+    try:
+        found = identify(sample)
+    except MissingExtra as error:
+        raise MissingExtra(f"{error} Or name the language: --from en") from error
+    if found not in NAMES:
+        raise DataError(f"the language couldn't be told (found {found!r}): give --from")
+    return found

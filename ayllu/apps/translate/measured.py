@@ -1,0 +1,31 @@
+"""Which models were measured on which pair of languages: measured.toml, written by benchmarks/translation.py."""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ayllu.apps.translate.languages import Pair
+
+FILE = Path(__file__).with_name("measured.toml")
+
+
+def measured(model: str, pair: Pair) -> dict[str, Any] | None:
+    """The scores of a model on a pair (chrF and BLEU with intervals, by set); None: nobody measured it."""
+    found: dict[str, Any] | None = _table().get(model, {}).get(f"{pair.source}-{pair.target}")
+    return found
+
+
+@cache
+def _table() -> dict[str, Any]:
+    return tomllib.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
+
+
+def said(model: str, pair: Pair) -> str:
+    """One line for a person."""
+    found = measured(model, pair)
+    if found is None:
+        return f"{model} was never measured on {pair}: read what it wrote"
+    scores = ", ".join(f"{name} chrF {one['chrf']:.1f} ({one['chrf_low']:.1f} to {one['chrf_high']:.1f})"
+                       for name, one in found.items())
+    return f"{model} on {pair}, measured: {scores}"
