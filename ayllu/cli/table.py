@@ -36,6 +36,7 @@ COMMANDS: dict[str, Row | Family] = {
     "serve": Row("ayllu.cli.serve", "serve", "Serve a model over the APIs of OpenAI, Anthropic and Ollama."),
     "support": Row("ayllu.cli.support", "support", "Answer customers from your pages; try the sample shop."),
     "key": Row("ayllu.cli.serve", "key", "Make an API key for `ayllu serve`."),
+    "translate": Row("ayllu.cli.translate", "translate", "Translate pages and files; only the words change."),
     "next": Row("ayllu.cli.generate", "next_token", "Show what may come next, with probabilities."),
     "walk": Row("ayllu.cli.walk", "walk", "Go through one real run step by step, with shapes and values."),
     "info": Row("ayllu.cli.info", "info", "Show a model's shape, parameters, memory and licence."),

@@ -36,7 +36,7 @@ def translate_bytes(raw: bytes, format: Format, to: str, make: Callable[[Pair], 
         raise DataError(f"{format.name} has no bilingual form: HTML and Markdown have one")
     package = docx.open_docx(raw) if format.name == "docx" else None
     text = decode(raw, header) if package is None else Text("", "utf-8")
-    sources = dict(package.parts) if package else {"": format.prepare(text.text, to)}
+    sources = dict(package.parts) if package else {"": text.text if bilingual else format.prepare(text.text, to)}
     split = {name: format.split(one) for name, one in sources.items()}
     segments = [segment for one in split.values() for segment in one]
     if not segments:

@@ -34,7 +34,9 @@ class Segment:
 def segments_of(source: str, items: Sequence[Piece | Tag], write: Callable[[str], str] = str,
                 kind: str = "text") -> list[Segment]:
     """The segments of a run of texts and inline marks. A mark without a partner in the run stands between segments."""
-    found = []
+    found: list[Segment] = []
+    if not any(isinstance(item, Piece) and has_letters(item.text) for item in items):
+        return found                                     # most runs of most pages
     for run in _split(items):
         inner = _trimmed(source, run)
         if not inner:

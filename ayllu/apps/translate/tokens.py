@@ -114,6 +114,6 @@ def _tag(source: str, start: int, match: re.Match[str]) -> Token:
         if value is None and _OPEN_QUOTE.match(source, found.end()):
             return Token("comment", start, len(source))
         place = value.end() if value else found.end()
-        group = next((g for g in (1, 2, 3) if value and value.group(g) is not None), 0)
-        at = value.span(group) if value and group else (place, place)
+        group = (value.lastindex or 0) if value else 0
+        at = value.span(group) if value else (place, place)
         attributes.append(Attribute(found.group().lower(), *at, ("", '"', "'", "")[group]))

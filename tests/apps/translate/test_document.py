@@ -1,0 +1,90 @@
+"""Whole files: what is written, what the report says, and files that are no such thing."""
+
+import json
+
+import pytest
+from apps.scripted import ScriptedSpeaker
+from apps.translate.test_translator import german
+
+from ayllu.apps.speaker import LocalSpeaker
+from ayllu.apps.translate.document import translate_bytes
+from ayllu.apps.translate.formats import format_of
+from ayllu.apps.translate.languages import Pair
+from ayllu.apps.translate.measured import said
+from ayllu.apps.translate.translator import Translator
+from ayllu.errors import DataError
+
+PAGE = ('<!DOCTYPE html><html lang="en"><head><title>Hello world</title></head><body>\n'
+        '<p id="a">I like <b id="c">big</b> dogs</p><pre>x = 1</pre></body></html>')
+
+
+def done(raw, name="page.html", says=german, **options):
+    return translate_bytes(raw, format_of(name), "de", lambda pair: Translator(ScriptedSpeaker(says), pair),
+                           **{"source": "en", **options})
+
+
+def test_a_page_and_its_report():
+    found = done(PAGE.encode())
+    assert found.data.decode() == PAGE.replace('lang="en"', 'lang="de"').replace("Hello world", "hallo Welt").replace(
+        "I like", "ich mag").replace(">big<", ">große<").replace(" dogs", " Hunde")
+    assert found.report["segments"] == 2
+    assert found.report["by"] == {"model": 2}
+    assert (found.report["from"], found.report["to"], found.report["measured"]) == ("en", "de", None)
+    assert "never measured" in said("scripted", Pair("en", "de"))
+    json.dumps(found.report)
+
+
+def test_both_languages_side_by_side():
+    text = done(PAGE.encode(), bilingual=True).data.decode()
+    assert '<span class="ayllu-pair"><span lang="en">I like <b id="c">big</b> dogs</span>' in text
+    assert '<span lang="de">ich mag <b>große</b> Hunde</span></span>' in text
+    assert "<title>Hello world / hallo Welt</title>" in text
+    assert text.count("<style>") == 1
+    assert done(b"# Hello\n", "a.md", bilingual=True).data == b"# Hello<br>hallo\n"
+    with pytest.raises(DataError, match="no bilingual form"):
+        done(b"Hello", "a.txt", bilingual=True)
+
+
+def test_doubtful_words_of_a_po_file_are_fuzzy():
+    raw = b'msgid "Hello"\nmsgstr ""\n\nmsgid "world 3"\nmsgstr ""\n'
+    found = done(raw, "a.po", lambda m: "hallo" if "Hello" in m[-1]["content"] else "")
+    assert found.data == b'msgid "Hello"\nmsgstr "hallo"\n\n#, fuzzy\nmsgid "world 3"\nmsgstr "world 3"\n'
+    assert found.report["n_low"] == 1
+
+
+def test_letters_that_the_page_cannot_hold():
+    raw = '<meta charset="iso-8859-1"><p>caf\xe9 words</p>'.encode("latin-1")
+    found = translate_bytes(raw, format_of("a.html"), "zh", lambda p: Translator(ScriptedSpeaker(lambda m: "咖啡"), p),
+                            source="en")
+    assert found.data == b'<meta charset="iso-8859-1"><p>&#21654;&#21857;</p>'
+
+
+@pytest.mark.parametrize("raw", [b"", b"<p>123</p>", b"<!-- x -->", b"\n\n"])
+def test_nothing_to_translate(raw):
+    found = done(raw)
+    assert found.data == raw
+    assert "no text was found" in found.report["notes"]
+
+
+def test_files_that_are_too_large_or_no_text():
+    with pytest.raises(DataError, match="the most is"):
+        done(b"x" * (65 << 20))
+    with pytest.raises(DataError, match="zero bytes"):
+        done(b"\x89PNG\0\0\0\0")
+
+
+@pytest.mark.slow
+def test_fifty_megabytes():
+    """Many tags, one long script and few words, for it's the page that is tested."""
+    raw = b"<div class='x'><a href='/y?z=1'>12</a></div>\n" * 200_000 + b"<p>Hello</p><script>" + b"a<b;" * 11_000_000
+    found = done(raw)
+    assert found.report["segments"] == 1
+    assert found.data == raw.replace(b"Hello", b"hallo")
+
+
+def test_the_bundled_model_translates_a_sentence():
+    speaker = LocalSpeaker.load("ayllu-mini-chat")
+    found = Translator(speaker, Pair("en", "zh")).text("I like dogs.")
+    assert found.parts == ("我喜欢狗。",)
+    assert found.probability > 0.8
+    assert not found.is_low
