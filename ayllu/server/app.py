@@ -32,6 +32,7 @@ from ayllu.server import (
     responses,
     support,
     uploads,
+    write,
 )
 from ayllu.server.access import Access
 from ayllu.server.faults import Fault, body_of, fault_of
@@ -44,7 +45,7 @@ from ayllu.server.sse import Json
 from ayllu.server.work import Workers
 
 ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, adapters, uploads, jobs,
-           support, page)
+           support, write, page)
 DRAIN_S = 10.0                                           # that running answers get when the server is stopped
 STOP_S = 5.0                                             # that a job gets then to hear of it
 

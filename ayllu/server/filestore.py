@@ -92,8 +92,9 @@ class FileStore:
         return _kept(rows[0])
 
     def path(self, kept: Kept) -> Path:
-        """Where its bytes lie."""
-        return self.folder / kept.id
+        """Where its bytes lie: under its ending, by which readers know what it is."""
+        ending = re.search(r"\.[A-Za-z0-9]{1,8}$", kept.name)
+        return self.folder / (kept.id + (ending[0].lower() if ending and ending[0] != ".part" else ""))
 
     def files_of(self, principal: Principal, limit: int = 100) -> list[Kept]:
         """The principal's files, newest first."""

@@ -7,7 +7,9 @@ be called again with what it saved as `work.resume`, after a crash in the midst 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ayllu.server import write
 from ayllu.server.schema.base import Body
+from ayllu.server.schema.write import BatchRequest
 from ayllu.server.work import Work
 
 
@@ -18,4 +20,6 @@ class Kind(NamedTuple):
     run: Callable[[Work], Any]
 
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, Kind] = {
+    "write": Kind(BatchRequest, write.run_batch),
+}

@@ -9,7 +9,8 @@ with a forbidden word is written once more. What remains wrong is said by the ch
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,7 +58,7 @@ class Draft:
 
 
 def compose(brief: Brief, speaker: Speaker, *, seed: int | None = None, outline: Sequence[str] = (),
-            title: str = "", temperature: float = 0.8) -> Iterator[Event]:
+            title: str = "", temperature: float = 0.8) -> Generator[Event, None, None]:
     """The text of a brief as it comes. `outline`: headings to use instead of the model's."""
     headings = tuple(outline) or plan(brief, speaker, seed)
     draft = Draft(title or brief.topic, headings)
@@ -129,7 +130,7 @@ def share_points(points: Sequence[str], headings: Sequence[str]) -> list[list[st
 
 
 def _section(brief: Brief, speaker: Speaker, draft: Draft, index: int, points: Sequence[str], seed: int | None,
-             temperature: float) -> Iterator[str]:
+             temperature: float) -> Generator[str, None, None]:
     target = max(20, brief.target // len(draft.outline))
     written = ""
     for turn in range(ROUNDS):
@@ -138,14 +139,14 @@ def _section(brief: Brief, speaker: Speaker, draft: Draft, index: int, points: S
         speech = speaker.stream(messages, max_tokens=min(room, missing * TOKENS_PER_UNIT), temperature=temperature,
                                 seed=_plus(seed, turn))
         added = ""
-        for piece in speech:
-            if written and not added:                    # taken up again: in a new paragraph
-                yield "\n\n"
-            added += piece
-            yield piece
-            if re.search(r"[.!?。！？\n]\W*$", piece) and length(added) >= ENOUGH * missing:
-                speech.close()                           # it would go on for ever
-                break
+        with closing(speech):                            # it might go on for ever, or nobody reads on
+            for piece in speech:
+                if written and not added:                # taken up again: in a new paragraph
+                    yield "\n\n"
+                added += piece
+                yield piece
+                if re.search(r"[.!?。！？\n]\W*$", piece) and length(added) >= ENOUGH * missing:
+                    break
         is_new = added.strip() not in written            # a model that only says the same again has no more to say
         written += added
         if not is_new or length(written) >= SHORT * target:

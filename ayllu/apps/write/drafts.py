@@ -26,6 +26,7 @@ MIGRATIONS = (
     );
     """,
 )
+MOST_PARTS = 4000                                        # paragraphs of a text, or words of a paragraph
 Change = tuple[Literal["same", "removed", "added"], str]
 
 
@@ -112,6 +113,8 @@ def diff(old: str, new: str) -> list[Change]:
 
 
 def _compare(old: list[str], new: list[str]) -> list[tuple[str, str, str]]:
+    if max(len(old), len(new)) > MOST_PARTS:             # the time grows with the square
+        return [("same" if old == new else "changed", "".join(old), "".join(new))]
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     return [("same" if tag == "equal" else "changed", "".join(old[i:j]), "".join(new[k:m]))
             for tag, i, j, k, m in matcher.get_opcodes()]

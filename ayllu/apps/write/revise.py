@@ -1,6 +1,7 @@
 """A text, or a selection of one, written anew: piece by piece where it is longer than the context."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Literal
 
 from ayllu.apps.speaker import Speaker
@@ -15,7 +16,7 @@ N_TITLES = 5
 
 
 def revise(text: str, action: Action, speaker: Speaker, *, tone: str = "", wish: str = "",
-           seed: int | None = None) -> Iterator[str]:
+           seed: int | None = None) -> Generator[str, None, None]:
     """The new text as it comes. For "continue" only what is added; for "titles" lines."""
     if not text.strip():
         raise RequestError("there is no text to work on: select some, or write some first")
@@ -33,7 +34,8 @@ def revise(text: str, action: Action, speaker: Speaker, *, tone: str = "", wish:
         most = int(speaker.count(part) * GROWTH[action]) + 16 if action in GROWTH else CONTINUED
         if number:
             yield "\n\n"
-        yield from speaker.stream(messages, max_tokens=min(most, speaker.room(messages)), seed=seed)
+        with closing(speaker.stream(messages, max_tokens=min(most, speaker.room(messages)), seed=seed)) as speech:
+            yield from speech
 
 
 def _fit(text: str, say: str, wish: str, speaker: Speaker, growth: float) -> list[str]:
