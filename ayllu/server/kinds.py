@@ -7,8 +7,9 @@ be called again with what it saved as `work.resume`, after a crash in the midst 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ayllu.server import write
+from ayllu.server import translate, write
 from ayllu.server.schema.base import Body
+from ayllu.server.schema.translate import TranslateFiles
 from ayllu.server.schema.write import BatchRequest
 from ayllu.server.work import Work
 
@@ -21,5 +22,6 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
+    "translate": Kind(TranslateFiles, translate.run_files),
     "write": Kind(BatchRequest, write.run_batch),
 }

@@ -83,7 +83,8 @@ class Asker:
             return []
         alike = [self.memory.alike(self.pair, one.text, 1) if self.memory and not self.speaker.is_small else []
                  for one in asks]
-        messages = [prompts.ask(self.speaker.name, self.pair, one.text, again, self.prompt, one.context, examples)
+        is_small = self.speaker.is_small
+        messages = [prompts.ask(self.pair, one.text, is_small, again, self.prompt, one.context, examples)
                     for one, examples in zip(asks, alike, strict=True)]
         fits = [i for i, m in enumerate(messages) if self.speaker.room(m) > 1]
         most = max((4 * self.speaker.count(asks[i].text) + 32 for i in fits), default=1)
@@ -127,5 +128,5 @@ def fault(one: Ask, answer: str, pair: Pair) -> str:
     if loop and loop.group() not in source and any(map(str.isalnum, loop.group(1))):
         return "repeats itself"
     wrong = pair.target not in SCRIPTS and share_in_script(answer, pair.target) < 0.7
-    missing = pair.target in SCRIPTS and long > 3 and share_in_script(answer, pair.target) == 0
+    missing = pair.target in SCRIPTS and long > 2 and share_in_script(answer, pair.target) == 0
     return "another language" if wrong or missing else ""

@@ -12,7 +12,12 @@ FILE = Path(__file__).with_name("measured.toml")
 
 def measured(model: str, pair: Pair) -> dict[str, Any] | None:
     """The scores of a model on a pair (chrF and BLEU with intervals, by set); None: nobody measured it."""
-    found: dict[str, Any] | None = _table().get(model, {}).get(f"{pair.source}-{pair.target}")
+    return all_of(model).get(f"{pair.source}-{pair.target}")
+
+
+def all_of(model: str) -> dict[str, Any]:
+    """The same for each pair, by "en-zh"."""
+    found: dict[str, Any] = _table().get(model, {})
     return found
 
 

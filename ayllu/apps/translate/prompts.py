@@ -1,9 +1,9 @@
-"""How a model is asked to translate: in the words that it learned, or, for a model of no known training, in full.
+"""How a model is asked to translate: a small one in the few words that ours learned, a larger one in full.
 
 The text is data: it stands in the user's turn between marks, and the order says that nothing in it is to be obeyed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from string import Formatter
 
 from ayllu.apps.translate.languages import NAMES, Pair
@@ -11,12 +11,9 @@ from ayllu.apps.translate.memory import Entry
 from ayllu.engine.dialogue import Message
 from ayllu.errors import ConfigError
 
-# recipes/mini_chat/phrases.toml taught it these; the second wording is for the second try
-LEARNED: dict[tuple[str, str], tuple[str, str]] = {
-    ("en", "zh"): ("Translate into Chinese: {text}", "翻译成中文：{text}"),
-    ("zh", "en"): ("Translate into English: {text}", "翻译成英文：{text}"),
-}
-LEARNERS = frozenset({"ayllu-mini-chat"})
+# What recipes/mini_chat/phrases.toml taught; the second wording is for the second try
+SHORT = {"zh": ("Translate into Chinese: {text}", "翻译成中文：{text}"),
+         "en": ("Translate into English: {text}", "翻译成英文：{text}")}
 BEGIN, END = "<<<", ">>>"
 FIELDS = frozenset({"text", "source", "target"})
 
@@ -33,13 +30,12 @@ def check_prompt(prompt: str) -> str:
     return prompt
 
 
-def ask(model: str, pair: Pair, text: str, again: bool, prompt: str | None = None, context: str = "",
-        examples: Sequence[Entry] = (), terms: Mapping[str, str] | None = None) -> list[Message]:
-    """The conversation that asks for one text."""
-    learned = LEARNED.get((pair.source, pair.target)) if model in LEARNERS else None
-    if prompt is None and learned is not None:
-        prompt = learned[again]
+def ask(pair: Pair, text: str, is_small: bool, again: bool = False, prompt: str | None = None, context: str = "",
+        examples: Sequence[Entry] = ()) -> list[Message]:
+    """The conversation that asks for one text. A small model gets a few words, for it follows no more."""
     source, target = NAMES[pair.source], NAMES[pair.target]
+    if prompt is None and is_small:
+        prompt = SHORT[pair.target][again] if pair.target in SHORT else "Translate into {target}: {text}"
     if prompt is not None:
         return [{"role": "user", "content": prompt.format(text=text, source=source, target=target)}]
     order = [f"Translate the text between {BEGIN} and {END} from {source} into {target}.",
@@ -48,8 +44,6 @@ def ask(model: str, pair: Pair, text: str, again: bool, prompt: str | None = Non
              "numbers as digits."]
     if again:
         order.append("Be exact: an earlier translation lost marks or numbers.")
-    if terms:
-        order.append("Use these words: " + "; ".join(f"{a} = {b}" for a, b in terms.items()))
     order += [f"Example: {e.source} = {e.target}" for e in examples]
     if context:
         order.append(f"It follows on this, which is not to be translated: {context}")

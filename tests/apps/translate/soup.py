@@ -44,10 +44,15 @@ class Seen(HTMLParser):
         return Counter(t for t in self.all if re.match(r"</?(\w+)", t)[1] in BLOCK_OUT)
 
 
+def asked(messages) -> str:
+    """The text that a model is to translate, without the order."""
+    return re.sub(r"^<<<|>>>$|^Translate into \w+: |^翻译成.文：", "", messages[-1]["content"])
+
+
 def vandal(seed: int):
     """An answer that loses, doubles, crosses and invents marks, or says nothing."""
     def says(messages) -> str:
-        text = re.sub(r"^<<<|>>>$", "", messages[-1]["content"])
+        text = asked(messages)
         rng = random.Random(f"{seed}{text}")
         pieces = re.findall(r"<[^<>]*>|[^<>]+|.", text)
         match rng.randrange(6):

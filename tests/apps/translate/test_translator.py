@@ -4,7 +4,7 @@ import re
 
 import pytest
 from apps.scripted import ScriptedSpeaker
-from apps.translate.soup import vandal
+from apps.translate.soup import asked, vandal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,10 +19,6 @@ from ayllu.apps.translate.translator import Translator
 from ayllu.errors import ConfigError, DataError
 
 EN_DE, EN_ZH = Pair("en", "de"), Pair("en", "zh")
-
-
-def asked(messages) -> str:
-    return re.sub(r"^<<<|>>>$", "", messages[-1]["content"])
 
 
 def german(messages) -> str:
