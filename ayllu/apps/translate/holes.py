@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ayllu.apps.translate.marks import Parts, Tag, numbered, words
+from ayllu.apps.translate.marks import Parts, Tag, numbered
 from ayllu.errors import DataError
 
 KEPT = re.compile(r"""
@@ -114,10 +114,3 @@ def numbers(text: str) -> Counter[str]:
     """The numbers of a text as they are compared: 1,000 and １０００ are the same."""
     text = unicodedata.normalize("NFKC", text)
     return Counter(re.sub(r"(?<=\d),(?=\d{3})", "", n) for n in NUMBER.findall(text))
-
-
-def kept_terms(source: Parts, translation: str, glossary: Glossary) -> list[str]:
-    """Terms of the source whose fixed words the translation lacks."""
-    pattern = glossary.pattern
-    asked = {glossary.word(m.group()) for m in pattern.finditer(words(source))} if pattern else set()
-    return sorted(word for word in asked if word not in translation)

@@ -6,9 +6,8 @@ also what a run that was stopped goes on from.
 """
 
 import difflib
-import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -124,8 +123,3 @@ def _with_numbers(old: str, target: str, new: str) -> str | None:
         return None
     table: dict[str, str] = dict(zip(before, after, strict=True))
     return NUMBER.sub(lambda m: table[m.group()], target)
-
-
-def read_pairs(rows: Sequence[Sequence[str]]) -> list[tuple[str, str, None]]:
-    """Pairs that a person brings, for `add` under PERSON."""
-    return [(re.sub(r"\s+", " ", a).strip(), b.strip(), None) for a, b in rows if a.strip() and b.strip()]
