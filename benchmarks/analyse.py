@@ -194,7 +194,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:
         exported(Path(folder))
-        labeller = Labeller.load(folder)
+        labeller = Labeller.load(folder, is_fast=True)
         peer = Worker(python_of("transformers"), PEER, threads, Path(folder) / "peer.log")
         try:
             versions = peer.ask("load", folder=folder, posts=posts)

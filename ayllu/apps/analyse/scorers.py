@@ -202,7 +202,7 @@ def sides(labels: Sequence[str]) -> tuple[set[str], set[str]]:
 
 
 def _head(path: str) -> Head:
-    labeller = Labeller.load(path)
+    labeller = Labeller.load(path, is_fast=True)
     if labeller.facts.head.kind not in ("single", "multi"):
         raise CheckpointError(f"{path} holds a head of kind {labeller.facts.head.kind}: posts need one that labels "
                               "whole texts")
