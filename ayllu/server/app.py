@@ -20,6 +20,7 @@ from ayllu.engine.far import FarService
 from ayllu.errors import AylluError
 from ayllu.server import (
     adapters,
+    analyse,
     chat,
     completions,
     jobs,
@@ -46,7 +47,7 @@ from ayllu.server.sse import Json
 from ayllu.server.work import Workers
 
 ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, adapters, uploads, jobs,
-           support, translate, write, page)
+           support, translate, write, analyse, page)
 DRAIN_S = 10.0                                           # that running answers get when the server is stopped
 STOP_S = 5.0                                             # that a job gets then to hear of it
 

@@ -7,7 +7,8 @@ be called again with what it saved as `work.resume`, after a crash in the midst 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ayllu.server import translate, write
+from ayllu.server import analyse, translate, write
+from ayllu.server.schema.analyse import AnalyseJob
 from ayllu.server.schema.base import Body
 from ayllu.server.schema.translate import TranslateFiles
 from ayllu.server.schema.write import BatchRequest
@@ -22,6 +23,7 @@ class Kind(NamedTuple):
 
 
 KINDS: dict[str, Kind] = {
+    "analyse": Kind(AnalyseJob, analyse.run_job),
     "translate": Kind(TranslateFiles, translate.run_files),
     "write": Kind(BatchRequest, write.run_batch),
 }

@@ -1,0 +1,69 @@
+"""Posts over HTTP: a few at once, a file as a job that outlives its server."""
+
+import time
+
+import httpx
+import pytest
+from server.live import serving
+
+from ayllu.apps.analyse.run import SAMPLE
+from ayllu.server.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def live(chat_checkpoint, tmp_path_factory):
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path_factory.mktemp("data"))) as found:
+        yield found
+
+
+@pytest.fixture
+def http(live):
+    with httpx.Client(base_url=live.url, timeout=60) as client:
+        yield client
+
+
+def done(http, job):
+    for _ in range(600):
+        found = http.get(f"/v1/jobs/{job['id']}").json()
+        if found["state"] in ("done", "failed"):
+            return found
+        time.sleep(0.1)
+    raise AssertionError(found)
+
+
+def test_a_few_posts_at_once(http):
+    answer = http.post("/v1/analyse", json={"brands": ["Orlo"], "posts": [
+        "I love the Orlo, says @kim_9", {"text": "电池太差了", "id": "x", "time": "2026-01-02", "group": "shop"}]})
+    one, other = answer.json()["posts"]
+    assert (one["sentiment"], one["brands"], other["sentiment"], other["id"]) == ("positive", ["Orlo"], "negative", "x")
+    assert "kim_9" not in one["text"]
+    assert "[user-" in one["text"]
+    assert [one["text"][a:b] for a, b, _ in one["why"]] == ["love"]
+    assert other["aspects"]["battery"] < 0.5
+
+
+@pytest.mark.parametrize("posts", [[], [""], [" "], [{"text": "x" * 30_000}], ["a"] * 201, [{"body": "a"}], "a"])
+def test_what_cannot_be_read_is_the_callers_fault(http, posts):
+    answer = http.post("/v1/analyse", json={"posts": posts})
+    assert answer.status_code in (400, 422)
+    assert "post" in answer.text
+
+
+def test_a_file_is_a_job(http):
+    file = http.post("/v1/files", content=SAMPLE.read_bytes(), params={"name": "talk.csv"}).json()
+    job = http.post("/v1/jobs", json={"kind": "analyse", "payload": {"file": file["id"], "brands": ["Orlo"]}}).json()
+    result = done(http, job)["result"]
+    assert result["posts"] == 394
+    assert [made["name"] for made in result["files"]] == ["talk.report.html", "talk.posts.csv", "talk.posts.jsonl",
+                                                          "talk.summary.json"]
+    page = http.get(f"/v1/files/{result['files'][0]['id']}/content").text
+    assert '<section id="law">' in page
+    assert any(change["of"] == "all" for change in result["trends"]["changes"])
+
+
+def test_a_file_that_holds_no_posts_fails_with_the_reason(http):
+    file = http.post("/v1/files", content=b"a,b\n1,2\n", params={"name": "other.csv"}).json()
+    job = http.post("/v1/jobs", json={"kind": "analyse", "payload": {"file": file["id"]}}).json()
+    found = done(http, job)
+    assert found["state"] == "failed"
+    assert "hold the texts" in found["error"]
