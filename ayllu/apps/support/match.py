@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
+from ayllu.apps.support.lexical import Bm25
 from ayllu.apps.support.phrases import CJK, plain
 from ayllu.apps.support.sections import Section
 
@@ -27,7 +28,8 @@ WORD = re.compile(r"§\d+|[a-z0-9]+(?:'[a-z]+)?|[\u3400-\u4dbf\u4e00-\u9fff\uf90
 LATIN = re.compile(r"(?<![a-z0-9'])[a-z]{4,}(?![a-z0-9'])")
 OF_HEADING, OF_QUESTION = 0.25, 0.3                      # what it counts more that a heading has the question's words:
                                                          # by the share of the heading, and by that of the question
-PAIR = 0.6                                               # weight of an unknown pair of Chinese signs: many are no word
+OF_BM25 = 0.4                                            # what the words as they are count, beside synonyms and pairs
+PAIR = 0.5                                               # weight of an unknown pair of Chinese signs: many are no word
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Matcher:
     def __init__(self, sections: Sequence[Section], synonyms: Sequence[Sequence[str]] = ()) -> None:
         self.sections = list(sections)
         self._groups = _groups(synonyms)
+        self._bm25 = Bm25([f"{s.title} {s.heading} {s.text}" for s in self.sections])
         self._headings = [set(self.terms(s.heading)) - STOP for s in self.sections]
         self._having: dict[str, list[int]] = {}
         for number, s in enumerate(self.sections):
@@ -64,14 +67,17 @@ class Matcher:
         for term, weight in asked.items():
             for number in self._having.get(term, ()):
                 covered[number] = covered.get(number, 0.0) + weight
+        lexical = self._bm25.scores(question)
+        candidates = [n for n in covered if language not in self._languages
+                      or self.sections[n].language in (language, None)]
+        top = max((lexical.get(n, 0.0) for n in candidates), default=0.0) or 1.0
         found = []
-        for number, weight in covered.items():
-            section, heading = self.sections[number], self._headings[number]
-            if language in self._languages and section.language not in (language, None):
-                continue
+        for number in candidates:
+            section, heading, weight = self.sections[number], self._headings[number], covered[number]
             named = sum(self._idf(t) for t in heading & asked.keys())
             bonus = OF_HEADING * named / (sum(map(self._idf, heading)) or 1) + OF_QUESTION * named / total
-            found.append(Match(section, weight / total + bonus, weight / total))
+            rank = weight / total + bonus + OF_BM25 * lexical.get(number, 0.0) / top
+            found.append(Match(section, rank, weight / total))
         return sorted(found, key=lambda m: (-m.score, m.section.source, m.section.start))[:n]
 
     def cover(self, text: str, known: set[str]) -> float:
