@@ -27,6 +27,8 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-cache",                         # asked each time, answered with 304
 }
+WIDGET = UI / "widget.js"                                # what a page elsewhere may load
+FOR_OTHERS = {"cross-origin-resource-policy": "cross-origin"}
 FILES = {f"/ui/{path.relative_to(UI).as_posix()}": path for path in sorted(UI.rglob("*")) if path.suffix in TYPES}
 FILES["/"] = FILES.pop("/ui/index.html")
 PATHS = frozenset(FILES)
@@ -42,7 +44,8 @@ async def page(request: Request) -> Response:
     if path is None:
         raise HTTPException(404)
     body = path.read_bytes()
-    headers = {**HEADERS, "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"'}
+    etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {**HEADERS, **(FOR_OTHERS if path == WIDGET else {}), "etag": etag}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=TYPES[path.suffix])

@@ -132,13 +132,14 @@ async def forget(body: schema.Forget, request: Request) -> Response:
 # People of the business.
 
 @router.get("/v1/support/overview", responses={200: {"model": schema.Overview}}, response_model=None)
-async def overview(request: Request, days: Annotated[float, Query(gt=0, le=3660)] = 30) -> Response:
+async def overview(request: Request, days: Annotated[float, Query(gt=0, le=3660)] = 30,
+                   language: Annotated[str | None, Query(max_length=35)] = None) -> Response:
     """Open tickets, questions that the pages don't answer, and figures of the last days."""
     def act(service: Support, principal: Principal) -> dict[str, Any]:
-        desk = service.desk
+        desk, spoken = service.desk, language_in(service.rules, language)
         return {"tickets": [asdict(ticket) for ticket in desk.tickets(principal)],
                 "unanswered": desk.unanswered(principal), "figures": figures(desk, principal, service.rules.cost, days),
-                "shop": service.rules.persona_in(None).shop, "is_sample": front_of(request).is_sample}
+                "shop": service.rules.persona_in(spoken).shop, "is_sample": front_of(request).is_sample}
     return Json(await _as_operator(request, act))
 
 

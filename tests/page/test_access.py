@@ -22,7 +22,8 @@ FAULTS = """() => {
     if (!hidden && e.type !== 'range' && e.localName !== 'a' && (box.width < 23.5 || box.height < 23.5))
       faults.push('small: ' + what);
     if (e.tabIndex > 0) faults.push('tab order: ' + what);
-    if (!e.closest('main, aside, header, section[aria-label], dialog, #toasts')) faults.push('no landmark: ' + what);
+    const landmarks = 'main, aside, header, nav[aria-label], section[aria-label], dialog, #toasts';
+    if (!e.closest(landmarks)) faults.push('no landmark: ' + what);
     const id = e.getAttribute('aria-controls');
     if (id && !document.getElementById(id)) faults.push('controls nothing: ' + what);
   }

@@ -19,7 +19,8 @@ STOP_WORDS = """
 a an the i me my you your we us our it its is are was were be been am do does did can could will would shall should may
 might must have has had if of to in on at for from by with and or but so as that this these those there here what which
 who whom whose where how why any some please tell want need like get got know just also too not no hello hi hey s t m re
-ve ll d im ive whats hows id about into than then them they he she him her one thing things now happen happens"""
+ve ll d im ive whats hows id about into than then them they he she him her one thing things now happen happens sell
+sells offer"""
 STOP = frozenset(STOP_WORDS.split())
 STOP_ZH = re.compile("请问|你们|我们|您们|你好|您好|可以|能不能|可不可以|是不是|有没有|怎么办|怎么样|怎样|怎么|如何|"
                      "什么|哪里|哪些|哪个|哪儿|多少|几个|一下|一个|这个|那个|想要|我想|需要|如果|"
@@ -29,7 +30,8 @@ LATIN = re.compile(r"(?<![a-z0-9'])[a-z]{4,}(?![a-z0-9'])")
 OF_HEADING, OF_QUESTION = 0.25, 0.3                      # what it counts more that a heading has the question's words:
                                                          # by the share of the heading, and by that of the question
 OF_BM25 = 0.4                                            # what the words as they are count, beside synonyms and pairs
-PAIR = 0.5                                               # weight of an unknown pair of Chinese signs: many are no word
+UNKNOWN, PAIR = 1.5, 0.7                                 # times the weight of a word that no section has, and of a
+                                                         # pair of Chinese signs, since many pairs are no word
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ class Matcher:
     def _asked(self, question: str) -> dict[str, float]:
         """The weight of each term."""
         text = STOP_ZH.sub(" ", self._groups(LATIN.sub(lambda found: self._spelt(found[0]), plain(question))))
-        return {term: self._idf(term) * (PAIR if CJK.match(term) and term not in self._having else 1)
+        return {term: self._idf(term) * (1 if term in self._having else PAIR if CJK.match(term) else UNKNOWN)
                 for term in self.terms(text) if term not in STOP}
 
     def _idf(self, term: str) -> float:

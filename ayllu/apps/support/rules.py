@@ -82,7 +82,7 @@ class Rules(Settings):
     """The whole file."""
 
     persona: dict[Language, Persona] = Field(min_length=1)
-    min_confidence: float = Field(default=0.35, ge=0, le=1)
+    min_confidence: float = Field(default=0.28, ge=0, le=1)
     after_unknown: int = Field(default=2, ge=1)
     keep_days: int = Field(default=90, ge=1)
     hours: Hours = Hours()

@@ -88,8 +88,8 @@ class Support:
             return [said]
         draft = self._draft(text.strip(), conversation, before)
         if draft.kind == "hand_over":
-            ticket = self.desk.ticket(who, number, draft.topic, summary_of(draft.topic, [*before, said]))
-            draft.ticket = ticket.number
+            summary = summary_of(draft.topic, [*before, said], conversation.language)
+            draft.ticket = self.desk.ticket(who, number, draft.topic, summary).number
         ms = 1000 * (time.perf_counter() - begun)
         return [said, self.desk.add(number, "assistant", draft.kind, draft.text, draft.facts(ms))]
 

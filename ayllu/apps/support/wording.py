@@ -14,6 +14,11 @@ from ayllu.apps.support.sections import Section
 QUOTE = 600                                              # characters of a section that are quoted
 SUPPORTED = 0.6                                          # share of a sentence's weight that its sections must cover
 SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|[。！？；]|\n|$)", re.DOTALL)
+SUMMARY = {
+    "en": {"topic": "Topic: ", "customer": "- Customer: ", "operator": "  A person: ", "answer": "  answered from ",
+           "unknown": "  not in the pages", "hand_over": "  handed over", "decline": "  declined"},
+    "zh": {"topic": "主题：", "customer": "- 顾客：", "operator": "  人工：", "answer": "  回答依据：",
+           "unknown": "  资料里没有", "hand_over": "  已转人工", "decline": "  已婉拒"}}
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
@@ -96,19 +101,18 @@ def _says(citation: Citation, text: str, matcher: Matcher) -> bool:
     return any(matcher.cover(said, known) >= SUPPORTED / 2 for said in SENTENCE.findall(text) if said.strip())
 
 
-def summary_of(topic: str, messages: Sequence[Message]) -> str:
+def summary_of(topic: str, messages: Sequence[Message], language: str = "en") -> str:
     """A conversation for the person who takes it over: what was asked, and what was answered from where."""
-    lines = [f"Topic: {topic}"]
+    said = SUMMARY["zh" if language == "zh" else "en"]
+    lines = [said["topic"] + topic]
     for message in messages:
-        if message.role == "customer":
-            lines.append(f"- customer: {_short(message.text)}")
+        if message.role != "assistant":
+            lines.append(said[message.role] + _short(message.text))
         elif message.kind == "answer":
-            sources = ", ".join(f"{c['source']} › {c['heading']}" for c in message.facts.get("citations", ()))
-            lines.append(f"  answered from {sources or 'the pages'}")
-        elif message.role == "operator":
-            lines.append(f"  a person said: {_short(message.text)}")
-        elif message.kind in ("unknown", "hand_over", "decline"):
-            lines.append(f"  {message.kind.replace('_', ' ')}")
+            cited = (f"{c['source']} › {c['heading']}" for c in message.facts["citations"])
+            lines.append(said["answer"] + ", ".join(cited))
+        elif message.kind in said:
+            lines.append(said[message.kind])
     return "\n".join(lines)
 
 

@@ -24,6 +24,7 @@ export function onKeyNeeded(ask) {
 }
 
 export const keepKey = (key) => sessionStorage.setItem(KEY, key);
+export const heldKey = () => sessionStorage.getItem(KEY);
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const forgetKey = () => sessionStorage.removeItem(KEY);
 

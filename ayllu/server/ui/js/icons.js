@@ -32,5 +32,6 @@ export const PATHS = {
   translate: "M3 6h10M8 4v2M11 6c-1 4-4 7-7 8M5 9c1 2 3 4 6 5M13 20l4-10 4 10M14.5 17h5",
   chart: "M4 20h16M7 16v-5M12 16V6M17 16v-8",
   file: "M6 3h8l4 4v14H6zM14 3v4h4",
+  service: "M4.5 13v-1a7.5 7.5 0 0 1 15 0v1M4.5 13H8v6H4.5zM16 13h3.5v6H16zM18 19c0 1.7-2 2.3-4.5 2.3",
   lock: "M6 11h12v9H6zM8.5 11V8a3.5 3.5 0 0 1 7 0v3",
 };

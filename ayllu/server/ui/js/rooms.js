@@ -11,8 +11,9 @@
        remove and upload (api.js), events (stream.js). Text becomes nodes with h(), never markup. */
 
 import { chat } from "./rooms/chat.js";
+import { support } from "./rooms/support.js";
 
-export const ROOMS = [chat];
+export const ROOMS = [chat, support];
 
 /** The room of the address, and what follows its name. */
 export function here() {
