@@ -12,8 +12,14 @@
 
 import { chat } from "./rooms/chat.js";
 import { support } from "./rooms/support.js";
+import { write } from "./rooms/write.js";
 
-export const ROOMS = [chat, support];
+// prettier-ignore
+export const ROOMS = [
+  chat,
+  write,
+  support,
+];
 
 /** The room of the address, and what follows its name. */
 export function here() {
