@@ -17,12 +17,17 @@ from typing import Literal
 
 from ayllu.apps.documents.document import Document, Limits, clean
 from ayllu.apps.index.adding import TOGETHER, File, Progress, Summary, bring, files_of
+from ayllu.apps.index.embedding import TOKENS, Embedder, embedder_of
 from ayllu.apps.index.prepare import prepared
-from ayllu.apps.index.ranking import Where, by_words
+from ayllu.apps.index.ranking import Where, by_words, fused
 from ayllu.apps.index.store import Put, Store, Stored
+from ayllu.apps.index.vectors import Vectors, add_vectors
 from ayllu.errors import DataError
 
 Way = Literal["hybrid", "words", "dense"]
+DEEP = 100                                               # of each ranking, what is fused
+SHORT = 160                                              # characters of a chunk on average, below which texts are short
+DENSE, DENSE_SHORT = 0.005, 0.3                          # weight of the vectors: chosen on dev parts, docs/documents.md
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Collection:
 
     def __init__(self, path: str | Path, limits: Limits | None = None) -> None:
         self.store, self.limits = Store(path), limits or Limits()
+        self._vectors = Vectors(self.store)
 
     def __enter__(self) -> "Collection":
         return self
@@ -122,10 +128,41 @@ class Collection:
 
     # What is found in it.
 
-    def search(self, question: str, k: int = 5, where: Where | None = None, way: Way = "hybrid") -> list[Passage]:
+    def add_vectors(self, embedder: Embedder | str = TOKENS, progress: Progress | None = None) -> None:
+        """Make the collection searchable by meaning, too: a vector for each chunk that has none. Stopped, it goes on.
+        Call it again after `add`; vectors of another embedder are made anew."""
+        embedder = embedder_of(embedder) if isinstance(embedder, str) else embedder
+        total = self.store.one("SELECT count(*) FROM chunks")
+        for done in add_vectors(self.store, embedder):
+            if progress:
+                progress(done, total, "vectors")
+
+    def search(self, question: str, k: int = 5, where: Where | None = None, way: Way = "hybrid",
+               weight: float | None = None, embedder: Embedder | None = None) -> list[Passage]:
         """The best k passages for a question, best first. `where` keeps documents by `source` (a pattern with *),
-        `kind` or metadata."""
-        return self.passages(by_words(self.store, question, 3 * k, where), k)
+        `kind` or metadata. `weight` is that of the vectors in the hybrid ranking, 0 to 1 (None: see
+        `dense_weight`); without vectors it is 0."""
+        return self.passages(self.ranked(question, 3 * k, where, way, weight, embedder), k)
+
+    def ranked(self, question: str, k: int, where: Where | None = None, way: Way = "hybrid",
+               weight: float | None = None, embedder: Embedder | None = None) -> list[tuple[int, float]]:
+        """Chunks by their ids and scores."""
+        name = self.store.fact("embedder")
+        weight = self.dense_weight() if weight is None else weight
+        if way == "words" or (way == "hybrid" and (name is None or weight == 0)):
+            return by_words(self.store, question, k, where)
+        if name is None:
+            raise DataError(f"{self.store.path} has no vectors: call add_vectors first (ayllu documents add --vectors)")
+        near = self._vectors.search(embedder or embedder_of(name), question, DEEP, where)
+        if way == "dense":
+            return near[:k]
+        said = by_words(self.store, question, DEEP, where)
+        return fused([(1 - weight, [i for i, _ in said]), (weight, [i for i, _ in near])])[:k]
+
+    def dense_weight(self) -> float:
+        """Short texts (questions, posts) share few words with a question, so vectors count; among passages of a hundred
+        words and more they only order what words leave equal, or don't find."""
+        return DENSE_SHORT if (self.store.one("SELECT avg(length(text)) FROM chunks") or SHORT) < SHORT else DENSE
 
     def passages(self, ranked: Sequence[tuple[int, float]], k: int) -> list[Passage]:
         """Chunks by their ids and scores; what is the same text in several documents is one passage."""

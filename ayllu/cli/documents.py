@@ -51,6 +51,8 @@ def pairs(words: list[str] | None, option: str) -> dict[str, str]:
 
 def add(collection: Here, paths: Annotated[list[Path], typer.Argument(help="Files and folders.")],
         meta: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, said of each; to search by.")] = None,
+        vectors: Annotated[str | None, typer.Option(help="Search by meaning, too: tokens:ayllu-mini, speaker:MODEL or "
+                                                    "sentences:MODEL (with sentence-transformers).")] = None,
         workers: Annotated[int | None, typer.Option(min=1, help="Files read at a time.")] = None,
         as_json: Json = False) -> None:
     """Read files and folders into a collection: TXT, Markdown, HTML, PDF, DOCX, CSV, XLSX, EPUB. Only what is new or
@@ -62,6 +64,8 @@ def add(collection: Here, paths: Annotated[list[Path], typer.Argument(help="File
     said = pairs(meta, "--meta")
     with Collection(collection) as found, shown() as progress:
         summary = found.add(paths, said, progress, workers)
+        if name := vectors or found.store.fact("embedder"):
+            found.add_vectors(name, progress)
     tell(summary, as_json, collection)
 
 
@@ -72,6 +76,8 @@ def update(collection: Here, as_json: Json = False) -> None:
     """
     with opened(collection) as found, shown() as progress:
         summary = found.update(progress)
+        if name := found.store.fact("embedder"):
+            found.add_vectors(name, progress)
     tell(summary, as_json, collection)
 
 

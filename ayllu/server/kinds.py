@@ -7,9 +7,10 @@ be called again with what it saved as `work.resume`, after a crash in the midst 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ayllu.server import analyse, translate, write
+from ayllu.server import analyse, documents, translate, write
 from ayllu.server.schema.analyse import AnalyseJob
 from ayllu.server.schema.base import Body
+from ayllu.server.schema.documents import IndexRequest
 from ayllu.server.schema.translate import TranslateFiles
 from ayllu.server.schema.write import BatchRequest
 from ayllu.server.work import Work
@@ -25,5 +26,6 @@ class Kind(NamedTuple):
 KINDS: dict[str, Kind] = {
     "analyse": Kind(AnalyseJob, analyse.run_job),
     "translate": Kind(TranslateFiles, translate.run_files),
+    "index": Kind(IndexRequest, documents.run_index),
     "write": Kind(BatchRequest, write.run_batch),
 }

@@ -48,7 +48,8 @@ def test_the_document_names_what_there_is(chat_checkpoint):
     wanted = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models",
               "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/tokenizer_info",
               "/apply-template", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/health", "/metrics", "/version",
-
+              "/v1/collections", "/v1/collections/{collection}/search", "/v1/ask",
+              "/v1/collections/{collection}/documents/{document}",
               "/v1/support", "/v1/support/messages", "/v1/support/conversations/{number}/reply", "/v1/support/overview",
               "/v1/translate", "/v1/translate/memory",
               "/v1/workspace", "/v1/files", "/v1/files/{file_id}/content", "/v1/jobs", "/v1/jobs/{job_id}",

@@ -46,7 +46,7 @@ _FORMS = {name: re.compile(pattern) for name, pattern in (
 _HAN = re.compile(f"([{HAN}]+)")
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 NAMES = ("covered", "beside", "passage", "form", "title")            # the features of a sentence
-WEIGHTS = np.array([6.0, 1.0, 1.0, 0.4, -1.0])           # of each, for which sentence is the best
+WEIGHTS = np.array([6.0, 3.0, 1.5, 0.5, -2.0])           # of each, for which sentence is the best
 
 
 @dataclass(frozen=True)
