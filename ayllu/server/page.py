@@ -27,7 +27,7 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-cache",                         # asked each time, answered with 304
 }
-WIDGET = UI / "widget.js"                                # what a page elsewhere may load
+WIDGETS = {UI / "widget.js", UI / "translate.js"}        # what a page elsewhere may load
 FOR_OTHERS = {"cross-origin-resource-policy": "cross-origin"}
 FILES = {f"/ui/{path.relative_to(UI).as_posix()}": path for path in sorted(UI.rglob("*")) if path.suffix in TYPES}
 FILES["/"] = FILES.pop("/ui/index.html")
@@ -45,7 +45,7 @@ async def page(request: Request) -> Response:
         raise HTTPException(404)
     body = path.read_bytes()
     etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {**HEADERS, **(FOR_OTHERS if path == WIDGET else {}), "etag": etag}
+    headers = {**HEADERS, **(FOR_OTHERS if path in WIDGETS else {}), "etag": etag}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type=TYPES[path.suffix])

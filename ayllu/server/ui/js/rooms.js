@@ -12,12 +12,14 @@
 
 import { chat } from "./rooms/chat.js";
 import { support } from "./rooms/support.js";
+import { translate } from "./rooms/translate.js";
 import { write } from "./rooms/write.js";
 
 // prettier-ignore
 export const ROOMS = [
   chat,
   write,
+  translate,
   support,
 ];
 

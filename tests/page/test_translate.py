@@ -1,0 +1,130 @@
+"""The room Translate, and the language switch in a page from elsewhere, in a real browser with the bundled model."""
+
+import http.server
+import threading
+from collections.abc import Iterator
+
+import pytest
+from server.live import Live, serving
+
+from ayllu.server.gate import Door
+from ayllu.server.workspace import Workspace
+
+PAGE = """<!DOCTYPE html><html lang="en"><head><title>Dogs</title></head><body>
+<h1>I like dogs.</h1>
+<p id="p">I like <b id="b">dogs</b>. <a id="a" href="#x" title="I like dogs.">Tom</a> is a boy. <code>a_b</code></p>
+<pre id="pre">I like dogs.</pre><p id="no" translate="no">I like dogs.</p><button id="button">I like dogs.</button>
+<div id="late"></div>
+<script src="SERVER/ui/translate.js" data-to="zh" defer></script></body></html>"""
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Iterator[http.server.ThreadingHTTPServer]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = PAGE.replace("SERVER", self.server.ayllu).encode()
+            self.send_response(200)
+            self.send_header("content-type", "text/html; charset=utf-8")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    found = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=found.serve_forever, daemon=True).start()
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+@pytest.fixture(scope="module")
+def translating(elsewhere, tmp_path_factory) -> Iterator[Live]:
+    origin = f"http://127.0.0.1:{elsewhere.server_address[1]}"
+    with serving("ayllu-mini-chat", door=Door(origins=frozenset({origin})),
+                 workspace=Workspace(tmp_path_factory.mktemp("room"))) as live:
+        elsewhere.ayllu, elsewhere.origin = live.url, origin
+        yield live
+
+
+@pytest.fixture
+def room(opened, translating):
+    page = opened(f"{translating.url}#/translate", waits=False)
+    page.get_by_role("heading", name="Translate", level=1).wait_for()
+    return page
+
+
+def test_a_text_with_marks_of_doubt_and_a_correction(room):
+    room.get_by_label("Text", exact=True).fill("I like dogs.\nClick the button to open the file.")
+    room.get_by_role("button", name="Translate", exact=True).click()
+    rows = room.locator(".tr-row")
+    rows.nth(1).wait_for()
+    assert rows.nth(0).locator(".tr-words").inner_text() == "我喜欢狗。"
+    assert "low" not in rows.nth(0).get_attribute("class")
+    assert "low" in rows.nth(1).get_attribute("class")
+    assert "% sure" in rows.nth(1).inner_text()
+    room.get_by_role("button", name="Correct the translation of “Click").click()
+    rows.nth(1).locator("textarea").fill("点击按钮打开文件。")
+    room.get_by_role("button", name="Keep").click()
+    room.locator(".tr-row.low").wait_for(state="detached")
+    room.get_by_role("button", name="Translate", exact=True).click()
+    room.get_by_text("your own words").wait_for()
+    assert rows.nth(1).locator(".tr-words").inner_text() == "点击按钮打开文件。"
+
+
+def test_files_survive_a_reload(room, tmp_path):
+    path = tmp_path / "page.html"
+    path.write_text("<p>I like <b>dogs</b>.</p>")
+    (tmp_path / "bad.json").write_text("{")
+    room.locator("input[type=file]").set_input_files([str(path), str(tmp_path / "bad.json")])
+    room.locator(".uploads li button").nth(1).wait_for()
+    room.get_by_role("button", name="Translate the files").click()
+    room.locator(".tr-file").wait_for()
+    assert "bad.json was left out" in room.locator(".job").inner_text()
+    room.reload()
+    with room.expect_download() as waited:
+        room.get_by_role("button", name="Save page.zh.html").click()
+    assert waited.value.suggested_filename == "page.zh.html"
+    assert waited.value.path().read_text(encoding="utf-8") == "<p>我喜欢<b>狗</b>。</p>"
+
+
+@pytest.fixture
+def foreign(opened, translating, elsewhere):
+    page = opened(elsewhere.origin, waits=False)
+    page.get_by_label("Language").wait_for()
+    return page
+
+
+def test_the_switch_translates_and_gives_back(foreign):
+    before = foreign.evaluate("document.body.innerHTML")
+    foreign.evaluate("window.clicked = 0; "
+                     "document.getElementById('b').addEventListener('click', () => window.clicked++)")
+    foreign.get_by_label("Language").select_option("zh")
+    foreign.get_by_role("heading", name="我喜欢狗").wait_for()
+    foreign.wait_for_function("document.getElementById('a').title === '我喜欢狗。'")
+    foreign.wait_for_function("document.getElementById('b').textContent.includes('狗')")
+    foreign.locator("#b").click()
+    assert foreign.evaluate("window.clicked") == 1       # the same element, with what listens to it
+    assert foreign.locator("#a").get_attribute("href") == "#x"
+    assert foreign.locator("code").inner_text() == "a_b"
+    assert foreign.locator("#button").inner_text() == "我喜欢狗。"
+    assert foreign.locator("#pre").inner_text() == foreign.locator("#no").inner_text() == "I like dogs."
+    assert foreign.evaluate("document.documentElement.lang") == "zh"
+    foreign.get_by_label("Language").select_option("")
+    assert foreign.evaluate("document.body.innerHTML") == before
+    assert foreign.evaluate("document.documentElement.lang") == "en"
+
+
+def test_late_content_is_translated_and_the_choice_is_kept(foreign):
+    foreign.get_by_label("Language").select_option("zh")
+    foreign.get_by_role("heading", name="我喜欢狗").wait_for()
+    foreign.evaluate("document.getElementById('late').append(Object.assign(document.createElement('p'), "
+                     "{textContent: 'I like dogs.'}))")
+    foreign.locator("#late").get_by_text("我喜欢狗").wait_for()
+    foreign.evaluate("document.querySelector('#late p').firstChild.data = 'Tom is a boy.'")
+    foreign.wait_for_function("!document.querySelector('#late p').textContent.includes('Tom is')")
+    calls = []
+    foreign.on("request", lambda request: calls.append(request.url) if "/v1/translate" in request.url else None)
+    foreign.reload()
+    foreign.get_by_role("heading", name="我喜欢狗").wait_for()
+    assert calls == []                                   # this browser has kept them
