@@ -13,7 +13,8 @@ from starlette.responses import Response
 from ayllu.apps.analyse.config import Analysis
 from ayllu.apps.analyse.posts import Post, moment
 from ayllu.apps.analyse.reading import Reader
-from ayllu.apps.analyse.run import analyse
+from ayllu.apps.analyse.report import measured
+from ayllu.apps.analyse.run import SAMPLE, analyse
 from ayllu.data.packed import Moved
 from ayllu.errors import RequestError
 from ayllu.server.faults import FieldError
@@ -33,7 +34,8 @@ async def analyse_posts(body: schema.AnalyseRequest, request: Request) -> Respon
     def read() -> dict[str, Any]:
         reader = Reader(_settings(body))
         rows = reader([_post(one, i) for i, one in enumerate(body.posts, 1)])
-        return {"posts": rows, "told": {name: scorer.told for name, scorer in reader.scorers.by_name.items()}}
+        return {"posts": rows, "measured": measured(),
+                "told": {name: scorer.told for name, scorer in reader.scorers.by_name.items()}}
     return Json(await prepared(read))
 
 
@@ -43,7 +45,7 @@ def run_job(work: Work) -> dict[str, Any]:
     folder = work.workspace.folder / "analyse" / work.claim.job.id
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        source = _named(work, asked.file, folder / "source")
+        source = SAMPLE if asked.file == "sample" else _named(work, asked.file, folder / "source")
         size, moved = max(source.stat().st_size, 1), 0
 
         @contextmanager
@@ -59,7 +61,7 @@ def run_job(work: Work) -> dict[str, Any]:
                          for i, (name, file) in enumerate(asked.examples.items())}})
         found = analyse(source, folder / "out", settings, None,
                         lambda posts: work.beat(min(READ, READ * moved / size)), watch)
-        name = work.files.name(asked.file).rpartition(".")[0] or "posts"
+        name = "sample" if source == SAMPLE else work.files.name(asked.file).rpartition(".")[0] or "posts"
         files = [work.files.save(f"{name}.{file}", folder / "out" / file)
                  for file in ("report.html", "posts.csv", "posts.jsonl", "summary.json")]
     except Exception:

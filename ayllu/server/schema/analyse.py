@@ -40,12 +40,13 @@ class Analysed(Answer):
 
     posts: list[dict[str, Any]]
     told: dict[str, str] = Field(description="Who said what: the lexicon, a head, ...")
+    measured: dict[str, dict[str, Any]] = Field(description="What the lexicon scores on public sets.")
 
 
 class AnalyseJob(Wanted):
     """A file of posts (an upload) as a job: a report, a table and all posts come out."""
 
-    file: str = Field(max_length=64)
+    file: str = Field(max_length=64, description='An upload\'s id, or "sample" for made-up posts.')
     columns: dict[Literal["text", "time", "author", "group", "id"], Name] = Field(default_factory=dict)
     examples: dict[Name, str] = Field(default_factory=dict, max_length=4,
                                       description="Name to an upload of labelled rows (text, label): few-shot.")

@@ -10,6 +10,7 @@
     4. Parts to build with: roomPage (roompage.js), dropZone (dropzone.js), jobList and jobCard (jobcard.js), call, open,
        remove and upload (api.js), events (stream.js). Text becomes nodes with h(), never markup. */
 
+import { analyse } from "./rooms/analyse.js";
 import { chat } from "./rooms/chat.js";
 import { support } from "./rooms/support.js";
 import { translate } from "./rooms/translate.js";
@@ -21,6 +22,7 @@ export const ROOMS = [
   write,
   translate,
   support,
+  analyse,
 ];
 
 /** The room of the address, and what follows its name. */
