@@ -1,12 +1,13 @@
 """The sample shop's customer service on its own questions, beside the best section by BM25 without rules or threshold.
 
-    python benchmarks/support.py [--part test] [--docs FOLDER] [--quick] [--wrong] [--json FILE]
+    python benchmarks/support.py [--part test] [--docs FOLDER] [--model NAME] [--quick] [--wrong] [--json FILE]
 
 Of a shop's questions (questions.tsv) the half "dev" served to set the threshold and the words of the rules; shares are
 told of "test", with 95 % intervals (Wilson's). `right`: of the questions that the pages answer, those that are answered
 with the expected section cited first. `refused`: of those that they don't answer, the ones that are declined or said
 not to be known. `deflected`: of all questions (not small talk), those that no person was asked for. The questions and
 the pages are by the same hands, so the figures show that the parts work, and are no promise for another shop.
+--model asks a model of any size to put the answers in its own words, and tells the share that the check lets pass.
 --quick asks every tenth question. The last line says the smallest distance: ours less the baseline's share right, in
 points, over the goal of 0.
 """
@@ -20,11 +21,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ayllu.apps.speaker import LocalSpeaker, Speaker
+from ayllu.apps.support.figures import share, wilson
 from ayllu.apps.support.lexical import Bm25
 from ayllu.apps.support.pages import QUESTIONS, sample
 from ayllu.apps.support.questions import Given, Question, given_of, measure, read_questions
 from ayllu.apps.support.service import Support, open_support
-from ayllu.apps.support.wording import cite
+from ayllu.apps.support.wording import cite, in_own_words
 from ayllu.files import write_json
 from ayllu.log import say, setup
 
@@ -63,7 +66,22 @@ def sides(service: Support) -> dict[str, Callable[[Question], Given]]:
     return {"ours": ours, "BM25 alone": bm25}
 
 
-def run(folder: Path, part: str, quick: bool) -> dict[str, Any]:
+def own_words(service: Support, speaker: Speaker, questions: list[Question]) -> dict[str, Any]:
+    """Of the questions that the pages answer: how many a model words so that the check lets it pass, and its time."""
+    passed, took = [], []
+    for question in questions:
+        draft = service.answer(question.text, question.language)
+        if draft.kind == "answer":
+            begun = time.perf_counter()
+            persona = service.rules.persona_in(question.language)
+            worded = in_own_words(speaker, persona, question.text, draft.citations, service.pages.matcher)
+            took.append(time.perf_counter() - begun)
+            passed.append(worded is not None)
+    found = {"share": share(sum(passed), len(passed)), "interval": wilson(sum(passed), len(passed)), "n": len(passed)}
+    return {"model": speaker.name, "passed": found, "s_median": statistics.median(took)}
+
+
+def run(folder: Path, part: str, quick: bool, model: str | None) -> dict[str, Any]:
     """All figures, by side and language."""
     questions = [q for q in read_questions(folder / QUESTIONS) if part == "all" or q.part == part]
     questions = questions[::10] if quick else questions
@@ -77,6 +95,8 @@ def run(folder: Path, part: str, quick: bool) -> dict[str, Any]:
                          for language in ("en", "zh")}
             found["sides"][name] = {**whole, "languages": languages, "ms_median": statistics.median(took),
                                     "ms_95": sorted(took)[int(0.95 * len(took))]}
+        if model:
+            found["own_words"] = own_words(service, LocalSpeaker.load(model), questions)
         service.close()
     return found
 
@@ -93,6 +113,12 @@ def show(found: dict[str, Any]) -> None:
     print(f"{'ms per answer':24}" + "".join(f"{cell:>32}" for cell in times))
 
 
+def show_words(found: dict[str, Any]) -> None:
+    """What a model's own words came to."""
+    print(f"{found['model']}: own words that the check lets pass: {_share(found['passed'])}, "
+          f"{found['s_median']:.1f} s per answer")
+
+
 def _share(value: dict[str, Any]) -> str:
     if not value["n"]:
         return "-"
@@ -104,13 +130,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=("dev", "test", "all"), default="test")
     parser.add_argument("--docs", type=Path, default=sample(), metavar="FOLDER")
+    parser.add_argument("--model", metavar="NAME")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--wrong", action="store_true", help="tell the questions that were not answered as expected")
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
     setup()
-    found = run(args.docs, args.part, args.quick)
+    found = run(args.docs, args.part, args.quick, args.model)
     show(found)
+    if args.model:
+        show_words(found["own_words"])
     if args.wrong:
         for row in found["sides"]["ours"]["wrong"]:
             say(f"  {row['question']}  expected {row['expected']}, given {row['given']}")
