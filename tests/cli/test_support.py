@@ -34,6 +34,16 @@ def test_one_question(capsys):
     assert "[en/warranty.md › How long the warranty lasts]" in err
 
 
+@pytest.mark.slow
+def test_the_bundled_model_is_not_asked_for_words(capsys):
+    assert run(["support", "How long is the warranty on lamps?", "--model", "ayllu-mini-chat", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "too small" in err
+    found = json.loads(out.strip().split("\n")[-1])
+    assert found["n_tokens"] == 0
+    assert found["answer"] == found["citations"][0]["quote"]
+
+
 def test_a_conversation_through_a_pipe(capsys, monkeypatch):
     lines = ["运费多少？", "", "转人工", "/rate 5", "/new", "thanks", "/what", "/bye", "never read"]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
