@@ -13,7 +13,6 @@ import asyncio
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from multiprocessing.connection import Connection
@@ -138,7 +137,7 @@ class Desk:
         for token in tokens:
             ticket = self._tickets[token.request]
             is_plain = token.finish is None and token.start is None and token.logprob is None
-            given.append((ticket, token.sample, token.id) if is_plain else replace(token, request=ticket))
+            given.append((ticket, token.sample, token.id) if is_plain else token._replace(request=ticket))
         for number in {token.request for token in tokens if token.finish is not None}:
             if self.engine.seed(number) is None:         # all its samples are over
                 del self._numbers[self._tickets.pop(number)]
@@ -147,7 +146,7 @@ class Desk:
     def _tell(self, tokens: Sequence[Any] = ()) -> None:
         """What was chosen, and what has changed."""
         shelf = tuple(self.engine.adapters.loaded.values())
-        entry = self._turns.n_more(), self._turns.retry_s()
+        entry = self._turns.entry()
         state = counts_of(self.engine), entry, [(a.name, a.n_users, a.n_requests) for a in shelf]
         if tokens or state != self._told:
             news = None if self._told is not None and state[2] == self._told[2] else shelf
@@ -302,10 +301,7 @@ class Asking:
         if shelf is not None:
             self._shelve(shelf)
         for token in tokens:
-            if isinstance(token, tuple):
-                ticket, sample, id = token
-                token = Token(ticket, sample, id)
-            self._hand_on(token)
+            self._hand_on(token if isinstance(token, Token) else Token(*token))
 
     def _hand_on(self, token: Token) -> None:
         stream = self._streams.get(token.request)

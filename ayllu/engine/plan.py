@@ -8,6 +8,7 @@ are computed; the rest is pending. Free of torch.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 from ayllu.engine.pages import PageKey
 from ayllu.engine.request import Request
@@ -59,8 +60,7 @@ class Row:
         return self.rank, self.number, self.sample
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """Compute ids `begin` to `end` of a row, then `draft`. If that reaches its last id, choose the next id of each of
     `choosers`: the row itself, and on the first time the samples that share its prompt."""
 
@@ -89,8 +89,7 @@ class Plan:
         return sum(work.n_tokens for work in self.work)
 
 
-@dataclass(frozen=True)
-class Chosen:
+class Chosen(NamedTuple):
     """What one row got in a step: ids, of which the first `n_drafted` were in its draft, and whether it is over."""
 
     ids: Sequence[int]

@@ -5,7 +5,7 @@ gives `Token`s. Below `llm.py` there is no text: stop strings are the caller's, 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ayllu.errors import RequestError
 from ayllu.model.params import SamplingParams
@@ -71,8 +71,7 @@ class Start:
     prompt_top: tuple[tuple[tuple[int, float], ...], ...] | None = None  # (id, log-probability), likeliest first
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """One event of one sample: a chosen id, or an end without one (`id` None: cancelled, or `error` says what broke).
     With params.num_beams the samples are the best n texts, best first, and come as a whole when the search is over.
 

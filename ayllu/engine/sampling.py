@@ -76,12 +76,30 @@ class Choice:
     tops: list[tuple[tuple[int, float], ...]]
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What some rows have asked for, read from the tables once."""
+
+    places: list[int]
+    rows: np.ndarray                                     # the same
+    drawing: np.ndarray                                  # which aren't greedy
+    draws: bool                                          # whether any
+    shapes: bool                                         # whether any has a bias or a penalty
+    least: np.ndarray | None                             # tokens before an end id; None: no row has any
+    stops: np.ndarray
+
+    def may_shape(self, steps: np.ndarray) -> bool:
+        """Whether `shape` would change anything."""
+        return self.shapes or (self.least is not None and bool((steps.astype(np.int64) < self.least).any()))
+
+
 class SamplingTables:
     """The settings of the living rows. Tables as wide as the vocabulary exist only once a row needs them."""
 
     def __init__(self, vocab_size: int, device: torch.device, kernels: Kernels | None = None) -> None:
         self.vocab_size, self.device, self.kernels = vocab_size, device, kernels
         self._free: list[int] = []
+        self._last: _Asked | None = None
         self._n_places = 0
         self.settings = np.empty((0, len(NAMES)), np.float32)
         self.keys = np.empty((0, 3), np.uint64)                               # seed, sample, step
@@ -99,6 +117,7 @@ class SamplingTables:
         if not self._free:
             self._grow()
         place, p = self._free.pop(), request.params
+        self._last = None
         self.settings[place] = [getattr(p, name) for name in NAMES]
         if p.is_greedy:
             self.settings[place, :5] = NEUTRAL[:5]                            # no filter is computed for it
@@ -126,25 +145,26 @@ class SamplingTables:
         next one; then a row may stand here several times, if it has no penalties. `advance` says what was kept.
         `allowed`: some of the R rows, and the ids (rows, V) that each of them may choose. `draft`: the draft model's
         logits (R, V) in the same places; rows that may guess then draw so that its guesses are mostly right."""
-        rows = np.asarray(places)
+        asked = self._asked(places)
+        rows = asked.rows
         steps = self.keys[rows, 2] + (U64(0) if ahead is None else np.asarray(ahead, dtype=U64))
-        shaped = self.shape(logits.float(), rows, steps) if self._shapes(rows, steps) else logits   # (R, V)
+        shaped = self.shape(logits.float(), rows, steps) if asked.may_shape(steps) else logits      # (R, V)
         if allowed is not None:
             index = self._index(np.asarray(allowed[0]))
             shaped = shaped.index_copy(0, index, shaped[index].masked_fill(~allowed[1].to(self.device), -torch.inf))
         values, ids = (self.kernels.largest if self.kernels else _largest)(shaped)
-        drawing = ~self.is_greedy[rows]
+        drawing = asked.drawing
         if draft is not None:
             guided = drawing & (self.settings[rows, 5:] == NEUTRAL[5:]).all(-1)
             guided[list(allowed[0]) if allowed else []] = False
-            drawing &= ~guided
+            drawing = drawing & ~guided
             if guided.any():
                 ids[torch.from_numpy(guided)] = self._draw(shaped, rows, steps, guided, draft)
-        if drawing.any():
+        if asked.draws and drawing.any():
             ids[torch.from_numpy(drawing)] = self._draw(shaped, rows, steps, drawing)
         self._remember(ids, rows)
         chosen = ids.tolist()
-        is_stop = (self.stops[rows] == np.asarray(chosen)[:, None]).any(-1)
+        is_stop = (asked.stops == np.asarray(chosen)[:, None]).any(-1)
         logprobs, tops = self._details(logits, ids, rows)
         return Choice(chosen, [not math.isfinite(value) for value in values.tolist()], is_stop.tolist(), logprobs, tops)
 
@@ -183,10 +203,15 @@ class SamplingTables:
             logits[self._index(row), self._index(self.stops[rows][row, column])] = -torch.inf
         return logits
 
-    def _shapes(self, rows: np.ndarray, steps: np.ndarray) -> bool:
-        """Whether `shape` would change anything."""
-        return bool(self.has_bias[rows].any() or (self.settings[rows, 5:] != NEUTRAL[5:]).any()
-                    or (steps.astype(np.int64) < self.min_tokens[rows]).any())
+    def _asked(self, places: Sequence[int]) -> "_Asked":
+        """What the rows in these places have asked for; from step to step they are mostly the same."""
+        if self._last is None or self._last.places != places:
+            rows = np.asarray(places)
+            drawing, least = ~self.is_greedy[rows], self.min_tokens[rows]
+            shapes = bool(self.has_bias[rows].any() or (self.settings[rows, 5:] != NEUTRAL[5:]).any())
+            self._last = _Asked(list(places), rows, drawing, bool(drawing.any()), shapes,
+                                least if least.any() else None, self.stops[rows])
+        return self._last
 
     def filter(self, logits: Tensor, rows: np.ndarray) -> Tensor:
         """Temperature and the filters, each for the rows that use it."""
@@ -244,11 +269,11 @@ class SamplingTables:
 
     def _details(self, logits: Tensor, ids: Tensor, rows: np.ndarray) -> tuple[
             list[float | None], list[tuple[tuple[int, float], ...]]]:
-        wants = self.wants_logprobs[rows]
         logprobs: list[float | None] = [None] * len(rows)
         tops: list[tuple[tuple[int, float], ...]] = [()] * len(rows)
-        some = np.flatnonzero(wants >= 0)
-        if len(some):
+        wants = self.wants_logprobs[rows]
+        if (wants >= 0).any():
+            some = np.flatnonzero(wants >= 0)
             index = self._index(some)
             found = sample.top_logprobs(logits[index], ids[index], int(wants.max()))
             for row, logprob, values, likeliest in zip(some.tolist(), *(t.tolist() for t in found), strict=True):

@@ -78,7 +78,7 @@ class Draft:
                          [len(drafts[work]) for work in order])
             for work, token in zip(order, ids, strict=True):
                 drafts[work].append(token)
-        return replace(plan, work=tuple(replace(work, draft=tuple(drafts.get(work, ()))) for work in plan.work))
+        return replace(plan, work=tuple(work._replace(draft=tuple(drafts.get(work, ()))) for work in plan.work))
 
     def follow(self, batch: FlatBatch) -> Tensor:                             # (N, D)
         """Compute what the model computes in this step, the last guess included."""

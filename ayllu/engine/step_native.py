@@ -5,6 +5,7 @@ twin. The weights lie in memory once more for it, so that large models, whose st
 don't take it.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class NativeStep:
         rotations = self.runner.rotations(longest)
         assert rotations is not None
         tokens = Tokens(batch.ids.contiguous(), batch.positions.contiguous(), batch.slots.contiguous(),
-                        torch.tensor(begins, dtype=torch.int32), torch.tensor(tables, dtype=torch.int32))
+                        *(torch.from_numpy(np.array(list_, dtype=np.int32)) for list_ in (begins, tables)))
         return self._step.hidden(tokens, *rotations)
 
     def logits(self, hidden: Tensor) -> Tensor | None:                        # (C, D) -> (C, V)

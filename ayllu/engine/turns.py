@@ -14,6 +14,7 @@ from ayllu.engine.ranks import LedEngine
 from ayllu.engine.request import Request, Token
 from ayllu.errors import EngineFailed, Overloaded
 
+KEPT_S = 0.02                                            # that estimates of the queue are good for
 MOST_RETRY_S = 600                                       # an estimate that far ahead is worth nothing
 Command = Callable[[EngineFailed | None], None]          # called with what keeps it from being done, if anything
 
@@ -27,6 +28,7 @@ class Turns:
         self.engine, self.max_wait_s, self._give = engine, max_wait_s, give
         self.failure = ""                                # why it ended, if by an error
         self._pace = Pace()
+        self._room: tuple[float, int | None, int] = (0.0, None, Overloaded.retry_s)   # when, and what was estimated
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()   # None: end when all is done
 
     def put(self, command: Command | None) -> None:
@@ -80,13 +82,17 @@ class Turns:
         wait_s = self._pace.wait_s(len(self.engine.scheduler.waiting), *self._rows(), time.monotonic())
         return min(MOST_RETRY_S, math.ceil(wait_s or 1))
 
-    def n_more(self) -> int | None:
-        """How many more requests `refusal` would let in now; None: there is no limit to the wait."""
-        if self.max_wait_s is None:
-            return None
-        n_waiting, n_rows = len(self.engine.scheduler.waiting), self.engine.settings.max_rows
-        most = self._pace.most_ahead(self.max_wait_s, *self._rows(), time.monotonic(), n_waiting + 4 * n_rows)
-        return max(0, 1 + (n_rows - 1 if most is None else most) - n_waiting)
+    def entry(self) -> tuple[int | None, int]:
+        """How many more requests `refusal` would let in now (None: there is no limit to the wait), and `retry_s`. Asked
+        after each step, so that the estimates are kept for a moment."""
+        now, n_waiting, n_rows = time.monotonic(), len(self.engine.scheduler.waiting), self.engine.settings.max_rows
+        if now - self._room[0] >= KEPT_S:
+            most = None if self.max_wait_s is None else self._pace.most_ahead(
+                self.max_wait_s, *self._rows(), now, n_waiting + 4 * n_rows)
+            self._room = now, most, self.retry_s()
+        _, most, retry_s = self._room
+        n_more = max(0, 1 + (n_rows - 1 if most is None else most) - n_waiting)
+        return None if self.max_wait_s is None else n_more, retry_s
 
     def _rows(self) -> tuple[list[tuple[int, int]], int]:
         """Of each running row its tokens and those that it may still get; and how many more may run."""

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ayllu.engine.request import Grammar, Request, Start
 from ayllu.errors import EngineFailed, Overloaded, RequestError
@@ -51,8 +51,7 @@ class Ask:
     redactor: Redactor = field(default_factory=lambda: Redactor(False))
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """A piece of answer `choice` (prompt * n + sample); `start` once for each prompt, with its first event."""
 
     choice: int

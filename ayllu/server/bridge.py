@@ -6,6 +6,7 @@ engine's next step.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
@@ -24,10 +25,11 @@ class Tokens(AsyncIterator[tuple[int, Token]]):
 
     def __init__(self, streams: Sequence[TokenStream | FarStream], n_samples: Sequence[int], limit_s: float) -> None:
         self.streams = streams
-        self._queue: asyncio.Queue[tuple[int, Token] | Exception] = asyncio.Queue()
+        self._ready: deque[tuple[int, Token] | Exception] = deque()
+        self._arrival: asyncio.Future[None] | None = None        # that the reader waits for
         late = TimeLimitError(f"the answer was not finished after {limit_s:g} s, the server's limit: ask for fewer "
                               "tokens, or stream")
-        self._timer = asyncio.get_running_loop().call_later(limit_s, self._queue.put_nowait, late)
+        self._timer = asyncio.get_running_loop().call_later(limit_s, self._put, late)
         self._pumps = [asyncio.ensure_future(self._pump(i, stream)) for i, stream in enumerate(streams)
                        if isinstance(stream, FarStream)]
         self._n_open = sum(n_samples)
@@ -39,7 +41,10 @@ class Tokens(AsyncIterator[tuple[int, Token]]):
         """The next token; an error of the engine, or of time, ends all."""
         if not self._n_open:
             raise StopAsyncIteration
-        item = await self._queue.get()
+        while not self._ready:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        item = self._ready.popleft()
         if isinstance(item, Exception):
             raise item
         self._n_open -= item[1].finish is not None
@@ -58,14 +63,19 @@ class Tokens(AsyncIterator[tuple[int, Token]]):
             stream.cancel()
 
     def _take(self, number: int, token: Token | EngineFailed) -> None:
-        self._queue.put_nowait(token if isinstance(token, EngineFailed) else (number, token))
+        self._put(token if isinstance(token, EngineFailed) else (number, token))
+
+    def _put(self, item: tuple[int, Token] | Exception) -> None:
+        self._ready.append(item)
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
 
     async def _pump(self, number: int, stream: FarStream) -> None:
         try:
             async for token in stream:
-                self._queue.put_nowait((number, token))
+                self._put((number, token))
         except Exception as error:                       # the reader's to raise
-            self._queue.put_nowait(error)
+            self._put(error)
 
 
 async def submit(service: AnyService, requests: Sequence[Request], limit_s: float) -> Tokens:

@@ -1,6 +1,5 @@
 """OpenAI's /v1/responses: one message out, nothing remembered."""
 
-import dataclasses
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import Any
@@ -244,7 +243,7 @@ async def _events(reply: _Reply) -> AsyncGenerator[bytes, None]:
             yield part
     async with aclosing(reply.run.events()) as events:
         async for e in events:
-            answer.add(dataclasses.replace(e.piece, calls=(), finish=None))
+            answer.add(e.piece._replace(calls=(), finish=None))
             has_logprobs = ask.params.logprobs is not None and (ask.calls is None or e.piece.text)
             logprobs = content_logprobs(reply.run.served.tokenizer, e.piece.entries) if has_logprobs else []
             if e.piece.text or logprobs:

@@ -7,6 +7,7 @@ token's text has been given out, and the entries of what a stop string cut off a
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from ayllu.engine.request import Finish, Token
 from ayllu.text.call_form import CallForm
@@ -23,8 +24,7 @@ class Calls:
     is_forced: bool
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One token with its log-probability and those of the likeliest; `offset` is where its text begins."""
 
     id: int
@@ -34,8 +34,7 @@ class Entry:
     is_end: bool = False                                 # an end id, which has no text
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """What one token made certain."""
 
     text: str = ""

@@ -68,6 +68,9 @@ class StopFilter:
         """Text that can't belong to a stop string; nothing once stopped."""
         if self.stopped:
             return ""
+        if not self.stop_strings:
+            self.n_settled += len(text)
+            return text
         held = self._held + text
         at, self.matched = self._first_match(held)
         if self.matched is not None:
