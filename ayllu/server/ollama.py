@@ -26,6 +26,7 @@ from ayllu.server.writing import Call, Calls, Piece, Written
 
 router = APIRouter(tags=["Ollama"])
 DEFAULTS = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}    # of Ollama's document
+NO_PENALTIES = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
 
 def model_name(served: Served, name: str) -> str:
@@ -122,14 +123,28 @@ def _form(body: OllamaRequest) -> Form | None:
 
 
 def _params(served: Served, options: Options, body: OllamaRequest) -> SamplingParams:
-    n_predict = options.num_predict
+    n_predict, penalties = options.num_predict, _penalties(served, options)
     return served.params(DEFAULTS, {
         "temperature": options.temperature, "top_p": options.top_p, "min_p": options.min_p,
         "typical_p": options.typical_p, "top_k": None if options.top_k is None else max(0, options.top_k),
-        "repetition_penalty": options.repeat_penalty, "presence_penalty": options.presence_penalty,
-        "frequency_penalty": options.frequency_penalty, "seed": seed_of(options.seed),
+        **penalties, "seed": seed_of(options.seed),
         "stop": tuple(options.stop or ()), "max_tokens": n_predict if n_predict and n_predict > 0 else None,
         "logprobs": (body.top_logprobs or 0) if body.logprobs else None})
+
+
+def _penalties(served: Served, options: Options) -> dict[str, float | None]:
+    """Over all ids of the text; Ollama looks at the last `repeat_last_n`, which makes a difference where there are
+    penalties and the context is longer."""
+    given = {"repetition_penalty": options.repeat_penalty, "presence_penalty": options.presence_penalty,
+             "frequency_penalty": options.frequency_penalty}
+    n = options.repeat_last_n
+    if n == 0:
+        return {**NO_PENALTIES}
+    used = {**NO_PENALTIES, **served.defaults, **{key: value for key, value in given.items() if value is not None}}
+    if n is not None and 0 < n < served.context and any(used[key] != none for key, none in NO_PENALTIES.items()):
+        raise FieldError("options.repeat_last_n", f"options.repeat_last_n={n} with a penalty: here penalties look at "
+                         "the whole text; leave it out, or take -1, or no penalty")
+    return given
 
 
 class _Reply:

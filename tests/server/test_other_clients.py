@@ -81,6 +81,25 @@ def test_ollama_chat_and_generate(llama):
         raw.response[:raw.response.index(stop)]
 
 
+def test_ollama_keep_alive_and_windows_of_penalties(llama):
+    """What changes nothing is taken, what would change something unseen is an error."""
+    def text(**options):
+        return llama.generate(model="tiny", prompt="The fox", options={"temperature": 0, "num_predict": 12, **options},
+                              keep_alive=0).response
+
+    plain = text()
+    assert llama.generate(model="tiny", keep_alive=0).done_reason == "load"          # it is there, and stays
+    assert llama.ps().models
+    assert text(repeat_last_n=64) == text(repeat_last_n=0, repeat_penalty=5.0) == plain
+    penalised = text(repeat_penalty=5.0)
+    assert penalised != plain
+    assert text(repeat_penalty=5.0, repeat_last_n=-1) == text(repeat_penalty=5.0, repeat_last_n=100_000) == penalised
+    with pytest.raises(ollama.ResponseError, match=r"options\.repeat_last_n=8 with a penalty"):
+        text(repeat_penalty=5.0, repeat_last_n=8)
+    with pytest.raises(ollama.ResponseError, match="repeat_last_n"):
+        text(repeat_last_n=-2)
+
+
 def test_ollama_models(llama):
     assert [m.model for m in llama.list().models] == ["tiny", "other"]
     assert llama.ps().models[0].context_length == 128

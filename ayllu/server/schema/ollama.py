@@ -35,7 +35,7 @@ class Options(Body):
     use_mmap: bool | None = None
     use_mlock: bool | None = None
     f16_kv: bool | None = None
-    repeat_last_n: Annotated[Any, Refuse("penalties look at the whole text", (-1,))] = None
+    repeat_last_n: int | None = Field(default=None, ge=-1)   # ids that penalties look at: -1 all, 0 none
     tfs_z: Annotated[Any, Refuse("use min_p", (1, 1.0))] = None
     mirostat: Annotated[Any, Refuse("use min_p", (0,))] = None
     mirostat_tau: Annotated[Any, Refuse("use min_p")] = None
@@ -52,7 +52,7 @@ class OllamaRequest(Body):
     model: ModelName
     stream: bool | None = None                           # None is true, unlike elsewhere
     options: Options | None = None
-    keep_alive: float | str | None = None                # the model stays as long as the server
+    keep_alive: float | str | None = None                # the model stays as long as the server, as /api/ps says
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
     format: Literal["", "json"] | dict[str, Any] | None = None
