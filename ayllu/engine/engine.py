@@ -221,8 +221,8 @@ class Engine:
         return events + tokens
 
     def _hidden(self, batch: FlatBatch) -> Tensor:                            # (N, D)
-        owners = [self._requests[work.row.number].adapter for work in batch.works for _ in range(work.n_tokens)
-                  ] if self.adapters.slots else []
+        works = batch.works if self.adapters.slots else ()
+        owners = [self._requests[work.row.number].adapter for work in works for _ in range(work.n_tokens)]
         if self._tiles is not None:
             return self._tiles.hidden(batch, lambda own, n: self.adapters.adapt([*owners[own], *[None] * n]))
         return self.paths.hidden(batch, lambda n: self.adapters.adapt([*owners, *owners[-1:] * n]))
@@ -323,11 +323,8 @@ class Engine:
     def _read_prompts(self, batch: FlatBatch, hidden: Tensor) -> None:
         """The log-probabilities of prompt ids, where a request wants them."""
         for work, span in zip(batch.works, batch.spans, strict=True):
-            if work.row.request.prompt_logprobs is None:
-                continue
-            running = self._requests[work.row.number]
-            if not running.is_started:
-                self._read_prompt(running, work, hidden[span.begin:span.end])
+            if work.row.request.prompt_logprobs is not None and not self._requests[work.row.number].is_started:
+                self._read_prompt(self._requests[work.row.number], work, hidden[span.begin:span.end])
 
     def _read_prompt(self, running: _Running, work: Work, hidden: Tensor) -> None:
         if work.begin == 0:                              # also when it is computed again
