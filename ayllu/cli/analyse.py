@@ -92,7 +92,9 @@ def _live(posts: str | None, settings: Any) -> None:
     reader = Reader(settings)
     for one in read_pipe(sys.stdin, settings.columns):
         if isinstance(one, Post):
-            print_json(reader([one])[0])
+            row, = reader([one])
+            reader.explain(row)
+            print_json(row)
         else:
             warn(f"{one.file}, row {one.line}: {one.reason}")
 

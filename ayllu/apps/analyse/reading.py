@@ -7,12 +7,12 @@ from typing import Any
 
 from ayllu.apps.analyse import lexicon
 from ayllu.apps.analyse.aspects import aspects, brands
-from ayllu.apps.analyse.config import TOPIC, Analysis
+from ayllu.apps.analyse.config import SENTIMENT, TOPIC, Analysis
 from ayllu.apps.analyse.names import Pseudonyms
 from ayllu.apps.analyse.phrases import STOP, entities, key_phrases
 from ayllu.apps.analyse.posts import Post
 from ayllu.apps.analyse.scorers import Scorers, Words
-from ayllu.apps.analyse.why import by_lexicon
+from ayllu.apps.analyse.why import by_lexicon, by_occlusion
 from ayllu.data.language import identify
 from ayllu.errors import MissingExtra
 
@@ -52,13 +52,21 @@ class Reader:
             "phrases": key_phrases(text), "entities": [list(one) for one in entities(text)],
             "aspects": {name: round(value, 3) for name, value in aspects(text, found).items()},
             "labels": {name: [label, round(labels[name][label], 4)] for name, label in named.items()}}
-        if isinstance(self.scorers.by_name["sentiment"], Words):
-            row["why"] = [list(one) for one in by_lexicon(text)]
+        if isinstance(self.scorers.by_name[SENTIMENT], Words):
+            self.explain(row)
         if self.settings.topics or TOPIC in named:
             row["topics"] = [named[TOPIC]] if TOPIC in named else given(text, self.settings.topics)
         if self.settings.brands:
             row["brands"] = brands(text, self.settings.brands)
         return row | ({"is_cut": True} if post.is_cut else {})
+
+    def explain(self, row: dict[str, Any]) -> None:
+        """Put the words that mattered into a row: of a model's verdict only for rows that are shown, since each word
+        costs a reading of the post without it."""
+        if row.get("why") is None:
+            words = isinstance(self.scorers.by_name[SENTIMENT], Words)
+            found = by_lexicon(row["text"]) if words else by_occlusion(self.scorers.sentiment, row["text"])
+            row["why"] = [list(one) for one in found]
 
     def verdict(self, p: float) -> str:
         """positive, negative or neutral."""

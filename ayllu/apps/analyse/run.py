@@ -65,6 +65,9 @@ def analyse(source: Path | TextIO, out: Path, settings: Analysis | None = None, 
         summary["found_topics"] = found
         summary["actions"] = advise(summary)
         summary["cited"] = cite(store, summary)
+        for rows in (*summary["examples"].values(), summary["cited"].values()):
+            for row in rows:
+                reader.explain(row)
         _write(out, store, summary)
     except BaseException:
         store.close()
