@@ -65,7 +65,7 @@ def read(answer: str, parts: Parts) -> Parts | None:
         found += [answer[place:match.start()], tag]
         place = match.end()
     result = joined([*found, answer[place:]])
-    return result if not known and is_nested(result) else None
+    return result if not known and is_nested(result) and nesting(result) == nesting(parts) else None
 
 
 def is_nested(parts: Parts) -> bool:
@@ -77,6 +77,20 @@ def is_nested(parts: Parts) -> bool:
         elif tag.kind == "close" and (not stack or stack.pop() != tag.number):
             return False
     return not stack
+
+
+def nesting(parts: Parts) -> dict[tuple[bool, int], int]:
+    """For each pair and each tag alone, the pair that it stands in: a link must not come to stand in another link."""
+    found: dict[tuple[bool, int], int] = {}
+    stack = [0]
+    for tag in tags(parts):
+        if tag.kind == "close":
+            stack.pop()
+        elif tag.kind == "open" or tag.text is None:     # a term or a placeholder is free
+            found[tag.kind == "hole", tag.number] = stack[-1]
+            if tag.kind == "open":
+                stack.append(tag.number)
+    return found
 
 
 def joined(parts: Iterable[str | Tag]) -> Parts:

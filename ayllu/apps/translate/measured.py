@@ -1,4 +1,4 @@
-"""Which models were measured on which pair of languages: measured.toml, written by benchmarks/translation.py."""
+"""Which models were measured on which pair of languages: measured.toml, written by benchmarks/translate_texts.py."""
 
 import tomllib
 from functools import cache

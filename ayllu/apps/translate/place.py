@@ -63,8 +63,12 @@ def inner_texts(text: str, pairs: Sequence[Pair], start: int = 0) -> Iterator[st
         yield from inner_texts(text, pair.inner, start)
 
 
-def placed(atoms: Sequence[Atom], pairs: Sequence[Pair], alone: Callable[[str], str | None]) -> Parts:
-    """The translation with the pairs in it. `alone` gives the translation of a pair's own words, where there is one."""
+Alone = Callable[[str], str | None] | None
+
+
+def placed(atoms: Sequence[Atom], pairs: Sequence[Pair], alone: Alone) -> Parts:
+    """The translation with the pairs in it. `alone` gives the translation of a pair's own words, where there is one;
+    None: every pair gets its share, which never takes a mark out of a pair or into one."""
     target: list[str | Tag] = []
     bounds: list[tuple[int, int, int, int]] = []                             # of each atom: source and target
     s = t = 0
@@ -90,7 +94,7 @@ Bounds = list[tuple[int, int, int, int]]
 
 
 def _put(pairs: Sequence[Pair], room: tuple[int, int], source: str, text: str, bounds: Bounds,
-         alone: Callable[[str], str | None], inserts: list[tuple[int, int, Tag]], order: list[int]) -> None:
+         alone: Alone, inserts: list[tuple[int, int, Tag]], order: list[int]) -> None:
     """Places for pairs side by side within a stretch of the translation: none overlaps another."""
     taken: list[tuple[int, int, Pair]] = []
     for pair in pairs:
@@ -106,10 +110,10 @@ def _put(pairs: Sequence[Pair], room: tuple[int, int], source: str, text: str, b
 
 
 def _found(pair: Pair, room: tuple[int, int], source: str, text: str, bounds: Bounds,
-           alone: Callable[[str], str | None], taken: list[tuple[int, int]]) -> tuple[int, int]:
+           alone: Alone, taken: list[tuple[int, int]]) -> tuple[int, int]:
     guess = _share(pair, source, text, bounds)
     said = source[pair.start:pair.end].strip(_EDGES)
-    for words in filter(None, (alone(said) if said else None, said)):
+    for words in filter(None, (alone(said) if said else None, said) if alone else ()):
         words = words.strip(_EDGES)
         places = [m.start() for m in re.finditer(re.escape(words), text[:room[1]], re.IGNORECASE)] if words else []
         fitting = [(p, p + len(words)) for p in places if _is_free(p, p + len(words), room, taken)]

@@ -3,7 +3,7 @@
 from collections import Counter
 
 ORDERS = 4                                               # runs of 1 to 4 characters
-LOW_PROBABILITY = 0.5                                    # below it a person should look; benchmarks/translation.py
+LOW_PROBABILITY = 0.5                                    # below it a person should look; benchmarks/translate_texts.py
 LOW_BACK = 0.35
 
 

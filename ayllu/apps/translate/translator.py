@@ -14,7 +14,7 @@ from ayllu.apps.speaker import Speaker
 from ayllu.apps.translate.asker import Ask, Asker, Origin, Said
 from ayllu.apps.translate.holes import Glossary, masked
 from ayllu.apps.translate.languages import Pair, is_other, spaced
-from ayllu.apps.translate.marks import Parts, Tag, has_letters, joined, read, shown, words
+from ayllu.apps.translate.marks import Parts, Tag, has_letters, joined, nesting, read, shown, words
 from ayllu.apps.translate.memory import Entry, Memory
 from ayllu.apps.translate.place import Atom, flattened, inner_texts, placed
 from ayllu.apps.translate.place import Pair as Marks
@@ -145,8 +145,10 @@ class Translator:
                 atoms.append(Atom(piece, self._target(piece, said, used, notes)))
         if not used:
             return Translation(parts, "kept", notes=tuple(dict.fromkeys(notes)) or ("no answer passed",))
-        result = placed(self._with_spaces(atoms), pairs,
-                        lambda text: one.text if (one := said.get(text)) is not None else None)
+        atoms = self._with_spaces(atoms)
+        result = placed(atoms, pairs, lambda text: one.text if (one := said.get(text)) is not None else None)
+        if nesting(result) != nesting(parts):
+            result = placed(atoms, pairs, None)
         probability = min((s.probability for s in used if s.probability is not None), default=None)
         origins = {s.origin for s in used}
         return Translation(result, "model" if len(origins) > 1 else origins.pop(), probability,

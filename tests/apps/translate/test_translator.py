@@ -31,6 +31,18 @@ def parts(html: str):
     return split_html(f"<p>{html}</p>")[0].parts
 
 
+def stands(found) -> dict[int, int | None]:
+    """By their places in the source: in which tag each tag stands."""
+    stack, result = [None], {}
+    for tag in tags(found):
+        if tag.kind == "close":
+            stack.pop()
+        elif tag.text is None:
+            result[tag.start] = stack[-1]
+            stack += [tag.start] * (tag.kind == "open")
+    return result
+
+
 def test_a_model_that_keeps_marks_is_taken_at_its_word():
     speaker = ScriptedSpeaker(german)
     found = Translator(speaker, EN_DE).translate([parts("Hello <b>big</b> world")])[0]
@@ -66,6 +78,7 @@ def test_no_answer_costs_a_mark_a_term_or_a_placeholder(html, seed, is_small):
         assert sorted((t.kind, t.start) for t in tags(found.parts) if t.text is None) == \
             sorted((t.kind, t.start) for t in structure)
         assert is_nested(found.parts)
+        assert stands(found.parts) == stands(segment.parts)
         written = "".join(p if isinstance(p, str) else p.text or "" for p in found.parts)
         if found.origin != "kept":
             text = words(segment.parts)
@@ -256,7 +269,7 @@ def test_what_is_masked(text, kept):
 def test_marks_are_read_only_whole_and_nested():
     two = (Tag("open", 1), "a", Tag("close", 1), Tag("hole", 2))
     assert shown(read("x <1>y</1> <2/>", two)) == "x <1>y</1> <2/>"
-    for bad in ("<1>y</1>", "</1>y<1> <2/>", "<1>y</1> <2/> <2/>", "<1>y</1> <2/> <3/>", "y"):
+    for bad in ("<1>y<2/></1>", "<1>y</1>", "</1>y<1> <2/>", "<1>y</1> <2/> <2/>", "<1>y</1> <2/> <3/>", "y"):
         assert read(bad, two) is None
 
 

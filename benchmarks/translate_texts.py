@@ -6,7 +6,7 @@ bundled chat model has learned most of the test sides, so for it the unseen ones
 of IBM model 1 (Brown et al. 1993) trained on all other pairs; Chinese is cut by rjieba. It also shows what the marks of
 doubtful translations are worth: how near the marked and the others come to the reference.
 
-    python benchmarks/translation.py --data ../shared/data [--model MODEL] [--quick] [--json FILE] [--write]
+    python benchmarks/translate_texts.py --data ../shared/data [--model MODEL] [--quick] [--json FILE] [--write]
 """
 
 import argparse
@@ -185,7 +185,7 @@ def write(model: str, found: list[dict[str, Any]]) -> None:
         scores = {f"{m}{end}": round(s[key], 2) for m, s in one["ways"]["app"].items()
                   for end, key in (("", "value"), ("_low", "low"), ("_high", "high"))}
         table[model].setdefault(one["pair"].replace("→", "-"), {})[one["set"]] = {"n": one["n"], **scores}
-    lines = ["# Written by python benchmarks/translation.py --write: what was measured of which model."]
+    lines = ["# Written by python benchmarks/translate_texts.py --write: what was measured of which model."]
     for name, pairs in table.items():
         for pair, its in pairs.items():
             for which, scores in its.items():
