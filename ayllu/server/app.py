@@ -5,6 +5,7 @@
 
 import asyncio
 import difflib
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -94,6 +95,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         if served.workspace else None
     if workers is not None:
         workers.start()
+    if app.state.front is not None and served.support is not None:           # not for the first customer to wait for
+        threading.Thread(target=app.state.front.service, name="ayllu-support", daemon=True).start()
     yield
     if workers is not None:
         workers.tell_to_stop()

@@ -8,7 +8,7 @@ from server.live import serving
 
 from ayllu.apps.support.pages import sample
 from ayllu.server.faults import Fault
-from ayllu.server.frontdesk import KEY_TIMES, Pace
+from ayllu.server.frontdesk import KEY_TIMES, FrontDesk, Pace
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
 from ayllu.server.workspace import Workspace
@@ -145,6 +145,7 @@ def test_wrong_bodies(web):
                        ("messages", {"text": "hi", "conversation": "x" * 65}), ("feedback", {"conversation": "x"}),
                        ("feedback", {"conversation": "x", "satisfaction": 6}), ("history", {})):
         assert web.post(f"/v1/support/{path}", json=body).status_code == 400, (path, body)
+    assert web.post("/v1/support/messages", content=b'{"text": "half \\ud800"}').status_code == 400
 
 
 def test_a_server_that_keeps_nothing_says_so(chat_checkpoint):
@@ -152,6 +153,28 @@ def test_a_server_that_keeps_nothing_says_so(chat_checkpoint):
         answer = httpx.get(f"{live.url}/v1/support")
     assert answer.status_code == 404
     assert "--data" in answer.text
+
+
+def test_changed_pages_are_read_again(tmp_path, caplog):
+    class Stub:
+        support = tmp_path / "shop"
+
+    shutil.copytree(sample(), Stub.support)
+    now = [0.0]
+    front = FrontDesk(Stub, tmp_path, lambda: now[0])
+    question = "Do you sell bicycles?"
+    assert front.service().answer(question).kind == "unknown"
+    (Stub.support / "en" / "bikes.md").write_text("# Bicycles\n## Bicycles\nWe have no bicycles.", encoding="utf-8")
+    assert front.service().answer(question).kind == "unknown"                # it looks every ten seconds
+    now[0] = 11.0
+    assert front.service().answer(question).text == "We have no bicycles."
+    rules = Stub.support / "rules.toml"
+    rules.write_text("nonsense = 1\n" + rules.read_text(encoding="utf-8"), encoding="utf-8")
+    now[0] = 22.0
+    with caplog.at_level("WARNING", logger="ayllu"):
+        assert front.service().answer(question).kind == "answer"             # a fault in the rules stops nobody
+    assert "goes on with its old pages" in caplog.text
+    front.close()
 
 
 def test_pace():

@@ -107,7 +107,7 @@ class Desk:
         secret, now = secrets.token_urlsafe(16), self.clock()
         self._run("INSERT INTO support_conversations (digest, tenant, owner, customer, language, created_s, updated_s) "
                   "VALUES (?, ?, ?, ?, ?, ?, ?)",
-                  (_digest(secret), who.tenant, who.owner, customer, language, now, now))
+                  (_digest(secret), who.tenant, who.owner, _sound(customer), language, now, now))
         return self.known(who, secret), secret
 
     def known(self, who: Principal, secret: str) -> Conversation:
@@ -158,7 +158,7 @@ class Desk:
         with self.database.write() as sql:
             last = sql.execute("INSERT INTO support_messages (conversation, role, kind, text, facts, created_s) "
                                  "VALUES (?, ?, ?, ?, ?, ?)",
-                                 (number, role, kind, self.codec.encode(text.encode(), f"support {number}"),
+                                 (number, role, kind, self.codec.encode(_sound(text).encode(), f"support {number}"),
                                   json.dumps(dict(facts or {}), ensure_ascii=False), self.clock())).lastrowid
             sql.execute("UPDATE support_conversations SET updated_s = ?, state = CASE WHEN state = 'closed' AND ? THEN "
                         "'open' ELSE state END WHERE number = ?", (self.clock(), role == "customer", number))
@@ -191,7 +191,7 @@ class Desk:
     def ticket(self, who: Principal, number: int, topic: str, summary: str) -> Ticket:
         """Ask for a person. A conversation has one open ticket at most: a second one renews its summary."""
         state = self.conversation(who, number).state
-        kept = self.codec.encode(summary.encode(), f"support {number}")
+        kept = self.codec.encode(_sound(summary).encode(), f"support {number}")
         with self.database.write() as sql:
             if not sql.execute("UPDATE support_tickets SET summary = ?, topic = ? WHERE conversation = ? AND done_s IS "
                                "NULL", (kept, topic, number)).rowcount:
@@ -265,6 +265,11 @@ class Desk:
 
     def _decoded(self, number: int, kept: bytes) -> str:
         return self.codec.decode(kept, f"support {number}").decode()
+
+
+def _sound(text: str) -> str:
+    """Half characters (lone surrogates, which JSON can bring) as question marks: no file can hold them."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _digest(secret: str) -> str:

@@ -11,7 +11,7 @@ it in its own words; what it says must stand in the sections, or theirs are give
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class Support:
     desk: Desk
     speaker: Speaker | None = None                       # puts answers in its own words, where it is no small one
     clock: Callable[[], float] = field(default=time.time)
+
+    def renewed(self, folder: Path, rules: Rules) -> "Support":
+        """The same desk over pages and rules that have changed."""
+        return replace(self, rules=rules, pages=Pages.read(folder, self.pages.collection, rules))
 
     def close(self) -> None:
         """Close the file; conversations stay."""

@@ -22,10 +22,11 @@
   };
   const STYLE = `
     :host { all: initial; position: fixed; inset: auto 1rem 1rem auto; z-index: 2147483000; color-scheme: light dark;
-      --ink: light-dark(#221f1c, #ece6de); --soft: light-dark(#6a635b, #a59c91); --paper: light-dark(#fff, #1e1b18);
-      --line: light-dark(#e3dcd2, #342e29); --accent: light-dark(#a8432a, #f0997a); --on: light-dark(#fff, #2a120a);
-      --tint: light-dark(#f6e7df, #34231c); --edge: light-dark(#8c8276, #7d7469);
+      --ink: #221f1c; --soft: #6a635b; --paper: #fff; --line: #e3dcd2; --accent: #a8432a; --on: #fff; --tint: #f6e7df; --edge: #8c8276;
       font: 400 15px/1.5 system-ui, "PingFang SC", "Noto Sans CJK SC", sans-serif; color: var(--ink); }
+    @media (prefers-color-scheme: dark) {
+      :host { --ink: #ece6de; --soft: #a59c91; --paper: #1e1b18; --line: #342e29; --accent: #f0997a; --on: #2a120a; --tint: #34231c; --edge: #7d7469; }
+    }
     * { box-sizing: border-box; }
     button, input { font: inherit; color: inherit; }
     button { cursor: pointer; }

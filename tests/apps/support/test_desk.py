@@ -41,6 +41,14 @@ def test_a_conversation(desk):
     assert answer.facts == {"confidence": 0.5}
 
 
+def test_half_characters_from_a_terminal_become_question_marks(desk):
+    talk = desk.begin(SHOP, "x\udcff", "en")[0]
+    desk.add(talk.number, "customer", "text", "half \ud800")
+    desk.ticket(SHOP, talk.number, "order", "half \ud800")
+    assert talk.customer == "x?"
+    assert desk.messages(SHOP, talk.number)[0].text == desk.tickets(SHOP)[0].summary == "half ?"
+
+
 def test_another_tenant_sees_nothing(desk):
     talk, secret = desk.begin(SHOP, "", "en")
     ticket = desk.ticket(SHOP, talk.number, "order", "where is it")

@@ -2,10 +2,12 @@
 
 import pytest
 from apps.scripted import ScriptedSpeaker
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ayllu.apps.collection import Collection
 from ayllu.apps.support.desk import Desk
-from ayllu.apps.support.pages import Pages
+from ayllu.apps.support.pages import QUESTIONS, Pages, sample
 from ayllu.apps.support.questions import given_of, measure, read_questions
 from ayllu.apps.support.rules import Rules
 from ayllu.apps.support.service import Support
@@ -78,6 +80,18 @@ def test_what_nobody_knows_twice_goes_to_a_person(service, desk):
     assert say(service, number, "Do you sell bicycles?").kind == "unknown"
     assert say(service, number, "And motorcycles?").kind == "hand_over"
     assert desk.tickets(CUSTOMER)[0].topic == "unanswered"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from([q.text for q in read_questions(sample() / QUESTIONS) if q.kind == "answer"]),
+       st.sampled_from(["I want to talk to a human.", "转人工", "my lawyer will call", "请删除我的个人信息"]),
+       st.booleans())
+def test_rules_go_before_the_pages(shop, question, order, is_first):
+    """Whatever the pages could answer, a message with an order of the rules goes to a person."""
+    text = f"{order} {question}" if is_first else f"{question} {order}"
+    draft = Support(*shop, None, clock=lambda: MONDAY).answer(text)
+    assert draft.kind == "hand_over"
+    assert draft.citations == ()
 
 
 def test_a_yes_that_answers_nothing_hands_nothing_over(service, desk):
@@ -191,8 +205,6 @@ def test_rows_are_shown_a_cell_a_line():
 
 def test_the_sample_answers_most_of_its_questions(service, shop):
     """A floor under what benchmarks/support.py measures, on the half that nothing was set by."""
-    from ayllu.apps.support.pages import QUESTIONS, sample
-
     def given(question):
         draft = service.answer(question.text, question.language)
         return given_of(draft.kind, draft.citations)
