@@ -6,6 +6,8 @@ import httpx
 import pytest
 from server.live import serving
 
+from ayllu.apps.analyse import run as running
+from ayllu.apps.analyse.reading import Reader
 from ayllu.apps.analyse.run import SAMPLE
 from ayllu.server.workspace import Workspace
 
@@ -67,3 +69,23 @@ def test_a_file_that_holds_no_posts_fails_with_the_reason(http):
     found = done(http, job)
     assert found["state"] == "failed"
     assert "hold the texts" in found["error"]
+
+
+def test_a_job_goes_on_after_its_server_ended(chat_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(running, "CHUNK", 40)
+    read, together = Reader.__call__, []
+
+    def slowly(self, posts):
+        time.sleep(0.1)
+        together.append(len(posts))
+        return read(self, posts)
+
+    monkeypatch.setattr(Reader, "__call__", slowly)
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path)) as live, httpx.Client(base_url=live.url) as http:
+        job = http.post("/v1/jobs", json={"kind": "analyse", "payload": {"file": "sample"}}).json()
+        live.wait_until(lambda: len(together) > 2, 60)
+    assert sum(together) < 394
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path)) as live, httpx.Client(base_url=live.url) as http:
+        assert done(http, job)["result"]["posts"] == 394
+    assert sum(together) <= 394 + 40                     # the chunk that the server's end may have met is read again
+    assert not list((tmp_path / "analyse").iterdir())

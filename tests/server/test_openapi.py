@@ -51,7 +51,7 @@ def test_the_document_names_what_there_is(chat_checkpoint):
               "/v1/collections", "/v1/collections/{collection}/search", "/v1/ask",
               "/v1/collections/{collection}/documents/{document}",
               "/v1/support", "/v1/support/messages", "/v1/support/conversations/{number}/reply", "/v1/support/overview",
-              "/v1/translate", "/v1/translate/memory",
+              "/v1/translate", "/v1/translate/memory", "/v1/analyse",
               "/v1/workspace", "/v1/files", "/v1/files/{file_id}/content", "/v1/jobs", "/v1/jobs/{job_id}",
               "/api/chat", "/api/generate", "/api/tags", "/api/show", "/api/ps", "/api/embed", "/api/version"}
     assert wanted <= set(document["paths"])
