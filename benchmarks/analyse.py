@@ -10,7 +10,9 @@ Speed: one classifier with random weights in the bundled model's shape, read by 
 LlamaForSequenceClassification, by transformers' text-classification pipeline (batches of 1, its default, and of 32), in
 turns over the same posts. Rounds are medians; labels of both are compared first.
 
-    python benchmarks/analyse.py [--parts quality speed] [--sets sst2 waimai_10k ...]
+Names: how many names of people in presidio_pii's sentences become pseudonyms, and how many finds are right.
+
+    python benchmarks/analyse.py [--parts quality names speed] [--sets sst2 waimai_10k ...]
                                  [--sides words few zero tfidf head] [--quick] [--json FILE] [--data FOLDER] [--write]
 
 --write keeps what `words` scores for the reports (ayllu/apps/analyse/measured.json).
@@ -34,11 +36,14 @@ from heads import CHINESE, DATA, SETS, headed, load, tfidf
 from lines import Worker
 from peers import machine, python_of
 
+from ayllu.apps.analyse.names import names
 from ayllu.apps.analyse.report import MEASURED
 from ayllu.apps.analyse.scorers import Base, FewShot, Words, ZeroShot
 from ayllu.checkpoint.head_file import HeadFacts, write_weights
 from ayllu.checkpoint.load import load_checkpoint
 from ayllu.data.labelled import Labelled, names_of, position
+from ayllu.data.readers import columns, records
+from ayllu.data.rows import Record
 from ayllu.evaluate.intervals import bootstrap_mean
 from ayllu.evaluate.metrics import calibration_error, macro_f1_of
 from ayllu.files import write_json
@@ -56,6 +61,7 @@ NAMES = {                                                # what a label is calle
              "NUM": "number", "0": "description", "1": "thing", "2": "abbreviation", "3": "person", "4": "place",
              "5": "number"},
     "ag_news_test": {"1": "world", "2": "sport", "3": "business", "4": "science"}}
+PARTS = ("quality", "names", "speed")
 PEER = Path(__file__).parent / "analyse_peer.py"
 Tables = list[dict[str, float]]
 
@@ -64,7 +70,7 @@ def main() -> int:
     """Measure and print."""
     setup()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=("quality", "speed"), default=["quality", "speed"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sets", nargs="+", choices=(*SENTIMENT, *TOPICS), default=[*SENTIMENT, *TOPICS],
                         metavar="SET")
     parser.add_argument("--sides", nargs="+", choices=("words", "few", "zero", "tfidf", "head"),
@@ -77,6 +83,8 @@ def main() -> int:
     result: dict[str, Any] = {"machine": machine()}
     if "quality" in options.parts:
         result["quality"] = quality(options)
+    if "names" in options.parts:
+        result["names"] = people(options)
     if "speed" in options.parts:
         result["speed"] = speed(options)
     if options.json:
@@ -182,6 +190,23 @@ def told(row: dict[str, Any]) -> str:
     return (f"{row['set']:<24}{row['side']:<7}{row['test']:>6}  accuracy {100 * row['accuracy']:.1f} "
             f"({100 * row['low']:.1f} to {100 * row['high']:.1f})  macro-F1 {100 * row['macro_f1']:.1f}"
             f"  calibration error {before} -> {after}")
+
+
+def people(options: argparse.Namespace) -> dict[str, float]:
+    """Names of people in presidio_pii's made-up sentences: the share that is found, and the share of finds that are
+    names. A find that overlaps a name counts."""
+    hits = right = found = there = 0
+    for record in records(options.data / "presidio_pii" / "test.jsonl.zst", (), "test.jsonl.zst"):
+        assert isinstance(record, Record)
+        row: Any = columns(record)
+        gold = [(s["start_position"], s["end_position"]) for s in row["spans"] if s["entity_type"] == "PERSON"]
+        said = set(names(row["full_text"]))
+        there, found = there + len(gold), found + len(said)
+        hits += sum(any(a < end and start < b for a, b in said) for start, end in gold)
+        right += sum(any(a < end and start < b for start, end in gold) for a, b in said)
+    out = {"names": there, "recall": hits / there, "precision": right / found}
+    print(f"names of people: {there:,}, found {out['recall']:.1%}, finds that are right {out['precision']:.1%}")
+    return out
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:

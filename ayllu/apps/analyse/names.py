@@ -19,9 +19,9 @@ from ayllu.privacy.pii import find
 
 _HANDLE = re.compile(r"(?<![\w@./])[@＠]([\w\u3400-\u9fff][\w\u3400-\u9fff.-]{1,30})")
 _GIVEN = frozenset(listed()["given_names"])
-_CAPITAL = r"[A-Z][a-zà-ÿ'’-]+"
+_CAPITAL = r"[A-ZÀ-ÖØ-Þ][a-zß-ÿ\u0100-\u017f'’-]+"
 _TITLED = re.compile(rf"\b(?:Mr|Mrs|Ms|Miss|Dr|Prof|Sir|Madam)\.?\s+((?:{_CAPITAL}|[A-Z]\.)(?:\s+{_CAPITAL}){{0,2}})")
-_SAID = re.compile(rf"(?i:\bmy name is|\bmy name['’]s|\bi am called|\bsigned,?|\bregards,?|\bsincerely,?|\byours,?)"
+_SAID = re.compile(rf"(?i:\b(?:name:|my name is|my name['’]s|i am called|signed,?|regards,?|sincerely,?|yours,?))"
                    rf"\s+({_CAPITAL}(?:\s+(?:[A-Z]\.\s+)?{_CAPITAL}){{0,2}})")
 _MAYBE = re.compile(rf"\b({_CAPITAL})((?:\s+[A-Z]\.)?(?:\s+(?:van|von|de|da|bin|al))?\s+{_CAPITAL})?")
 _SURNAMES = "".join(listed()["surnames"])
