@@ -33,8 +33,8 @@ class Access:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        begun, seen = time.perf_counter(), _Seen(send)
-        scope["ayllu.tally"] = tally = Tally()
+        begun, seen, tally = time.perf_counter(), _Seen(send), Tally()
+        scope["ayllu.tally"], scope["ayllu.send"] = tally, seen
         try:
             await self.app(scope, receive, seen)
         except asyncio.CancelledError:

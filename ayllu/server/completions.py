@@ -51,7 +51,8 @@ async def completions(body: CompletionRequest, request: Request) -> Response:
     name, redactor = served.check_model(body.model), redactor_for(served)
     n, width = body.n or 1, _width(body, served.limits.n)
     drawn = n if body.use_beam_search else width         # a search gives the n best of its beams itself
-    prompts = await prepared(lambda: prompts_of(served, body.prompt, redactor, body.add_special_tokens))
+    n_characters = len(body.prompt) if isinstance(body.prompt, str) and not redactor.is_on else None
+    prompts = await prepared(lambda: prompts_of(served, body.prompt, redactor, body.add_special_tokens), n_characters)
     max_tokens = MAX_TOKENS if body.max_tokens is None else max(1, body.max_tokens)
     scored = 0 if drawn > n and body.logprobs is None else body.logprobs
     params = params_of(served, body, max_tokens=max_tokens, logprobs=scored)

@@ -74,7 +74,7 @@ class Stream(Response):
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """The ASGI side."""
         gone = asyncio.ensure_future(_gone(receive))
-        pump = asyncio.ensure_future(self._pump(send))
+        pump = asyncio.ensure_future(self._pump(send, scope.get("ayllu.send", send)))
         news = self._next_news()
         self.listen(self._take)
         try:
@@ -102,13 +102,14 @@ class Stream(Response):
         if not self._news.done():                        # else one is on its way, and the next will say more
             self._news.set_result(comment)
 
-    async def _pump(self, send: Any) -> None:
+    async def _pump(self, send: Any, send_part: Any) -> None:
+        """`send_part` is the same without what lies between; it looks at the beginning of a response only."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         self.is_waiting = True
         try:
             async for part in self.parts:
                 self.is_waiting = False                  # a comment may stand between two parts only
-                await send({"type": "http.response.body", "body": part, "more_body": True})
+                await send_part({"type": "http.response.body", "body": part, "more_body": True})
                 self.is_waiting = True
         except Exception as error:                       # told to the client
             self.is_waiting = False
