@@ -91,6 +91,7 @@ def _decoded(data: bytes, is_page: bool = False) -> str:
         text = decode(data, (guess_page if is_page else guess)(data))
     except BadRow as error:
         raise Unreadable(f"its encoding isn't known ({str(error).partition(':')[0]}): save it as UTF-8") from error
-    if text[:100_000].count("\0") > len(text[:100_000]) // 100:
+    text, start = clean(text), text[:100_000]
+    if sum(start.count(c) for c in map(chr, (0, 1, 2, 3))) > len(start) // 100:
         raise Unreadable("is no text, but bytes of a program or a picture: give it the suffix that it should have")
-    return clean(text)
+    return text

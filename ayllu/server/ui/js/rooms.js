@@ -11,6 +11,7 @@
        remove and upload (api.js), events (stream.js). Text becomes nodes with h(), never markup. */
 
 import { analyse } from "./rooms/analyse.js";
+import { ask } from "./rooms/ask.js";
 import { chat } from "./rooms/chat.js";
 import { support } from "./rooms/support.js";
 import { translate } from "./rooms/translate.js";
@@ -21,6 +22,7 @@ export const ROOMS = [
   chat,
   write,
   translate,
+  ask,
   support,
   analyse,
 ];
