@@ -47,7 +47,7 @@ def test_the_room(opened, desk):
     page.locator("ayllu-support .toggle").click()
 
     page.locator(".talk .state").filter(has_text="waits for a person").wait_for()
-    tiles = page.locator(".tile")
+    tiles = page.locator(".fact")
     expect(tiles.filter(has_text="wait for a person").locator("strong")).to_have_text("1")
     expect(tiles.filter(has_text="needed no person").locator("strong")).to_have_text("0 %")
     expect(tiles.filter(has_text="satisfaction")).to_contain_text("1 thumbs up")

@@ -111,7 +111,7 @@ function tiles(figures, rows) {
 }
 
 const tile = (value, label, note) =>
-  h("div", { class: "tile" }, h("strong", {}, value), h("span", {}, label), note && h("span", { class: "note" }, note));
+  h("div", { class: "fact" }, h("strong", {}, value), h("span", {}, label), note && h("span", { class: "note" }, note));
 
 const seconds = (s) => (s < 90 ? `${n(s, s < 10 ? 1 : 0)} s` : s < 5400 ? `${n(s / 60)} min` : `${n(s / 3600, 1)} h`);
 

@@ -22,7 +22,7 @@ export async function drawTalk(panel, number, renew) {
   if (!shown.startsWith(`[{"number":${number},`)) draft = "";
   const wrote = panel.contains(document.activeElement) && document.activeElement.tagName === "TEXTAREA";
   shown = now;
-  const said = h("div", { class: "said" }, messages.map(bubble));
+  const said = h("div", { class: "turns" }, messages.map(bubble));
   panel.replaceChildren(head(conversation, renew), said, reply(conversation, renew));
   said.scrollTop = said.scrollHeight;
   if (wrote) panel.querySelector("textarea").focus();
