@@ -1,5 +1,6 @@
 """`ayllu analyse`: what posts say, as a report, tables and JSON."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,6 +55,8 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
         "topics": {name: said.split("|") if said else () for name, _, said in (w.partition("=") for w in topic or ())},
         "brands": brand or (), "model": model, "name_topics": name_topics, "pseudonyms": not names, "unit": unit}
     settings = validate(Analysis, words, where="the command line")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
     if live:
         _live(posts, settings)
         return

@@ -12,6 +12,7 @@ from ayllu.apps.analyse import run as running
 from ayllu.apps.analyse.config import Analysis
 from ayllu.apps.analyse.posts import Post, moment, read_pipe, read_posts
 from ayllu.apps.analyse.run import SAMPLE, analyse, nobody_watches
+from ayllu.cli.main import run as main
 from ayllu.data.rows import Reject
 from ayllu.errors import ConfigError, DataError
 
@@ -159,3 +160,40 @@ def test_cells_that_a_spreadsheet_would_run(tmp_path):
     posts.write_text('{"text": "=HYPERLINK(1)"}\n')
     analyse(posts, tmp_path / "out")
     assert "'=HYPERLINK" in (tmp_path / "out/posts.csv").read_text(encoding="utf-8-sig")
+
+
+def test_plain_lines_in_any_encoding(tmp_path):
+    (tmp_path / "posts.txt").write_bytes("很好用，推荐\n太差了，要退货\n".encode("gb18030") * 20)
+    summary = analyse(tmp_path / "posts.txt", tmp_path / "out")
+    assert summary["sentiment"]["positive"] == summary["sentiment"]["negative"] == 20
+
+
+def test_a_pipe_that_was_stopped_begins_anew(tmp_path):
+    def stop(posts: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        analyse(io.StringIO("good\nbad\n"), tmp_path, tick=stop)
+    assert analyse(io.StringIO("other\n"), tmp_path)["posts"] == 1
+
+
+def test_the_command(tmp_path, capsys, monkeypatch):
+    posts = tmp_path / "posts.csv"
+    posts.write_text("text,time\n很好,2026-01-01\nbad,2026-01-02\n", encoding="utf-8")
+    assert main(["analyse", str(posts), "--out", str(tmp_path / "out"), "--topic", "price", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["posts"] == 2
+    assert Path(found["out"]).exists()
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "I love it"}\nno json\n'))
+    assert main(["analyse", "-", "--live"]) == 0
+    row, = map(json.loads, capsys.readouterr().out.splitlines())
+    assert row["sentiment"] == "positive"
+
+
+@pytest.mark.parametrize("words", [[], ["--sample", "x.csv"], ["no-such-file.csv"], ["--sample", "--head", "x"],
+                                   ["--sample", "--labels", "x=one"], ["--sample", "--unit", "year"],
+                                   ["x.csv", "--live"]])
+def test_what_the_command_cannot_do_is_said(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["analyse", *words]) == 2
+    assert capsys.readouterr().err.strip()

@@ -97,7 +97,7 @@ def test_a_mark_says_nothing_without_the_secret(name):
     mark = known.author(name)
     assert mark == Pseudonyms(b"k" * 32).author(name)
     assert mark != unknown.author(name)
-    assert len(mark) == len("[user-123456]")             # a mark doesn't even tell the length
+    assert len(mark) == len("[user-12345678]")             # a mark doesn't even tell the length
 
 
 def test_hiding_twice_changes_nothing_more():

@@ -14,7 +14,7 @@ from ayllu.apps.analyse.lexicon import entries, listed
 
 STOP, STOP_ZH = frozenset(listed()["stop_en"]), frozenset(listed()["stop_zh"])
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*[A-Za-z]|[\u3400-\u9fff]+")
-_MARK = re.compile(r"\[[a-z-]+-[0-9a-f]{6}\]|https?://\S+|[#＃][\w\u3400-\u9fff]+[#＃]?")
+_MARK = re.compile(r"\[[a-z-]+-[0-9a-f]{8}\]|https?://\S+|[#＃][\w\u3400-\u9fff]+[#＃]?")
 _ENTITIES = {
     "hashtag": re.compile(r"(?<!\w)[#＃]([\w\u3400-\u9fff]{2,40})[#＃]?"),
     "url": re.compile(r"https?://[^\s\u3400-\u9fff，。）)]+"),
@@ -94,7 +94,7 @@ def entities(text: str) -> list[tuple[str, str]]:
 def pieces(text: str) -> list[tuple[int, int]]:
     """Where each word stands, stop words included."""
     out = []
-    for match in re.finditer(r"[A-Za-z0-9][\w'’-]*|[\u3400-\u9fff]+|\[[a-z-]+-[0-9a-f]{6}\]", text):
+    for match in re.finditer(r"[A-Za-z0-9][\w'’-]*|[\u3400-\u9fff]+|\[[a-z-]+-[0-9a-f]{8}\]", text):
         if match[0][0] <= "\u3400":
             out.append(match.span())
             continue

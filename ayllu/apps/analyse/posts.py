@@ -1,6 +1,7 @@
 """Posts as they come: CSV, JSON Lines, Parquet or a pipe; columns are recognised, bad rows named and counted."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ayllu.apps.analyse.lexicon import listed
+from ayllu.data.encodings import guess
 from ayllu.data.folders import LINES, PLAIN, TABLES, files_below, kind_of
-from ayllu.data.packed import Moved
-from ayllu.data.readers import columns, records
+from ayllu.data.packed import Moved, open_binary
+from ayllu.data.readers import PIECE, columns, records
 from ayllu.data.rows import BadRow, Reject
 from ayllu.errors import DataError
 
@@ -70,8 +72,9 @@ def read_posts(path: Path, named: dict[str, str | None], watch: Watch) -> Iterat
     for file in files_below(path):
         kind = kind_of(file)
         if kind in PLAIN:
-            with open(file, encoding="utf-8-sig", errors="replace") as lines:
-                yield from _plain(lines, file.name)
+            with watch(file) as moved, open_binary(file, moved) as stream:
+                known = guess(stream.peek(PIECE)[:PIECE], is_whole=False)
+                yield from _plain(io.TextIOWrapper(stream, encoding=known, errors="replace"))
             continue
         if kind not in LINES | TABLES | {".parquet"}:
             raise DataError(f"{file}: posts are read from .csv, .tsv, .jsonl, .parquet and .txt (also packed: .gz, "
@@ -94,11 +97,26 @@ def read_pipe(stream: TextIO, named: dict[str, str | None], name: str = "stdin")
     except DataError:
         found = False
     if not found:
-        yield from _plain(_after(first, stream), name)
+        yield from _plain(_after(first, stream))
         return
-    yield from _rows(((i, dict(zip(header, cells, strict=True)) if len(cells) == len(header) else
-                       Reject(name, i, f"{len(cells)} cells, the header has {len(header)}"))
-                      for i, cells in enumerate(csv.reader(stream), 2) if cells), named, name)
+    yield from _rows(_cells(stream, header, name), named, name)
+
+
+def _cells(stream: TextIO, header: list[str], name: str) -> Iterator[tuple[int, dict[str, Any] | Reject]]:
+    rows = csv.reader(stream)
+    while True:
+        try:
+            cells = next(rows)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield rows.line_num + 1, Reject(name, rows.line_num + 1, f"not valid CSV ({error})")
+            continue
+        if len(cells) == len(header):
+            yield rows.line_num + 1, dict(zip(header, cells, strict=True))
+        elif cells:
+            line = rows.line_num + 1
+            yield line, Reject(name, line, f"{len(cells)} cells, the header has {len(header)}")
 
 
 def moment(value: Any) -> float | None:
@@ -133,7 +151,7 @@ def _after(first: str, stream: Iterable[str]) -> Iterator[str]:
     yield from stream
 
 
-def _plain(lines: Iterable[str], name: str) -> Iterator[Post | Reject]:
+def _plain(lines: Iterable[str]) -> Iterator[Post | Reject]:
     for i, line in enumerate(lines, 1):
         if line.strip():
             yield _post(str(i), line.strip())

@@ -50,7 +50,7 @@ def analyse(source: Path | TextIO, out: Path, settings: Analysis | None = None, 
     A run that was stopped goes on with the same call. `tick` is told how many posts are done, and may raise to stop.
     """
     settings = settings or Analysis()
-    store = Store(out, _key(source, settings))
+    store = Store(out, _key(source, settings), goes_on=isinstance(source, Path))
     try:
         reader = Reader(settings, Pseudonyms(_secret(store)))
         rows = (read_posts(source, settings.columns, watch) if isinstance(source, Path)

@@ -18,9 +18,11 @@ Row = dict[str, Any]
 class Store:
     """Posts by number, in the order in which they were read."""
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, goes_on: bool = True) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE
+        if not goes_on:                                  # a pipe can't be read again
+            self._remove()
         self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
@@ -102,8 +104,11 @@ class Store:
         """Leave the file for a later run, or remove it with the secret that it holds."""
         self._db.close()
         if remove:
-            for end in ("", "-wal", "-shm"):
-                self.path.with_name(FILE + end).unlink(missing_ok=True)
+            self._remove()
+
+    def _remove(self) -> None:
+        for end in ("", "-wal", "-shm"):
+            self.path.with_name(FILE + end).unlink(missing_ok=True)
 
 
 def _mark(text: str) -> int:
