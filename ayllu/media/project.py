@@ -50,9 +50,10 @@ class Projector(nn.Module):
             case "swiglu":
                 return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
-    def n_places(self, n: int) -> int:
+    @staticmethod
+    def n_places_of(config: ProjectorConfig, n: int) -> int:
         """How many embeddings come of n features."""
-        return n if self.config.gather == "none" else -(-n // self.config.every)
+        return n if config.gather == "none" else -(-n // config.every)
 
 
 def gathered(x: Tensor, config: ProjectorConfig) -> Tensor:

@@ -16,7 +16,7 @@ from ayllu.errors import CheckpointError, RequestError
 from ayllu.text import jinja
 from ayllu.text.chat_formats import FORMATS, LLAMA2_MARKUP, NEEDS
 from ayllu.text.codec import turn_ends
-from ayllu.text.marks import Found, Marks, Span, find, texts_in
+from ayllu.text.marks import Found, Marks, Span, find, texts_in, with_media
 from ayllu.text.tokenizer import Tokenizer
 
 Message = dict[str, Any]                                 # {"role": "user", "content": "..."} and more
@@ -62,8 +62,11 @@ class ChatTemplate:
 
     def render(self, messages: Sequence[Message], tokenizer: Tokenizer, *, add_generation_prompt: bool = False,
                tools: list[Any] | None = None, allow_special: bool = False, allow_markup: bool = False,
-               with_spans: bool = True, now: datetime | None = None, **variables: Any) -> Rendered:
+               with_spans: bool = True, now: datetime | None = None, media: dict[str, str] | None = None,
+               **variables: Any) -> Rendered:
         """Ids of a chat. `variables` are what a template reads besides (documents, enable_thinking, ...).
+
+        `media` maps the stand-ins of marks.MEDIA, which contents then may hold, to special tokens.
 
         `allow_markup` lets messages hold `[INST]` and the like where those are ordinary text. Only training needs
         `with_spans`; they cost two renderings for each answer that calls tools.
@@ -73,6 +76,8 @@ class ChatTemplate:
                  **variables}
         writing = _Writing(self.source, list(messages), given, now)
         found = writing.locate(tokenizer)
+        if media:
+            found = with_media(found, media)
         trusted = [(0, len(found.text))] if allow_special else _outside(found.contents, len(found.text))
         markers = [] if allow_special else [span for span in found.answers if span[0] >= 0]
         segments = _one_bos(tokenizer.segments(found.text, trusted, markers), tokenizer.bos_id)

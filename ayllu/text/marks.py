@@ -124,3 +124,34 @@ def find(marked: str, marks: Marks) -> Found:
         begun[kind] = None if part in closing else at
     whole = [span for kind in (0, 1, 3) for span in spans[kind] if span[0] >= 0]
     return Found("".join(text), sorted(whole), spans[1], spans[2])
+
+
+MEDIA = {"image": "\ufdee", "audio": "\ufdef"}           # what stands for a medium in a content until it is rendered
+
+
+def with_media(found: Found, texts: dict[str, str]) -> Found:
+    """A rendering in which each stand-in has become its special token's text, which is no content: so it counts as
+    the template's own. `texts` maps stand-ins to tokens."""
+    pieces = re.split("([" + "".join(texts) + "])", found.text)
+    shifts: list[tuple[int, int, int]] = []              # (old place, new place, characters more) of each stand-in
+    at = grown = 0
+    for piece in pieces:
+        if piece in texts:
+            shifts.append((at, at + grown, len(texts[piece]) - 1))
+            grown += len(texts[piece]) - 1
+        at += len(piece)
+
+    def moved(place: int) -> int:
+        return place if place < 0 else place + sum(more for old, _, more in shifts if old < place)
+
+    def split(span: Span) -> Iterator[Span]:
+        start, end = moved(span[0]), moved(span[1])
+        for _, new, more in shifts:
+            if start <= new < end:
+                yield start, new
+                start = new + more + 1
+        yield start, end
+
+    contents = [part for span in found.contents for part in split(span) if part[0] < part[1]]
+    move = [[(moved(a), moved(b)) for a, b in spans] for spans in (found.answers, found.generations)]
+    return Found("".join(texts.get(piece, piece) for piece in pieces), contents, *move)

@@ -51,7 +51,7 @@ def test_a_text_alone_is_untouched():
 def test_projectors(kind, gather):
     projector = Projector(ProjectorConfig(kind=kind, gather=gather, every=4, width=6, out=10))
     for n in (1, 4, 9, 12):
-        assert projector(torch.randn(2, n, 6)).shape == (2, projector.n_places(n), 10)
+        assert projector(torch.randn(2, n, 6)).shape == (2, projector.n_places_of(projector.config, n), 10)
 
 
 def test_gathering_is_what_it_says():

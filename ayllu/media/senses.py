@@ -1,0 +1,175 @@
+"""An eye and an ear beside a Llama: encoders with their projectors, and the folder that holds them.
+
+    senses = read_senses("ayllu-mini-senses")
+    cat = senses.image(Path("cat.png").read_bytes(), "cat.png")
+    senses.features([cat])                               # [(n, L)]: what takes the places of cat's placeholders
+
+The folder holds senses.json (shapes, the base that it was trained beside) and senses.safetensors. The Llama's own
+weights aren't in it and are never changed by it: a text without media gives the same logits to the bit.
+
+N features  L width of the Llama
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ayllu.config import Settings, validate
+from ayllu.errors import BadMedia, CheckpointError
+from ayllu.files import atomic_folder, write_json
+from ayllu.folder import inside, read_json
+from ayllu.media.audio import AudioConfig, AudioEncoder, log_mel
+from ayllu.media.image import read_image
+from ayllu.media.pixels import Pixels, to_tensor
+from ayllu.media.project import Projector, ProjectorConfig
+from ayllu.media.sound import RATE, read_sound
+from ayllu.media.vision import VisionConfig, VisionTransformer
+
+Kind = Literal["image", "audio"]
+CONFIG, WEIGHTS = "senses.json", "senses.safetensors"
+
+
+class EyeConfig(Settings):
+    """`depth` is the layer whose features are taken (None: the last; LLaVA takes -2)."""
+
+    pixels: Pixels = Pixels()
+    vision: VisionConfig
+    project: ProjectorConfig
+    depth: int | None = None
+
+
+class EarConfig(Settings):
+    """A sound is filled with silence to audio.seconds, as Whisper hears it."""
+
+    audio: AudioConfig
+    project: ProjectorConfig
+
+
+class SensesConfig(Settings):
+    """What there is of them, and beside which Llama it was trained."""
+
+    eye: EyeConfig | None = None
+    ear: EarConfig | None = None
+    base: str = ""                                       # the base's name
+    fingerprint: str = ""                                # of its weights
+    licence: str | None = None
+    measured: dict[str, Any] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Medium:
+    """One image or sound, ready for its encoder: pixels (3, S, S) or a spectrum (M, L). `digest` is of its content."""
+
+    kind: Kind
+    values: Tensor
+    n_features: int
+    digest: bytes
+
+
+class Eye(nn.Module):
+    """Pixels -> embeddings."""
+
+    def __init__(self, config: EyeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = VisionTransformer(config.vision)
+        self.projector = Projector(config.project)
+
+    def forward(self, pixels: Tensor) -> Tensor:                              # (B, 3, S, S) -> (B, N, L)
+        return self.projector(self.encoder(pixels, self.config.depth))
+
+
+class Ear(nn.Module):
+    """Spectra -> embeddings."""
+
+    def __init__(self, config: EarConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = AudioEncoder(config.audio)
+        self.projector = Projector(config.project)
+
+    def forward(self, mel: Tensor) -> Tensor:                                 # (B, M, frames) -> (B, N, L)
+        return self.projector(self.encoder(mel))
+
+
+class Senses(nn.Module):
+    """What of eye and ear there is."""
+
+    def __init__(self, config: SensesConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.eye = Eye(config.eye) if config.eye else None
+        self.ear = Ear(config.ear) if config.ear else None
+
+    def image(self, data: bytes, name: str = "the image") -> Medium:
+        """Bytes of a file -> an image for the eye."""
+        if self.config.eye is None:
+            raise BadMedia(f"{name}: this model has no eye, it hears sounds only: take other senses")
+        eye = self.config.eye
+        pixels = to_tensor(read_image(data, name), eye.pixels)
+        n = Projector.n_places_of(eye.project, eye.vision.n_patches)
+        return Medium("image", pixels, n, hashlib.sha256(b"image" + data).digest())
+
+    def sound(self, data: bytes, name: str = "the sound") -> Medium:
+        """Bytes of a file -> a sound for the ear."""
+        if self.config.ear is None:
+            raise BadMedia(f"{name}: this model has no ear, it sees images only: take other senses")
+        audio = self.config.ear.audio
+        sound = read_sound(data, name)
+        if sound.seconds > audio.seconds:
+            raise BadMedia(f"{name} is {sound.seconds:.1f} s long, this ear takes {audio.seconds} s: cut it into parts")
+        mel = log_mel(sound.samples, audio.n_mels, audio.seconds * RATE)
+        n = Projector.n_places_of(self.config.ear.project, audio.n_places)
+        return Medium("audio", mel, n, hashlib.sha256(b"audio" + data).digest())
+
+    def medium(self, kind: Kind, data: bytes, name: str) -> Medium:
+        """Bytes of either kind."""
+        return self.image(data, name) if kind == "image" else self.sound(data, name)
+
+    def features(self, media: Sequence[Medium]) -> list[Tensor]:
+        """(N, L) for each; all images, and all sounds, are computed as one batch."""
+        found: list[Tensor] = [torch.empty(0)] * len(media)
+        for kind, part in (("image", self.eye), ("audio", self.ear)):
+            numbers = [i for i, medium in enumerate(media) if medium.kind == kind]
+            if numbers:
+                assert part is not None                  # `image` and `sound` have said so
+                rows = part(torch.stack([media[i].values for i in numbers]))
+                for i, row in zip(numbers, rows, strict=True):
+                    found[i] = row
+        return found
+
+
+def write_senses(folder: Path, senses: Senses, dtype: torch.dtype = torch.float16) -> None:
+    """The folder, whole or not at all. Weights in half precision: what that changes is below what training scatters."""
+    with atomic_folder(folder) as made:
+        tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in senses.state_dict().items()}
+        save_file(tensors, made / WEIGHTS, metadata={"format": "pt"})
+        write_json(made / CONFIG, json.loads(senses.config.model_dump_json()))
+
+
+def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32) -> Senses:
+    """What `write_senses` left."""
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file():
+        raise CheckpointError(f"{folder} holds no senses: expected {CONFIG} and {WEIGHTS}, as ayllu align writes them")
+    config = validate(SensesConfig, read_json(inside(folder, CONFIG)), where=str(folder / CONFIG))
+    try:
+        tensors = load_file(inside(folder, WEIGHTS))
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{folder / WEIGHTS}: {error}: the file is damaged; fetch it again") from error
+    with torch.device("meta"):
+        senses = Senses(config)
+    own = senses.state_dict()
+    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
+        raise CheckpointError(f"{folder / WEIGHTS} doesn't fit {CONFIG}: give the files that belong together")
+    senses.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
+    return senses.eval()

@@ -1,0 +1,289 @@
+"""`ayllu align`: an eye or an ear learns to say what it perceives in the words of a Llama, by the one loop.
+
+The Llama stays as it was unless learns=adapter or all. What a run leaves is RUN/senses and, where they learned,
+RUN/adapter or RUN/model.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ayllu import dist
+from ayllu.adapters.lora import attach, fingerprint, new_adapter, taken
+from ayllu.adapters.store import write_adapter
+from ayllu.checkpoint.load import build_model, open_checkpoint
+from ayllu.checkpoint.safefile import read_safetensors
+from ayllu.checkpoint.source import OpenCheckpoint
+from ayllu.data.chats import ends, template_of
+from ayllu.data.media_loader import MediaLoader, MediaSample, samples
+from ayllu.data.media_rows import MediaRow, media_rows
+from ayllu.data.rows import Reject
+from ayllu.errors import CheckpointError, ConfigError, DataError
+from ayllu.files import write_json
+from ayllu.folder import read_json
+from ayllu.log import say, warn
+from ayllu.media.names import audio_config, audio_weights, vision_config, vision_weights
+from ayllu.media.project import Projector
+from ayllu.media.senses import EarConfig, EyeConfig, Senses, SensesConfig, read_senses, write_senses
+from ayllu.model.build import CausalModel
+from ayllu.model.llama import Llama
+from ayllu.text.chat import ChatTemplate
+from ayllu.text.tokenizer import Tokenizer
+from ayllu.train.align_config import AlignRecipe, MediaSource
+from ayllu.train.align_loss import Aligned, align_loss, held_out
+from ayllu.train.average import new_average
+from ayllu.train.best import Best
+from ayllu.train.checkpoints import restore
+from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.optim import build_optimizer
+from ayllu.train.run_folder import Resume, describe
+from ayllu.train.state import TrainState
+
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class MediaLesson:
+    """What is learned from, before the first weight is read."""
+
+    source: OpenCheckpoint
+    tokenizer: Tokenizer
+    template: ChatTemplate
+    senses: Senses
+    train: list[MediaSample]
+    held_out: list[MediaSample]
+    rejects: list[Reject]
+
+    @property
+    def digest(self) -> str:
+        """Changes with every id, weight and file name."""
+        found = hashlib.sha256()
+        for sample in self.train:
+            found.update(sample.ids.tobytes() + sample.weights.tobytes())
+            found.update("\0".join(file.name for file in sample.media).encode())
+        return found.hexdigest()[:16]
+
+
+def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, MediaLesson]:
+    """The recipe with its steps counted, and all that it learns from."""
+    source = open_checkpoint(_path(config.base, folder))
+    tokenizer = source.open_tokenizer()
+    if tokenizer is None:
+        raise ConfigError(f"{source.path} has no tokenizer: put tokenizer.json or tokenizer.model beside its weights")
+    template = template_of(config.template, tokenizer, folder)
+    if template is None:
+        raise ConfigError("template=plain has no turns to put an image in: name a chat template")
+    senses = new_senses(config, folder, source)
+    lengths = features_of(senses.config)
+
+    def read(sources: tuple[MediaSource, ...]) -> tuple[list[MediaSample], list[Reject]]:
+        return samples(_rows(config, folder, sources), tokenizer, template, senses.config, lengths, config.context)
+
+    found, rejects = read(config.data.sources)
+    apart, more = read(config.data.held_out)
+    train = found
+    if not config.data.held_out:
+        apart = [s for s in found if _position(s) < config.data.held_out_share]
+        train = [s for s in found if _position(s) >= config.data.held_out_share]
+    rejects += more
+    _check(config, train, rejects)
+    steps = config.loop.steps or max(1, round(config.epochs * len(train) / config.loop.batch_size))
+    config = config.model_copy(update={"loop": config.loop.model_copy(update={"steps": steps})})
+    return config, MediaLesson(source, tokenizer, template, senses, train, apart, rejects)
+
+
+def _path(name: str, folder: Path) -> str | Path:
+    return folder / name if (folder / name).exists() else name
+
+
+def _position(sample: MediaSample) -> float:
+    """Between 0 and 1, by the names of its media: pictures that are shown in several rows are on one side."""
+    said = "\0".join(file.name for file in sample.media)
+    return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "little") / 2**64
+
+
+def _rows(config: AlignRecipe, folder: Path, sources: tuple[MediaSource, ...]) -> Iterator[MediaRow | Reject]:
+    for source in sources:
+        root = folder / config.data.root
+        files = root / source.files if source.files else None
+        yield from media_rows(root / source.path, files, source.path)
+
+
+def _check(config: AlignRecipe, train: list[MediaSample], rejects: list[Reject]) -> None:
+    shown = "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in rejects[:SHOWN])
+    if rejects and config.data.bad_rows == "error":
+        raise DataError(f"{len(rejects):,} rows can't be learned from. {shown}. Correct them, or set "
+                        "data.bad_rows=drop: they are then left out, counted and listed")
+    if rejects:
+        warn(f"{len(rejects):,} rows are left out: {shown}")
+    if len(train) < config.loop.batch_size:
+        raise DataError(f"{len(train)} rows are left to learn, fewer than loop.batch_size={config.loop.batch_size}: "
+                        "give more, or lower it")
+
+
+def features_of(config: SensesConfig) -> dict[str, int]:
+    """Placeholders of one image and of one sound, where they can be perceived."""
+    found = {}
+    if config.eye is not None:
+        found["image"] = Projector.n_places_of(config.eye.project, config.eye.vision.n_patches)
+    if config.ear is not None:
+        found["audio"] = Projector.n_places_of(config.ear.project, config.ear.audio.n_places)
+    return found
+
+
+def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Senses:
+    """Those that the recipe names, or new ones with first values; encoders that were trained before are read."""
+    if config.senses is not None:
+        senses = read_senses(_path(config.senses, folder))
+    else:
+        eye, eye_weights = _pretrained(config.eye, config.eye_weights, folder, "vision")
+        ear, ear_weights = _pretrained(config.ear, config.ear_weights, folder, "audio")
+        torch.manual_seed(config.seed)
+        senses = Senses(SensesConfig(eye=eye, ear=ear, base=config.base, licence=config.licence))
+        _first_values(senses)
+        for part, weights in ((senses.eye, eye_weights), (senses.ear, ear_weights)):
+            if part is not None and weights is not None:
+                part.encoder.load_state_dict(weights, strict=False)
+    for kind, part in (("eye", senses.config.eye), ("ear", senses.config.ear)):
+        if part is not None and part.project.out != source.config.dim:
+            raise ConfigError(f"{kind}.project.out={part.project.out}, but {config.base} has a width of "
+                              f"{source.config.dim}: set it to that")
+    return senses
+
+
+def _pretrained(part: Any, weights: str | None, folder: Path, kind: str) -> tuple[Any, dict[str, torch.Tensor] | None]:
+    """The part with the shape of the encoder that is read, and the encoder's weights."""
+    if weights is None or part is None:
+        return part, None
+    where = Path(_path(weights, folder))
+    files = sorted(where.glob("*.safetensors"))
+    if not files or not (where / "config.json").is_file():
+        raise CheckpointError(f"{where} holds no encoder: expected config.json and *.safetensors")
+    facts = read_json(where / "config.json")
+    tensors = {name: entry.read() for file in files for name, entry in read_safetensors(file).items()}
+    if isinstance(part, EyeConfig):
+        vision = vision_config(facts)
+        pixels = part.pixels.model_copy(update={"size": vision.image_size})
+        return part.model_copy(update={"vision": vision, "pixels": pixels}), vision_weights(tensors)
+    assert isinstance(part, EarConfig)
+    return part.model_copy(update={"audio": audio_config(facts)}), audio_weights(tensors)
+
+
+def _first_values(senses: Senses) -> None:
+    """Matrices and places at 0.02, as ViT's; norms at one."""
+    for name, parameter in senses.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+        elif parameter.dim() > 1 or name.endswith("class_token"):
+            torch.nn.init.trunc_normal_(parameter, std=min(0.02, 1 / parameter[0].numel() ** 0.5))
+
+
+def align(config: AlignRecipe, lesson: MediaLesson, recipe_folder: Path, resume: Resume = False) -> dict[str, Any]:
+    """Run what `prepared_media` gave to its end and return what was reached; Ctrl-C saves and raises Interrupted."""
+    with begun(config, resume) as device:
+        return _train(config, lesson, Path(config.folder or recipe_folder).resolve(), resume, device)
+
+
+def _train(config: AlignRecipe, lesson: MediaLesson, folder: Path, resume: Resume,
+           device: torch.device) -> dict[str, Any]:
+    run = Path(config.out)
+    if dist.is_main():
+        describe(run, config, folder, device)
+        write_json(run / "data.json", {"train": len(lesson.train), "held_out": len(lesson.held_out),
+                                       "left_out": [f"{r.file}, row {r.line}: {r.reason}" for r in lesson.rejects]})
+    layout = ranks_of(config, lesson.source.config, device)
+    if layout.is_sharded or layout.tensor > 1:
+        raise ConfigError("senses are trained with whole models only so far: set parallel.mode=data, "
+                          "parallel.tensor=1")
+    torch.manual_seed(config.seed + layout.data_rank)
+    body = build_model(lesson.source, dtype=torch.float32, device=device)
+    if not isinstance(body, Llama):
+        raise ConfigError(f"{config.base} is no Llama: senses are for the Llama family")
+    base = fingerprint(body)
+    model = Aligned(body, lesson.senses.to(device))
+    freeze(model, config)
+    threads = torch.get_num_threads() if dist.world_size() == 1 else 0
+    facts: dict[str, Any] = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
+                             "batch_size": config.loop.batch_size, "seed": config.seed, "data": lesson.digest,
+                             "base": base}
+    optimizer = build_optimizer(cast(CausalModel, model), config.optim, 1.0)
+    state = TrainState(cast(CausalModel, model), optimizer, facts=facts, best=Best(), layout=layout,
+                       average=new_average(cast(CausalModel, model)) if config.loop.ema else None)
+    batches = MediaLoader(lesson.train, lesson.senses, config.loop.batch_size, config.seed, layout.data_rank,
+                          layout.data, config.data.jitter)
+    held = MediaLoader(lesson.held_out, lesson.senses, 1, config.seed)
+    if resumed := restore(state, run, fall_back=resume == "auto"):
+        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+
+    def results(state: TrainState) -> dict[str, Any]:
+        rows = int(config.loop.micro_batch)
+        return dict(held_out(state.model, held.in_order(rows), device)) if lesson.held_out else {}
+
+    length = max(sum(len(s.ids) for s in lesson.train) // len(lesson.train), 1)
+    last = follow(config, state, batches, align_loss, length, resumed, device,
+                  lambda state: (said(cast(Aligned, state.model), lesson, held, config.shown), results(state)),
+                  results)
+    with state.averaged():
+        made = dist.from_first(_write(config, model, lesson, base, run, last) if dist.is_main() else {})
+    return reached(state, last, run=str(run), **made)
+
+
+def freeze(model: Aligned, config: AlignRecipe) -> None:
+    """Only what the recipe says learns."""
+    learns = config.learns
+    model.body.requires_grad_(learns == "all")
+    for part in (model.senses.eye, model.senses.ear):
+        if part is not None:
+            part.encoder.requires_grad_(learns != "projector")
+    if model.senses.ear is not None:
+        model.senses.ear.encoder.places.requires_grad_(False)    # sines, as Whisper's
+    if learns == "all":
+        with torch.no_grad():
+            for parameter in model.body.parameters():    # what a file lends must not be written to
+                parameter.data = parameter.data.clone()
+    if learns == "adapter":
+        attach(model.body, new_adapter(model.body, config.lora.own(), config.seed))
+
+
+@torch.no_grad()
+def said(model: Aligned, lesson: MediaLesson, held: MediaLoader, n: int) -> list[str]:
+    """What the model says to the first held-out rows, beside what it should."""
+    texts = []
+    for number in range(min(n, len(lesson.held_out))):
+        sample = lesson.held_out[number]
+        at = int((sample.weights > 0).argmax())
+        batch = held.rows([number])
+        ids = list(sample.ids[:at])
+        found: list[int] = []
+        while len(found) < 24 and (not found or found[-1] not in ends(lesson.tokenizer)):
+            part = type(batch)(torch.tensor([ids + found]), batch.labels, batch.weights, batch.places, batch.media)
+            found.append(int(model.body.logits(model.hidden(part.to(next(model.parameters()).device)))[0, -1].argmax()))
+        should = lesson.tokenizer.decode(sample.ids[at:].tolist(), skip_special=True)
+        texts.append(f"{', '.join(file.name for file in sample.media)}\nsays: "
+                     f"{lesson.tokenizer.decode(found, skip_special=True)}\nshould: {should}")
+    return texts
+
+
+def _write(config: AlignRecipe, model: Aligned, lesson: MediaLesson, base: str, run: Path,
+           last: dict[str, Any]) -> dict[str, str]:
+    measured = {key: last[key] for key in ("held_out", "answers_right") if key in last}
+    model.senses.config = model.senses.config.model_copy(update={"fingerprint": base, "measured": measured,
+                                                                 "base": config.base})
+    write_senses(run / "senses", model.senses)
+    made = {"senses": str(run / "senses")}
+    if config.learns == "adapter":
+        write_adapter(run / "adapter", taken(model.body, config.lora.own(), base), base_name=config.base,
+                      overwrite=True)
+        made["adapter"] = str(run / "adapter")
+    if config.learns == "all":
+        from ayllu.train.export import export
+        licence = lesson.source.licence
+        export(model.body, lesson.tokenizer, run / "model", {}, licence and licence.derived(lesson.source.path.name))
+        made["model"] = str(run / "model")
+    return made

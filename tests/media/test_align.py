@@ -1,0 +1,225 @@
+"""From rows with pictures and sounds to senses that say what they perceive: the whole path on few examples."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from ayllu.config import build_recipe
+from ayllu.data.media_loader import MediaLoader, marks_of, moved
+from ayllu.data.media_rows import Folder, media_rows
+from ayllu.data.rows import Reject
+from ayllu.errors import BadMedia, CheckpointError, ConfigError, DataError
+from ayllu.media.senses import read_senses
+from ayllu.text.marks import MEDIA, Found, with_media
+from ayllu.train.align import align, prepared_media
+from ayllu.train.align_config import AlignRecipe
+from ayllu.train.align_loss import Aligned
+
+NAMES = ["red sun", "blue sea", "green hill", "white snow", "black night", "grey stone", "gold bell", "pink rose"]
+SHAPE = {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}
+
+
+def png(number: int) -> bytes:
+    rng, out = np.random.default_rng(number), io.BytesIO()
+    Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).resize((16, 16), 0).save(out, "PNG")
+    return out.getvalue()
+
+
+def wav(number: int) -> bytes:
+    t, out = np.arange(8000) / 16_000, io.BytesIO()
+    soundfile.write(out, 0.5 * np.sin(2 * np.pi * (200 + 300 * number) * t), 16_000, format="WAV")
+    return out.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "media").mkdir()
+    rows = []
+    for n, name in enumerate(NAMES):
+        kind, data = ("image", png(n)) if n < 4 else ("audio", wav(n))
+        file = f"{n}.{'png' if n < 4 else 'wav'}"
+        (tmp_path / "media" / file).write_bytes(data)
+        rows.append({kind: file, "prompt": "What is it?", "text": name})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def recipe(folder, base, **changes) -> AlignRecipe:
+    table = {"name": "t", "out": str(folder / "run"), "base": str(base), "shown": 2, "context": 128,
+             "eye": {"pixels": {"size": 16}, "vision": {"shape": SHAPE, "image_size": 16, "patch_size": 8,
+                                                        "pools": False}, "project": {"width": 32, "out": 32}},
+             "ear": {"audio": {"shape": SHAPE, "n_mels": 16, "seconds": 1},
+                     "project": {"width": 32, "out": 32, "gather": "stack", "every": 10}},
+             "data": {"sources": [{"path": "rows.jsonl", "files": "media"}], "held_out_share": 0.0,
+                      "held_out": [{"path": "rows.jsonl", "files": "media"}]},
+             "loop": {"steps": 100, "batch_size": 8, "micro_batch": 4, "eval_every": 100, "checkpoint_every": 100},
+             "optim": {"lr": 5e-3, "schedule": {"warmup_steps": 10}}, "learns": "all", "compile": "off"}
+    return build_recipe(AlignRecipe, {**table, **changes}, [], where="test")
+
+
+def test_eight_pairs_are_learned_by_heart(folder, chat_checkpoint):
+    config, lesson = prepared_media(recipe(folder, chat_checkpoint), folder)
+    found = align(config, lesson, folder)
+    assert found["answers_right"] == 1
+    senses = read_senses(found["senses"])
+    assert senses.config.measured["answers_right"] == 1
+    model = Aligned(_model(found["model"]), senses)
+    batch = MediaLoader(lesson.train, senses, 8).rows(range(8))
+    logits = model.body.logits(model.hidden(batch))
+    learned = batch.weights > 0
+    assert torch.equal(logits.argmax(-1)[learned], batch.labels[learned])     # what was written says the same
+
+
+def _model(folder):
+    from ayllu.checkpoint.load import load_checkpoint
+    return load_checkpoint(folder, dtype="float32").model
+
+
+def test_a_resumed_run_ends_at_the_same_numbers(folder, chat_checkpoint):
+    def run(out, steps, resume=False):
+        config = recipe(folder, chat_checkpoint, out=str(folder / out), learns="encoder",
+                        loop={"steps": steps, "batch_size": 8, "micro_batch": 8, "eval_every": 10,
+                              "checkpoint_every": 5}, optim={"lr": 5e-3, "schedule": {"kind": "constant",
+                                                                                      "warmup_steps": 2}})
+        config, lesson = prepared_media(config, folder)
+        align(config, lesson, folder, resume)
+        return read_senses(folder / out / "senses").state_dict()
+
+    whole = run("a", 10)
+    run("b", 5)
+    parts = run("b", 10, resume=True)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_text_without_media_is_the_llamas_own(folder, chat_checkpoint):
+    config, lesson = prepared_media(recipe(folder, chat_checkpoint, learns="projector"), folder)
+    body = _model(chat_checkpoint)
+    model = Aligned(body, lesson.senses)
+    sample = MediaLoader(lesson.train, lesson.senses, 1).rows([0])
+    plain = type(sample)(sample.ids, sample.labels, sample.weights, ((),), ((),))
+    with torch.no_grad():
+        assert torch.equal(model.hidden(plain), body.trunk(body.embed(sample.ids)))
+        assert not torch.equal(model.hidden(sample), model.hidden(plain))
+
+
+def test_no_loss_on_placeholders(folder, chat_checkpoint):
+    _, lesson = prepared_media(recipe(folder, chat_checkpoint), folder)
+    for sample in lesson.train:
+        assert len(sample.places) == len(sample.media) == 1
+        place = sample.places[0]
+        assert place.length == (4 if sample.media[0].kind == "image" else 5)
+        assert not sample.weights[place.start:place.start + place.length].any()
+        answer = lesson.tokenizer.decode(sample.ids[sample.weights > 0].tolist(), skip_special=True)
+        assert answer.strip() in NAMES
+
+
+ROWS = {
+    "no media": ({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]},
+                 "neither image nor sound"),
+    "more tags": ({"messages": [{"role": "user", "content": "<image><image>"}, {"role": "assistant", "content": "a"}],
+                   "images": ["0.png"]}, "more <image> tags"),
+    "an unused name": ({"messages": [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": "a"}],
+                        "images": ["0.png", "1.png"]}, "1.png is named"),
+    "no answer": ({"messages": [{"role": "user", "content": [{"type": "image", "path": "0.png"}]}]},
+                  "teaches nothing"),
+    "a strange part": ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "use type text"),
+    "no text": ({"image": "0.png"}, "give messages"),
+    "noncharacters": ({"image": "0.png", "text": MEDIA["image"]}, "noncharacter"),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_bad_rows_are_named(folder, chat_checkpoint, name):
+    row, says = ROWS[name]
+    with (folder / "rows.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=says) as caught:
+        prepared_media(recipe(folder, chat_checkpoint), folder)
+    assert "rows.jsonl, row 9" in str(caught.value)
+    data = {"sources": [{"path": "rows.jsonl", "files": "media"}], "bad_rows": "drop", "held_out_share": 0.0}
+    _, lesson = prepared_media(recipe(folder, chat_checkpoint, data=data), folder)
+    assert (len(lesson.train), len(lesson.rejects)) == (8, 1)
+
+
+def test_a_damaged_file_is_told_with_its_row(folder, chat_checkpoint):
+    (folder / "media" / "0.png").write_bytes(b"<svg/>")
+    _, lesson = prepared_media(recipe(folder, chat_checkpoint), folder)
+    with pytest.raises(DataError, match=r"rows.jsonl, row 1: 0.png is an SVG"):
+        MediaLoader(lesson.train, lesson.senses, 1).rows([0])
+
+
+def test_tags_of_a_user_without_media_stay_text(folder):
+    row = {"messages": [{"role": "user", "content": [{"type": "text", "text": "what is <image>?"},
+                                                     {"type": "image", "path": "0.png"}]},
+                        {"role": "assistant", "content": "a tag"}]}
+    (folder / "one.jsonl").write_text(json.dumps(row) + "\n")
+    found = next(media_rows(folder / "one.jsonl", folder / "media", "one.jsonl"))
+    assert found.messages[0]["content"] == "what is <image>?" + MEDIA["image"]
+    assert [file.name for file in found.media] == ["0.png"]
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.xz", "tar.gz"])
+def test_tar_shards(tmp_path, ending):
+    with tarfile.open(tmp_path / f"a.{ending}", f"w:{ending[4:]}") as tar:
+        files = {"00.png": png(0), "00.txt": b"a red sun\n", "01.wav": wav(1), "01.json": b'{"text": "a bell"}',
+                 "02.txt": b"alone"}
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    first, second, third = media_rows(tmp_path / f"a.{ending}", None, "a")
+    assert [first.messages[1]["content"], second.messages[1]["content"]] == ["a red sun", "a bell"]
+    assert first.media[0].read() == png(0)
+    assert isinstance(third, Reject)
+
+
+def test_paths_stay_inside(folder):
+    with pytest.raises(DataError, match="lies outside"):
+        Folder(folder / "media").read("../rows.jsonl")
+    with pytest.raises(DataError, match="has no file"):
+        Folder(folder / "media").read("nothing.png")
+
+
+def test_wrong_widths_and_missing_senses(folder, chat_checkpoint):
+    table = recipe(folder, chat_checkpoint).model_dump()
+    table["eye"]["project"]["out"] = 31
+    with pytest.raises(ConfigError, match="width of 32"):
+        prepared_media(build_recipe(AlignRecipe, table, [], where="test"), folder)
+    with pytest.raises(CheckpointError, match="holds no senses"):
+        read_senses(folder)
+    _, lesson = prepared_media(recipe(folder, chat_checkpoint, data={"sources": [{"path": "rows.jsonl",
+                               "files": "media"}], "bad_rows": "drop"}, ear=None,
+                               loop={"steps": 1, "batch_size": 2, "micro_batch": 2}), folder)
+    assert len(lesson.rejects) == 4                      # the sounds
+    with pytest.raises(BadMedia, match="has no ear"):
+        lesson.senses.sound(wav(1))
+
+
+def test_jitter_keeps_shapes_and_is_repeatable(folder, chat_checkpoint):
+    _, lesson = prepared_media(recipe(folder, chat_checkpoint), folder)
+    for medium in (lesson.senses.image(png(0)), lesson.senses.sound(wav(1))):
+        one, two = (moved(medium, np.random.default_rng(5)) for _ in range(2))
+        assert one.values.shape == medium.values.shape
+        assert torch.equal(one.values, two.values)
+        assert not torch.equal(one.values, medium.values)
+
+
+def test_stand_ins_become_tokens_outside_of_contents():
+    i, a = MEDIA["image"], MEDIA["audio"]
+    text = f"[u]x{i}yz{a}{a}[/u]{i}!"
+    found = with_media(Found(text, [(3, 9), (13, 14)], [(13, 14)], []), {i: "<image>", a: "<audio>"})
+    assert found.text == "[u]x<image>yz<audio><audio>[/u]<image>!"
+    assert [found.text[s:e] for s, e in found.contents] == ["x", "yz"]
+    assert [found.text[s:e] for s, e in found.answers] == ["<image>"]
+
+
+def test_a_vocabulary_without_marks_uses_its_unknown_token(chat_checkpoint):
+    from ayllu.checkpoint.load import open_checkpoint
+    tokenizer = open_checkpoint(chat_checkpoint).open_tokenizer()
+    assert marks_of(tokenizer) == dict.fromkeys(MEDIA.values(), "<unk>")
