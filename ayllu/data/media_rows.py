@@ -2,14 +2,16 @@
 shards.
 
 A row is one of
-    {"messages": [{"role": "user", "content": [{"type": "image", "path": "a.png"}, {"type": "text", "text": "..."}]}, ...]}
+    {"messages": [{"role": "user", "content": [{"type": "image", "path": "a.png"}, {"type": "text", "text": "?"}]}]}
     {"messages": [{"role": "user", "content": "<image>What is this?"}, ...], "images": ["a.png"], "audios": [...]}
     {"image": "a.png", "text": "a cat"}  or  {"audio": "a.wav", "text": "hello"}, with "prompt" where there is one
 A shard (.tar) holds files of one stem together: 00.png and 00.json (such a row, without paths) or 00.txt (a caption).
 """
 
+import gzip
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -58,17 +60,8 @@ class Folder:
         if not path.exists():
             raise DataError(f"{path} is not there: name the folder or the tar that holds the images and sounds")
         self.path = path
-        self._tar: tarfile.TarFile | None = None
-        if path.is_file():
-            stream: Any = path.open("rb")
-            if path.suffix in (".xz", ".gz", ".zst"):    # read anew for each file otherwise: once into memory
-                opened = zstandard.ZstdDecompressor().stream_reader(stream) if path.suffix == ".zst" else stream
-                stream = io.BytesIO(_unpacked(path) if path.suffix != ".zst" else opened.read())
-            try:
-                self._tar = tarfile.open(fileobj=stream, mode="r:")
-                self._members = {member.name.removeprefix("./"): member for member in self._tar if member.isfile()}
-            except tarfile.TarError as error:
-                raise DataError(f"{path} can't be read as a tar: {error}") from error
+        self._tar = _opened(path) if path.is_file() else None
+        self._members = {member.name.removeprefix("./"): member for member in self._tar or () if member.isfile()}
 
     @property
     def names(self) -> list[str]:
@@ -94,10 +87,16 @@ class Folder:
         return path.read_bytes()
 
 
-def _unpacked(path: Path) -> bytes:
-    import gzip
-    import lzma
-    return (lzma if path.suffix == ".xz" else gzip).open(path).read()
+def _opened(path: Path) -> tarfile.TarFile:
+    """A compressed one is unpacked into memory: otherwise each file would be looked for from the beginning."""
+    unpack: dict[str, Any] = {".xz": lzma.open, ".gz": gzip.open, ".zst": zstandard.open}
+    try:
+        if path.suffix not in unpack:
+            return tarfile.open(path, "r:")
+        with unpack[path.suffix](path, "rb") as stream:
+            return tarfile.open(fileobj=io.BytesIO(stream.read()), mode="r:")
+    except (tarfile.TarError, OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+        raise DataError(f"{path} can't be read as a tar: {error}: it is damaged or cut off") from error
 
 
 def _check_size(name: str, size: int) -> None:

@@ -39,6 +39,7 @@ from ayllu.train.average import new_average
 from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore
 from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.export import export
 from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume, describe
 from ayllu.train.state import TrainState
@@ -148,9 +149,9 @@ def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Sen
         for part, weights in ((senses.eye, eye_weights), (senses.ear, ear_weights)):
             if part is not None and weights is not None:
                 part.encoder.load_state_dict(weights, strict=False)
-    for kind, part in (("eye", senses.config.eye), ("ear", senses.config.ear)):
-        if part is not None and part.project.out != source.config.dim:
-            raise ConfigError(f"{kind}.project.out={part.project.out}, but {config.base} has a width of "
+    for kind, own in (("eye", senses.config.eye), ("ear", senses.config.ear)):
+        if own is not None and own.project.out != source.config.dim:
+            raise ConfigError(f"{kind}.project.out={own.project.out}, but {config.base} has a width of "
                               f"{source.config.dim}: set it to that")
     return senses
 
@@ -282,8 +283,6 @@ def _write(config: AlignRecipe, model: Aligned, lesson: MediaLesson, base: str, 
                       overwrite=True)
         made["adapter"] = str(run / "adapter")
     if config.learns == "all":
-        from ayllu.train.export import export
-        licence = lesson.source.licence
-        export(model.body, lesson.tokenizer, run / "model", {}, licence and licence.derived(lesson.source.path.name))
+        export(model.body, lesson.tokenizer, run / "model", {}, config.licence)
         made["model"] = str(run / "model")
     return made

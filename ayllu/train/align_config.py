@@ -51,7 +51,7 @@ class AlignRecipe(Recipe):
     senses: str | None = None                            # a folder to begin with; None: eye and ear below
     eye: EyeConfig | None = None
     ear: EarConfig | None = None
-    eye_weights: str | None = None                       # a folder of CLIP or SigLIP; its shape takes eye.vision's place
+    eye_weights: str | None = None                       # a folder of CLIP or SigLIP; its shape is taken
     ear_weights: str | None = None                       # a folder of Whisper
     learns: Literal["projector", "encoder", "adapter", "all"] = "encoder"    # each with those before it
     lora: Lora = Lora()                                  # of `adapter`

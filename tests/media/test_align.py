@@ -98,7 +98,7 @@ def test_a_resumed_run_ends_at_the_same_numbers(folder, chat_checkpoint):
 
 
 def test_a_text_without_media_is_the_llamas_own(folder, chat_checkpoint):
-    config, lesson = prepared_media(recipe(folder, chat_checkpoint, learns="projector"), folder)
+    _config, lesson = prepared_media(recipe(folder, chat_checkpoint, learns="projector"), folder)
     body = _model(chat_checkpoint)
     model = Aligned(body, lesson.senses)
     sample = MediaLoader(lesson.train, lesson.senses, 1).rows([0])
