@@ -1,0 +1,144 @@
+"""What ayllu-mini-senses learns from: emoji and digits to see, spoken digits and pinyin syllables to hear.
+
+    python recipes/senses/make.py --data ../shared/data --out runs/senses/data
+
+writes media.tar (all pictures and sounds), train.jsonl and held_out.jsonl for `ayllu align recipes/senses.toml`, and
+counts.json. Held out are: of the digits every tenth by a fixed hash, of the spoken digits their own test side, of the
+syllables every tenth, and of the emoji with a skin tone every fifth whose plain form is learned. The licences of all
+sources allow it.
+"""
+
+import argparse
+import gzip
+import hashlib
+import io
+import json
+import lzma
+import sys
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import zstandard
+from PIL import Image
+
+LONGEST_S = 2.0                                          # of a sound: recipes/senses.toml's ear
+DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+ASKS = {"digit": ("Which digit is this?", "这是哪个数字？"), "emoji": ("What is this?", "这是什么？"),
+        "spoken digit": ("Which digit is said?", "说的是哪个数字？"), "syllable": ("这是什么音？", "Write it in pinyin.")}
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row, and whether it is kept for testing."""
+
+    kind: str
+    file: str
+    prompt: str
+    text: str
+    held_out: bool
+    of: str = "image"
+
+    def row(self) -> dict[str, str]:
+        """As ayllu align reads it; `kind` is for benchmarks."""
+        return {self.of: self.file, "prompt": self.prompt, "text": self.text, "kind": self.kind}
+
+
+def chosen(name: str, one_of: int) -> bool:
+    """By a fixed hash."""
+    return int(hashlib.sha256(name.encode()).hexdigest(), 16) % one_of == 0
+
+
+def labels(folder: Path) -> list[dict]:
+    """The rows of a set."""
+    data = zstandard.decompress((folder / "labels.jsonl.zst").read_bytes(), max_output_size=1 << 26)
+    return [json.loads(line) for line in data.decode().splitlines()]
+
+
+def digits(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
+    """Handwritten ones, as PNG files."""
+    pixels = np.frombuffer(gzip.decompress((folder / "images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
+    names = np.frombuffer(gzip.decompress((folder / "labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
+    for number, (image, digit) in enumerate(zip(pixels.reshape(-1, 28, 28), names, strict=True)):
+        out, file = io.BytesIO(), f"digits/{number:05}.png"
+        Image.fromarray(image).save(out, "PNG")
+        add(tar, file, out.getvalue())
+        ask = ASKS["digit"][number % 2]
+        yield Example("digit", file, ask, str(digit), chosen(file, 10))
+
+
+def emoji(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
+    """By their English and their Chinese names."""
+    with tarfile.open(folder / "files.tar") as source:
+        for row in labels(folder):
+            file = f"emoji/{row['file']}"
+            add(tar, file, _bytes(source, row["file"]))
+            held_out = "skin tone" in row["en"] and ":" in row["en"] and chosen(row["hexcode"], 5)
+            for ask, name in zip(ASKS["emoji"], (row["en"], row["zh"]), strict=True):
+                yield Example("emoji", file, ask, name, held_out)
+
+
+def spoken_digits(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
+    """By six speakers, with the set's own split."""
+    with lzma.open(folder / "files.tar.xz") as stream, tarfile.open(fileobj=stream, mode="r|") as source:
+        for member in source:
+            stream_of = source.extractfile(member)
+            if stream_of is not None:
+                add(tar, f"spoken/{Path(member.name).name}", stream_of.read())
+    for row in labels(folder):
+        if row["seconds"] <= LONGEST_S:
+            ask = ASKS["spoken digit"][row["index"] % 2]
+            yield Example("spoken digit", f"spoken/{row['file']}", ask, str(row["digit"]), row["split"] == "test",
+                          "audio")
+
+
+def syllables(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
+    """One speaker's toned pinyin, each once."""
+    with tarfile.open(folder / "files.tar") as source:
+        for row in labels(folder):
+            if row["kind"] == "syllable" and row["text"][0] != "_":
+                file = f"syllables/{row['file']}"
+                add(tar, file, _bytes(source, row["file"]))
+                yield Example("syllable", file, ASKS["syllable"][0], row["text"], chosen(row["text"], 10), "audio")
+
+
+def _bytes(source: tarfile.TarFile, name: str) -> bytes:
+    stream = source.extractfile(name)
+    assert stream is not None
+    return stream.read()
+
+
+def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A file of the tar, with nothing in it that changes from run to run."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    tar.addfile(info, io.BytesIO(data))
+
+
+def main() -> int:
+    """Make, split, count, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="the folder with the sources")
+    parser.add_argument("--out", type=Path, required=True, help="a folder, made where it is missing")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    found: list[Example] = []
+    with tarfile.open(options.out / "media.tar", "w") as tar:
+        for name, make in (("mnist_10k", digits), ("noto_emoji", emoji), ("fsdd", spoken_digits),
+                           ("audio_cmn", syllables)):
+            found += make(options.data / name, tar)
+    for name, side in (("train", False), ("held_out", True)):
+        lines = [json.dumps(e.row(), ensure_ascii=False) + "\n" for e in found if e.held_out == side]
+        (options.out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    counts = Counter((asdict(e)["kind"], "held out" if e.held_out else "train") for e in found)
+    told = {f"{kind}, {side}": n for (kind, side), n in sorted(counts.items())}
+    (options.out / "counts.json").write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps(told))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
