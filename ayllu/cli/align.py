@@ -17,7 +17,7 @@ def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a 
 
     Ctrl-C saves, and --resume goes on exactly where it stopped.
 
-    Example: ayllu align recipes/digits.toml
+    Example: ayllu align recipes/senses.toml
     """
     from ayllu.config import load_recipe
     from ayllu.dist import is_main
