@@ -28,7 +28,7 @@ from PIL import Image
 LONGEST_S = 2.0                                          # of a sound: recipes/senses.toml's ear
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ASKS = {"digit": ("Which digit is this?", "这是哪个数字？"), "emoji": ("What is this?", "这是什么？"),
-        "spoken digit": ("Which digit is said?", "说的是哪个数字？"), "syllable": ("这是什么音？", "Write it in pinyin.")}
+        "spoken digit": ("Which digit is said?", "说的是哪个数字？"), "syllable": ("这是什么音？",)}
 
 
 @dataclass(frozen=True)
