@@ -1,0 +1,311 @@
+"""Translation English to Chinese and back: the bundled Llama beside the original Transformer of the same size, both
+decoders, both taught by the same pairs in the same order for the same number of steps.
+
+Both begin with weights that were pretrained on the same tokens (recipes/mini.toml, recipes/mini-baseline.toml). Each
+has its own optimiser and rate: of RATES, what leaves the lowest held-out loss after a short training. Both directions
+are one model. Decoded greedily and by beam search; BLEU and chrF with 95 % bootstrap intervals, and ours minus the
+original over the same sentences.
+
+    python benchmarks/translation.py --baseline FOLDER --out runs/translation [--epochs 2] [--quick] [--json FILE]
+                                     [--sides ours original] [--stages trial train decode] [--compare ayllu-mini-chat]
+
+`unseen` are pairs of Tatoeba that pretraining left out, and of which neither sentence occurs twice. `test` is the test
+side of the task tatoeba_en_zh; pretraining has read most of it, as it has for both. Neither set, nor any pair that
+shares a sentence with one of them, is trained on. --compare asks another model of conversations for the same.
+Runs are lines of OUT/runs.jsonl, and what stands there isn't run again.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ayllu import LLM
+from ayllu.checkpoint.load import load_checkpoint
+from ayllu.checkpoint.transformer import is_transformer, open_transformer
+from ayllu.config import validate
+from ayllu.data.chat_loader import ChatLoader
+from ayllu.data.chats import PLAIN, Chats, Gathered, gather
+from ayllu.data.corpus import uniform
+from ayllu.data.mask_marks import Marks
+from ayllu.data.packed import open_binary
+from ayllu.engine.dialogue import as_prompt
+from ayllu.engine.runner import make_runner
+from ayllu.evaluate.intervals import Interval, bootstrap, compare
+from ayllu.evaluate.task import Item, built_in, is_test, load_items, render
+from ayllu.evaluate.translation import corpus
+from ayllu.files import write_json
+from ayllu.log import say, setup
+from ayllu.model.build import CausalModel
+from ayllu.model.generate import generate
+from ayllu.model.sample import SamplingParams
+from ayllu.text.tokenizer import Tokenizer
+from ayllu.train.export import export
+from ayllu.train.loop import LoopConfig, step
+from ayllu.train.optim import OptimConfig, build_optimizer
+from ayllu.train.sft import training_loss
+from ayllu.train.sft_config import SftConfig
+from ayllu.train.sft_loss import answer_loss
+from ayllu.train.state import TrainState
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+TATOEBA, STORIES = "tatoeba_en_zh/train.jsonl.zst", "storybooks/pairs_en_zh.jsonl.zst"
+BASE_SEED, BASE_HELD_OUT = 0, 0.02                       # of recipes/mini.toml: what the bases never saw
+DIRECTIONS = {"en_zh": ("en", "zh"), "zh_en": ("zh", "en")}
+ASKED = {"en_zh": "Translate into Chinese: {}", "zh_en": "翻译成英文：{}"}    # of a model of conversations
+RATES = (("muon", 1e-3), ("muon", 3e-3), ("adamw", 5e-4), ("adamw", 1e-3))
+CONTEXT, ROWS, TRIAL_STEPS, BEAMS = 256, 8, 120, 4
+STAGES = ("trial", "train", "decode")
+CPU = torch.device("cpu")
+Row = dict[str, Any]
+Tests = dict[str, dict[str, list[Item]]]
+
+
+def main() -> int:
+    setup()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--baseline", type=Path, required=True, help="the folder of a trained original Transformer")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/translation")
+    parser.add_argument("--sides", nargs="+", choices=("ours", "original"), default=["ours", "original"])
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--compare", help="another model, which is asked in conversation")
+    parser.add_argument("--quick", action="store_true", help="a few steps and sentences: whether it works")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--data", type=Path, default=DATA)
+    options = parser.parse_args()
+    bases = {"ours": "ayllu-mini", "original": str(options.baseline)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    study = Study(options, bases)
+    for side in options.sides:
+        for stage in options.stages:
+            getattr(study, stage)(side)
+    if options.compare:
+        study.ask(options.compare)
+    result = study.table()
+    if options.json:
+        write_json(options.json, result)
+    print(json.dumps(result))
+    return 0
+
+
+class Study:
+    """The pairs, and what has been run so far."""
+
+    def __init__(self, options: argparse.Namespace, bases: dict[str, str]) -> None:
+        self.options, self.bases = options, bases
+        self.file = options.out / "runs.jsonl"
+        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
+        self.runs: list[Row] = [json.loads(line) for line in lines]
+        self.tests = tests(options.data, 8 if options.quick else None)
+        self.pairs = options.out / "pairs.jsonl"
+        n = write_pairs(options.data, self.tests, self.pairs)
+        say(f"{n:,} pairs to learn, both ways; " + ", ".join(
+            f"{name} {way}: {len(items):,}" for name, ways in self.tests.items() for way, items in ways.items()))
+
+    def run(self, **key: Any) -> Row | None:
+        """What stands in the file already."""
+        return next((run for run in self.runs if all(run.get(k) == v for k, v in key.items())), None)
+
+    def keep(self, **row: Any) -> Row:
+        """One more line."""
+        self.runs.append(row)
+        with open(self.file, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return row
+
+    def trial(self, side: str) -> None:
+        """A short training with each rate."""
+        for kind, rate in RATES[::3] if self.options.quick else RATES:
+            if not self.run(stage="trial", side=side, kind=kind, rate=rate):
+                steps = 2 if self.options.quick else TRIAL_STEPS
+                _, _, found = self.taught(side, kind, rate, steps)
+                self.keep(stage="trial", side=side, kind=kind, rate=rate, **found)
+
+    def train(self, side: str) -> None:
+        """The training with the best of them."""
+        if self.run(stage="train", side=side, epochs=self.options.epochs):
+            return
+        best = min((run for run in self.runs if run["stage"] == "trial" and run["side"] == side),
+                   key=lambda run: run["held_out"])
+        steps = 3 if self.options.quick else None
+        model, tokenizer, found = self.taught(side, best["kind"], best["rate"], steps)
+        export(model, tokenizer, self.folder(side), {"sources": [TATOEBA, STORIES]}, None)
+        self.keep(stage="train", side=side, epochs=self.options.epochs, kind=best["kind"], rate=best["rate"], **found)
+
+    def folder(self, side: str) -> Path:
+        """Where a side's weights lie."""
+        return self.options.out / f"{side}-{self.options.epochs:g}"
+
+    def taught(self, side: str, kind: str, rate: float, steps: int | None) -> tuple[CausalModel, Tokenizer, Row]:
+        """The base after so many steps, by default all epochs, with its held-out loss and the steps' CPU seconds."""
+        torch.manual_seed(0)
+        model, tokenizer = opened(self.bases[side])
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()      # what a file lends must not be written to
+        pairs: Gathered = gather(Chats(sources=({"path": self.pairs.name},), template=PLAIN, held_out=0.01,
+                                       too_long="drop"), self.options.out, tokenizer, None, CONTEXT)
+        batches = ChatLoader(pairs.train, Marks.of(tokenizer), CONTEXT, ROWS)
+        steps = steps or round(self.options.epochs * len(batches.packing) / ROWS)
+        optim = OptimConfig(kind=kind, lr=rate, schedule={"kind": "linear", "warmup_steps": min(50, steps // 3),
+                                                          "floor": 0.02})
+        loop = LoopConfig(steps=steps, batch_size=ROWS, micro_batch=ROWS, precision="bf16_masters")
+        state = TrainState(model, build_optimizer(model, optim))
+        # what `ayllu sft` computes the loss with; its own checks want a Llama, and the loss doesn't
+        how = validate(SftConfig, {"name": side, "out": "", "base": self.bases[side], "data": {"sources": [
+            {"path": self.pairs.name}]}, "loop": loop.model_dump()}, where="translation")
+        loss = training_loss(how, CPU, model)
+        used = began = 0.0
+        while state.step < steps:
+            if state.step == 3:                          # compiled by now
+                used, began = time.process_time(), time.perf_counter()
+            last = step(state, batches.batch(state.step), loss, loop, optim, CPU)
+            if state.step % 20 == 0 or state.step == steps:
+                say(f"{side} {kind} {rate:g}: step {state.step:,}/{steps:,}, loss {last['loss']:.3f}, "
+                    f"{(time.perf_counter() - began) / max(state.step - 3, 1):.2f} s a step")
+        seconds, wall = time.process_time() - used, time.perf_counter() - began
+        held = ChatLoader(pairs.held_out, Marks.of(tokenizer), CONTEXT, 1)
+        model.eval()
+        found = {"held_out": answer_loss(model, held.in_order(ROWS), CPU, torch.bfloat16, state.layout), "steps": steps,
+                 "tokens": steps * ROWS * CONTEXT, "cpu_seconds": round(seconds, 1), "seconds": round(wall, 1),
+                 "parameters": sum(p.numel() for p in model.parameters())}
+        say(f"{side} {kind} {rate:g}: held-out loss {found['held_out']:.4f}, {steps:,} steps, {seconds:,.0f} CPU s")
+        return model.eval(), tokenizer, found
+
+    def decode(self, side: str) -> None:
+        """All test sentences, greedily and by beam search."""
+        if not (self.folder(side) / "model.safetensors").exists():
+            return
+        model, tokenizer = opened(str(self.folder(side)))
+        runner = make_runner(model)
+        assert tokenizer.eos_ids
+        for name, ways in self.tests.items():
+            for way, items in ways.items():
+                prompts = [tokenizer.encode(item.prompt, bos=True) for item in items]
+                for beams in (1, BEAMS):
+                    key = {"stage": "decode", "side": side, "epochs": self.options.epochs, "set": name, "way": way,
+                           "beams": beams, "n": len(items)}
+                    if self.run(**key):
+                        continue
+                    params = SamplingParams(max_tokens=96, temperature=0, num_beams=beams)
+                    outputs = [out for i in range(0, len(prompts), 32)
+                               for out in generate(runner, prompts[i:i + 32], params, tokenizer.eos_ids)]
+                    self.keep(**key, written=[tokenizer.decode(out[0].ids, skip_special=True).strip().split("\n")[0]
+                                              for out in outputs])
+                    say(f"{side} {name} {way}, {beams} beams: done")
+
+    def ask(self, model: str) -> None:
+        """The same of a model that converses, greedily."""
+        llm = LLM.load(model)
+        for name, ways in self.tests.items():
+            for way, items in ways.items():
+                key = {"stage": "decode", "side": model, "epochs": self.options.epochs, "set": name, "way": way,
+                       "beams": 1, "n": len(items)}
+                if self.run(**key):
+                    continue
+                asked = [as_prompt([{"role": "user", "content": ASKED[way].format(item.row[DIRECTIONS[way][0]])}],
+                                   llm.tokenizer, llm.checkpoint.chat_template) for item in items]
+                found = llm.generate([p.ids for p in asked], max_tokens=96, temperature=0, stop=asked[0].stop)
+                self.keep(**key, written=[f.text.strip().split("\n")[0] for f in found])
+
+    def table(self) -> Row:
+        """Scores of all that was decoded, and ours minus the original."""
+        rows = []
+        for name, ways in self.tests.items():
+            for way, items in ways.items():
+                for beams in (1, BEAMS):
+                    rows.append(self.row(name, way, items, beams))
+                    print(shown(rows[-1]), flush=True)
+        return {"rows": rows, "runs": [run for run in self.runs if run["stage"] != "decode"]}
+
+    def row(self, name: str, way: str, items: Sequence[Item], beams: int) -> Row:
+        key = {"stage": "decode", "epochs": self.options.epochs, "set": name, "way": way, "beams": beams,
+               "n": len(items)}
+        done = {run["side"]: run["written"] for run in self.runs if all(run.get(k) == v for k, v in key.items())}
+        found: Row = {"set": name, "way": way, "beams": beams, "n": len(items)}
+        for metric in ("chrf", "bleu"):
+            score = {side: corpus(metric, written, [item.expected for item in items],      # type: ignore[arg-type]
+                                  "zh" if way == "en_zh" else "13a") for side, written in done.items()}
+            found[metric] = {side: _table(bootstrap(one, len(items), samples=1000)) for side, one in score.items()}
+            for other in done:
+                if other != "ours" and "ours" in done:
+                    paired = compare(score[other], score["ours"], len(items), samples=1000)
+                    found[f"{metric}_ours_minus_{other}"] = _table(paired.difference)
+        return found
+
+
+def opened(base: str) -> tuple[CausalModel, Tokenizer]:
+    """A Llama or an original Transformer in float32, with its tokenizer."""
+    if is_transformer(base):
+        source = open_transformer(base)
+        model: CausalModel = source.build()
+        tokenizer = source.open_tokenizer()
+    else:
+        loaded = load_checkpoint(base, dtype="float32")
+        model, tokenizer = loaded.model, loaded.tokenizer
+    assert tokenizer is not None
+    return model, tokenizer
+
+
+def rows_of(data: Path, path: str) -> list[tuple[Row, bool]]:
+    """Each row of a source, and whether pretraining left it out."""
+    with open_binary(data / path) as stream:
+        return [(json.loads(line), uniform(f"{BASE_SEED}/{path}/{number}") < BASE_HELD_OUT)
+                for number, line in enumerate(stream)]
+
+
+def tests(data: Path, limit: int | None) -> Tests:
+    """The two sets in both directions, as items of the built-in task."""
+    tasks = {way: built_in()[f"tatoeba_en_zh.{way}"] for way in DIRECTIONS}
+    rows = rows_of(data, TATOEBA)
+    times = Counter(row[side] for row, _ in rows for side in ("en", "zh"))
+    unseen = [row for row, apart in rows if apart and times[row["en"]] == times[row["zh"]] == 1]
+    return {"unseen": {way: [Item(str(i), row, render(task.prompt, row), [row[DIRECTIONS[way][1]]])
+                             for i, row in enumerate(unseen[:limit])] for way, task in tasks.items()},
+            "test": {way: load_items(f"tatoeba_en_zh.{way}", task, data, limit) for way, task in tasks.items()}}
+
+
+def write_pairs(data: Path, held: Tests, out: Path) -> int:
+    """The training side as prompts and completions, in the very words of the task; how many pairs."""
+    task = built_in()["tatoeba_en_zh.en_zh"]
+    rows = rows_of(data, TATOEBA)
+    kept_out = {row[side] for row, apart in rows if apart or is_test(task, row) for side in ("en", "zh")}
+    pairs = [row for row, _ in rows if row["en"] not in kept_out and row["zh"] not in kept_out]
+    stories = ({side: " ".join(row[side].split()) for side in ("en", "zh")} for row, apart in rows_of(data, STORIES)
+               if not apart)
+    pairs += [row for row in stories if row["en"] not in kept_out and row["zh"] not in kept_out]
+    with open(out, "w", encoding="utf-8") as file:
+        for way, (source, target) in DIRECTIONS.items():
+            task = built_in()[f"tatoeba_en_zh.{way}"]
+            for row in pairs:
+                line = {"prompt": render(task.prompt, {source: row[source]}), "completion": task.join + row[target]}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    return len(pairs)
+
+
+def shown(row: Row) -> str:
+    """A line for people."""
+    parts = [f"{row['set']:<7}{row['way']:<6} {row['beams']} beams, n = {row['n']}:"]
+    for metric in ("chrf", "bleu"):
+        parts += [f"{metric} {side} {_said(found)}" for side, found in row[metric].items()]
+        parts += [f"{key} {_said(found)}" for key, found in row.items() if key.startswith(f"{metric}_ours")]
+    return "  ".join(parts)
+
+
+def _said(found: Row) -> str:
+    return f"{found['value']:.1f} ({found['low']:.1f} to {found['high']:.1f})"
+
+
+def _table(found: Interval) -> Row:
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
