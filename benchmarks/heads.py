@@ -1,6 +1,9 @@
 """Classification on real sets: the bundled model with a head, beside TF-IDF with logistic regression and beside the
 original Transformer of the same size, trained in the same way.
 
+`ours` and `original` are heads with ngrams=true: beside the model's hidden states stands a linear layer over words and
+runs of characters. `ours_alone` and `original_alone` are the same runs without it.
+
 Each set keeps its own split; where it has one file, every fifth row by a fixed hash of the text is tested on. Ours and
 the original Transformer hold a tenth of the training rows back for calibration and early stopping; logistic regression
 learns all of them. Its words (1-2-grams; rjieba's for Chinese) and characters (1-5-grams, those that occur twice) have
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +57,12 @@ SETS = {                                                 # set: its files to tra
     "banking77": ("train", "test"), "clinc150": ("train", "test"), "online_shopping_10_cats": ("train", None)}
 CHINESE = {"tnews", "chnsenticorp_htl", "waimai_10k", "online_shopping_10_cats"}
 SIDES = ("ours", "tfidf", "original")
-RECIPE = ("epochs=10", "optim.lr=1e-3", "label_smoothing=0.1", "word_dropout=0.15", "dropout=0.1", "loop.patience=0",
-          "loop.batch_size=32", "loop.micro_batch=32", "data.too_long=ends", "context=512", "data.held_out_share=0.1")
+ALONE = {"ours": "ours_alone", "original": "original_alone"}
+PAIRS = (("ours", "tfidf"), ("ours", "original"), ("ours_alone", "original_alone"))
+SHOWN = ("ours", "ours_alone", "tfidf", "original", "original_alone")
+RECIPE = ("ngrams=true", "epochs=4", "optim.lr=1e-3", "label_smoothing=0.1", "word_dropout=0.15", "dropout=0.1",
+          "loop.patience=0", "loop.batch_size=32", "loop.micro_batch=8", "loop.checkpoint_every=1000000",
+          "data.too_long=ends", "context=512", "data.held_out_share=0.1")
 Run = dict[str, Any]
 Split = tuple[list[Labelled], list[Labelled]]
 
@@ -105,8 +113,8 @@ def tfidf(name: str, split: Split, quick: bool) -> list[str]:
     return [str(label) for label in search.predict(features.transform([str(row.text) for row in test]))]
 
 
-def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> list[str]:
-    """What a head says that was trained on the training rows."""
+def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> dict[str, list[str]]:
+    """What a head says that was trained on the training rows: with its grams (`predicted`), and the model `alone`."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for file, rows in zip(("train", "test"), split, strict=True):
@@ -118,8 +126,9 @@ def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bo
         recipe = build_recipe(HeadRecipe, table, [*RECIPE, *changes, *fast], where="heads")
         config, lesson = prepared_head(recipe, place)
         made = train_head(config, lesson, place)
-        answers = Labeller.load(made["head"], config.device)([str(row.text) for row in split[1]])
-        return [answer.labels[0] for answer in answers]
+        both = Labeller.load(made["head"], config.device)
+        return {name: [answer.labels[0] for answer in labeller([str(row.text) for row in split[1]])]
+                for name, labeller in (("predicted", both), ("alone", replace(both, wide=None)))}
 
 
 def untrained(folder: Path, seed: int) -> str:
@@ -133,11 +142,12 @@ def untrained(folder: Path, seed: int) -> str:
     return str(folder / f"original-{seed}")
 
 
-def measure(side: str, name: str, split: Split, seed: int, options: argparse.Namespace, folder: Path) -> list[str]:
+def measure(side: str, name: str, split: Split, seed: int, options: argparse.Namespace,
+            folder: Path) -> dict[str, list[str]]:
     """The answers of one side."""
     match side:
         case "tfidf":
-            return tfidf(name, split, options.quick)
+            return {"predicted": tfidf(name, split, options.quick)}
         case "ours":
             return headed(split, "ayllu-mini", seed, options.changes, options.quick)
     base = options.baseline or untrained(folder, seed)
@@ -149,17 +159,20 @@ def table_row(name: str, split: Split, runs: Sequence[Run]) -> dict[str, Any]:
     names = names_of([*split[0], *split[1]])
     number = {label: i for i, label in enumerate(names)}
     expected = np.array([number[str(row.label)] for row in split[1]])
-    by_side = {side: [np.array([number[label] for label in run["predicted"]]) for run in runs if run["side"] == side]
-               for side in SIDES}
+    by_side: dict[str, list[np.ndarray]] = {side: [] for side in SHOWN}
+    for run in runs:
+        for key, side in (("predicted", run["side"]), ("alone", ALONE.get(run["side"], ""))):
+            if key in run:
+                by_side[side].append(np.array([number[label] for label in run[key]]))
     out: dict[str, Any] = {"set": name, "train": len(split[0]), "test": len(expected), "labels": len(names)}
     for side, predicted in by_side.items():
         if predicted:
             right = [float((p == expected).mean()) for p in predicted]
             out[side] = {"seeds": len(predicted), "accuracy": float(np.mean(right)),
                          "macro_f1": float(np.mean([macro_f1_of(expected, p, len(names)) for p in predicted]))}
-    for other in ("tfidf", "original"):
-        if by_side["ours"] and by_side[other]:
-            out[f"ours_minus_{other}"] = _difference(expected, by_side["ours"], by_side[other], len(names))
+    for ours, other in PAIRS:
+        if by_side[ours] and by_side[other]:
+            out[f"{ours}_minus_{other}"] = _difference(expected, by_side[ours], by_side[other], len(names))
     return out
 
 
@@ -179,9 +192,9 @@ def _difference(expected: np.ndarray, ours: list[np.ndarray], theirs: list[np.nd
 def shown(row: dict[str, Any]) -> str:
     """A line of the table, in percent."""
     cells = [f"{row['set']:<24}{row['train']:>6}{row['test']:>6}{row['labels']:>5}"]
-    cells += [f"{side} {100 * row[side]['accuracy']:.1f} / {100 * row[side]['macro_f1']:.1f}" for side in SIDES
+    cells += [f"{side} {100 * row[side]['accuracy']:.1f} / {100 * row[side]['macro_f1']:.1f}" for side in SHOWN
               if side in row]
-    for key in ("ours_minus_tfidf", "ours_minus_original"):
+    for key in (f"{ours}_minus_{other}" for ours, other in PAIRS):
         if key in row:
             cells.append(key + " " + " / ".join(f"{100 * d['value']:+.1f} ({100 * d['low']:+.1f} to "
                                                 f"{100 * d['high']:+.1f})" for d in row[key].values()))
@@ -217,8 +230,8 @@ def main() -> int:
                     run = next((run for run in runs if {k: run.get(k) for k in key} == key), None)
                     if run is None:
                         start = time.perf_counter()
-                        predicted = measure(side, name, split, seed, options, Path(folder))
-                        run = {**key, "seconds": round(time.perf_counter() - start, 1), "predicted": predicted}
+                        found = measure(side, name, split, seed, options, Path(folder))
+                        run = {**key, "seconds": round(time.perf_counter() - start, 1), **found}
                         if options.runs:
                             with open(options.runs, "a", encoding="utf-8") as file:
                                 file.write(json.dumps(run, ensure_ascii=False) + "\n")

@@ -46,6 +46,7 @@ class HeadFacts(Settings):
     too_long: TooLong = "error"                          # what becomes of longer ones
     temperature: float = Field(default=1.0, gt=0)        # logits are divided by it
     thresholds: tuple[float, ...] = ()                   # from which probability each label of many is given
+    ngrams: bool = False                                 # whether grams.safetensors holds a linear layer beside it
     mean: float = 0.0                                    # of the numbers that were learned, and their spread
     spread: float = Field(default=1.0, gt=0)
     base: str | None = None                              # the model that it stands on, where the folder has not all

@@ -36,6 +36,7 @@ from ayllu.train.loop import LossFunction
 from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume, describe
 from ayllu.train.state import TrainState
+from ayllu.train.wide import Wide, fit_beside
 
 ROWS = 32                                                # texts at once where nothing is trained
 
@@ -71,8 +72,8 @@ def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
     last = follow(config, state, batches, head_loss(config, texts, model, device), length, resumed, device,
                   lambda state: ([], look(state)), look)
     with state.averaged():
-        facts = _facts(config, lesson, model, held, mean, spread, base, device)
-        made = dist.from_first(_write(config, lesson, model, facts, run) if dist.is_main() else {})
+        facts, wide = _facts(config, lesson, model, held, mean, spread, base, device)
+        made = dist.from_first(_write(config, lesson, model, facts, wide, run) if dist.is_main() else {})
     return {**reached(state, last, run=str(run), **made), **facts.measured, "names": list(lesson.names)}
 
 
@@ -168,37 +169,59 @@ def usual(texts: Texts, kind: str, n_outputs: int) -> Tensor:
 
 
 def _facts(config: HeadRecipe, lesson: HeadLesson, model: Classifier, held: Texts, mean: float, spread: float,
-           base: str, device: torch.device) -> HeadFacts:
-    """What the head means: calibrated on the held-out side, measured on the test side."""
+           base: str, device: torch.device) -> tuple[HeadFacts, Wide | None]:
+    """What the head means, calibrated on the held-out side and measured on the test side; and what stands beside it."""
     by, cuts = 1.0, list[float]()
+    logits, test = logits_of(model, held, ROWS, device), lesson.test.texts
+    tested = logits_of(model, test, ROWS, device)
+    alone, wide = _right(tested, test, config.kind).get("accuracy_held_out"), None
+    if config.ngrams:
+        wide = _beside(config, lesson, logits)
+        logits = wide.beside(logits, _texts(lesson.held_out))
+        tested = wide.beside(tested, _texts(lesson.test))
     if config.kind != "regression":
-        found, labels = flat(logits_of(model, held, ROWS, device), held, config.kind)
+        found, labels = flat(logits, held, config.kind)
         by = temperature(found, labels, config.kind)
         if config.kind == "multi":
             cuts = thresholds(probabilities(found, "multi", by), labels)
     train = lesson.train.texts if config.kind != "regression" else _shifted(lesson.train.texts, mean, spread)
     most = usual(train, config.kind, model.head.n_outputs)
-    test = lesson.test.texts
-    measured = measure(logits_of(model, test, ROWS, device), test, config.kind, by, cuts, most, lesson.names, spread,
-                       mean) | {"also_trained": lesson.also_trained, "temperature": by,
-                                "cut": {name: side.cut for name, side in _sides(lesson).items() if side.cut}}
+    measured = measure(tested, test, config.kind, by, cuts, most, lesson.names, spread, mean) | {
+        "also_trained": lesson.also_trained, "temperature": by,
+        "cut": {name: side.cut for name, side in _sides(lesson).items() if side.cut}}
+    if wide is not None:
+        measured["shares"] = dict(zip(("model", "ngrams"), wide.shares, strict=True))
+        measured["accuracy_without_ngrams"] = alone
     stays = config.learns != "all"
     return HeadFacts(head=model.head, body=model.config, names=lesson.names, context=config.context,
                      too_long=config.data.too_long, temperature=by, thresholds=tuple(cuts), mean=mean, spread=spread,
                      base=name_of(lesson.source) if stays else None, fingerprint=base if stays else None,
-                     measured=measured)
+                     ngrams=config.ngrams, measured=measured), wide
+
+
+def _beside(config: HeadRecipe, lesson: HeadLesson, held: list[Tensor]) -> Wide:
+    kind = torch.long if config.kind == "single" else torch.float32
+    labels = [torch.tensor(side.texts.labels, dtype=kind) for side in (lesson.held_out, lesson.train)]
+    return fit_beside(held, _texts(lesson.held_out), labels[0], _texts(lesson.train), labels[1], config.kind)
+
+
+def _texts(side: Side) -> list[str]:
+    return [str(row.text) for row in side.rows]
 
 
 def _sides(lesson: HeadLesson) -> dict[str, Side]:
     return {"train": lesson.train, "held_out": lesson.held_out, "test": lesson.test}
 
 
-def _write(config: HeadRecipe, lesson: HeadLesson, model: Classifier, facts: HeadFacts, run: Path) -> dict[str, str]:
+def _write(config: HeadRecipe, lesson: HeadLesson, model: Classifier, facts: HeadFacts, wide: Wide | None,
+           run: Path) -> dict[str, str]:
     """RUN/head, whole or not at all."""
     licence = lesson.source.licence if isinstance(lesson.source, OpenCheckpoint) else None
     with atomic_folder(run / "head") as folder:
         write_weights(folder, model, facts, licence and licence.derived(lesson.source.path.name))
         lesson.reading.tokenizer.save(folder)
+        if wide is not None:
+            wide.write(folder)
         if config.learns == "adapter":
             assert isinstance(model.body, Llama)
             write_adapter(folder / ADAPTER, taken(model.body, config.lora.own(), facts.fingerprint),

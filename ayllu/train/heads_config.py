@@ -54,6 +54,7 @@ class HeadRecipe(Recipe):
     class_weights: Literal["none", "balanced"] = "none"  # balanced: each class counts the same
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # the rate of each layer, as a share of the one above it
+    ngrams: bool = False                                 # a linear layer over words and characters beside the model
     epochs: float = Field(default=10.0, gt=0)
     loop: HeadLoop = HeadLoop()
 
@@ -75,6 +76,8 @@ class HeadRecipe(Recipe):
             raise ValueError(f"data.test_share and data.held_out_share take {taken:.0%} of the rows: lower them")
         if self.kind == "regression" and (self.class_weights != "none" or self.label_smoothing):
             raise ValueError("class_weights and label_smoothing are for classes: leave them out with kind=regression")
+        if self.ngrams and self.kind not in ("single", "multi"):
+            raise ValueError(f"ngrams=true knows the labels of whole texts: leave it out with kind={self.kind}")
         if self.word_dropout and (self.attention != "both" or self.pooling != "mean" or self.kind == "tokens"):
             raise ValueError("word_dropout hides tokens, which attention=both and pooling=mean allow for whole texts")
         return self

@@ -18,6 +18,7 @@ from ayllu.model.heads import Classifier
 from ayllu.train.calibrate import probabilities
 from ayllu.train.heads_loss import logits_of
 from ayllu.train.label_packed import Packed, why_not
+from ayllu.train.wide import Wide
 
 Text = str | Sequence[str]
 
@@ -50,6 +51,7 @@ class Labeller:
     reading: Reading
     device: torch.device
     packed: Packed | None = None                         # what labels in bfloat16
+    wide: Wide | None = None                             # of a head that was trained with ngrams=true
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", is_fast: bool = False) -> "Labeller":
@@ -63,7 +65,8 @@ class Labeller:
         reading = Reading(tokenizer, opened.facts.context, opened.facts.too_long)
         model = model.to(place)
         packed = Packed(model) if is_fast and why_not(model) is None else None
-        return cls(model, opened.facts, reading, place, packed)
+        wide = Wide.read(opened.path, opened.facts.head.n_outputs) if opened.facts.ngrams else None
+        return cls(model, opened.facts, reading, place, packed, wide)
 
     def __call__(self, texts: Sequence[Text], rows: int = 32) -> list[Answer]:
         """One answer for each text; words where the head labels words. ContextTooLong where a text may not be cut."""
@@ -71,6 +74,8 @@ class Labeller:
         many = Texts([ids for ids, _, _ in read], [marks if self.facts.head.kind == "tokens" else 0
                                                    for _, marks, _ in read])
         logits = self.packed.logits(many) if self.packed else logits_of(self.model, many, rows, self.device)
+        if self.wide is not None:
+            logits = self.wide.beside(logits, [str(text) for text in texts])
         cuts = [cut for _, _, cut in read]
         if self.facts.head.kind in ("single", "multi") and logits:
             p = probabilities(torch.stack(logits).double(), self.facts.head.kind, self.facts.temperature)

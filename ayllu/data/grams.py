@@ -1,0 +1,104 @@
+"""Words, pairs of words and runs of 1 to 5 characters of a text, weighted by TF-IDF: what names it as a bag.
+
+A gram is known by a hash of 52 bits (of 32 for words), so that a vocabulary is an array of numbers; two grams rarely
+share one, and then share a weight. Weights are (1 + ln count) (ln((1 + n) / (1 + rows with it)) + 1), and those of a
+text's words and of its characters have length 1 each (scikit-learn's sublinear TF-IDF).
+
+n rows  F grams  N outputs
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from zlib import crc32
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WORD = re.compile(r"[^\W\u3400-\u9fff]+")                # Chinese has its grams of characters
+LONGEST = 5                                              # characters
+WORDS = 1 << 52                                          # where the numbers of words begin; float64 still holds them
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """(n, F) numbers, mostly 0: the columns and values of each row, one row after the other."""
+
+    columns: Tensor                                      # (entries,) long
+    values: Tensor                                       # (entries,) float32
+    starts: Tensor                                       # (n,) long: where each row begins
+
+    def times(self, dense: Tensor) -> Tensor:                                 # (F, N) -> (n, N)
+        """The matrix product."""
+        return F.embedding_bag(self.columns, dense, self.starts, mode="sum", per_sample_weights=self.values)
+
+    def transposed(self, width: int) -> "Sparse":
+        """(F, n), F being the width."""
+        sizes = torch.diff(self.starts, append=torch.tensor([len(self.columns)]))
+        rows = torch.repeat_interleave(torch.arange(len(self.starts)), sizes)
+        order = self.columns.argsort(stable=True)
+        counts = torch.bincount(self.columns, minlength=width)
+        return Sparse(rows[order], self.values[order], counts.cumsum(0) - counts)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The grams that count, in the order of their numbers, and how rare each is."""
+
+    keys: np.ndarray                                     # (F,) int64, ascending
+    rarity: np.ndarray                                   # (F,) float32: the second factor above
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Vocabulary":
+        """All words and pairs of words of the texts, and the runs of characters that stand in two texts."""
+        each = [np.unique(part) for text in texts for part in grams(text)]
+        keys, rows = np.unique(np.concatenate([np.zeros(0, np.int64), *each]), return_counts=True)
+        kept = (rows > 1) | (keys >= WORDS)
+        return cls(keys[kept], (np.log((1 + len(texts)) / (1 + rows[kept])) + 1).astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def matrix(self, texts: Iterable[str]) -> Sparse:
+        """The weights of the texts' grams (n, F); what isn't in the vocabulary isn't there."""
+        columns, values, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [0]
+        for text in texts:
+            parts = [self._row(part) for part in grams(text)]
+            columns += [found for found, _ in parts]
+            values += [weights for _, weights in parts]
+            sizes.append(sum(len(found) for found, _ in parts))
+        return Sparse(torch.from_numpy(np.concatenate(columns)), torch.from_numpy(np.concatenate(values)),
+                      torch.tensor(sizes[:-1]).cumsum(0))
+
+    def _row(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not len(self):
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        keys, counts = np.unique(part, return_counts=True)
+        at = np.searchsorted(self.keys, keys).clip(max=len(self) - 1)
+        known = self.keys[at] == keys
+        weights = (1 + np.log(counts[known])).astype(np.float32) * self.rarity[at[known]]
+        return at[known], weights / max(float(np.linalg.norm(weights)), 1e-12)
+
+
+def grams(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers (int64) of a text's words and pairs of words, and of its runs of characters, each as it comes."""
+    text = " ".join(text.lower().split())
+    words = WORD.findall(text)
+    pairs = [f"{a} {b}" for a, b in pairwise(words)]
+    numbers = [WORDS + crc32(gram.encode("utf-8", "surrogatepass")) for gram in (*words, *pairs)]
+    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
+    runs, state = [np.zeros(0, np.uint64)], np.zeros(len(letters), np.uint64)
+    for n in range(min(LONGEST, len(letters))):
+        state = _mixed(state[:len(letters) - n] + letters[n:] + np.uint64(1))    # of each run of n + 1
+        runs.append(state)
+    return np.array(numbers, dtype=np.int64), (np.concatenate(runs) >> np.uint64(12)).astype(np.int64)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:                                      # (entries,) uint64
+    """SplitMix64's finaliser (Steele, Lea and Flood 2014): every bit of it hangs on every bit of x."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,149 @@
+"""A linear layer over a text's grams beside a model's head: rare words by their letters, beside what a text means.
+
+Wide and deep (arXiv:1606.07792), one after the other. The wide one is logistic regression, which has one best answer;
+then two numbers, fitted on rows that neither has learned from, weigh both:
+    logits = deep_share * deep + wide_share * wide
+
+n rows  F grams  N outputs
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
+from ayllu.data.grams import Sparse, Vocabulary
+from ayllu.errors import CheckpointError
+
+FILE = "grams.safetensors"
+STRENGTHS = (100.0, 30.0, 10.0, 3.0)                     # of the rows against small weights: scikit-learn's C
+STEPS, HISTORY = 60, 5                                   # of L-BFGS
+FAR = 6.0                                                # of the shares' logarithms
+
+
+@dataclass(frozen=True)
+class Wide:
+    """The linear layer, and how much both count."""
+
+    vocabulary: Vocabulary
+    weight: Tensor                                       # (F, N)
+    bias: Tensor                                         # (N,)
+    shares: tuple[float, float]                          # of the deep one's logits and of its own
+
+    def logits(self, texts: Sequence[str]) -> Tensor:                         # (n, N)
+        """Its own."""
+        return self.vocabulary.matrix(texts).times(self.weight) + self.bias
+
+    def beside(self, deep: Sequence[Tensor], texts: Sequence[str]) -> list[Tensor]:       # n of (N,)
+        """Both together."""
+        if not texts:
+            return []
+        return list(self.shares[0] * torch.stack(list(deep)) + self.shares[1] * self.logits(texts))
+
+    def write(self, folder: Path) -> None:
+        """One file."""
+        tensors = {"keys": torch.from_numpy(self.vocabulary.keys).double(),
+                   "rarity": torch.from_numpy(self.vocabulary.rarity), "weight": self.weight, "bias": self.bias,
+                   "shares": torch.tensor(self.shares)}
+        rows = [(name, partial(tensors.__getitem__, name), tuple(t.shape)) for name, t in tensors.items()]
+        write_safetensors(folder / FILE, rows, lambda name: torch.float64 if name == "keys" else torch.float32)
+
+    @classmethod
+    def read(cls, folder: Path, n_outputs: int) -> "Wide":
+        """What `write` wrote."""
+        file = folder / FILE
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing: the head was trained with ngrams=true and needs it")
+        found = {name: entry.read().clone() for name, entry in read_safetensors(file).items()}
+        shapes = {name: tuple(t.shape) for name, t in found.items()}
+        width = shapes.get("keys", (0,))[0]
+        expected = {"keys": (width,), "rarity": (width,), "weight": (width, n_outputs), "bias": (n_outputs,),
+                    "shares": (2,)}
+        if shapes != expected:
+            raise CheckpointError(f"{file} holds {shapes}, expected {expected}: it belongs to another head")
+        keys = found["keys"].long().numpy()
+        if (np.diff(keys) <= 0).any() or not all(t.isfinite().all() for t in found.values()):
+            raise CheckpointError(f"{file}: its keys must ascend and its numbers be finite, and they don't: it is "
+                                  "damaged; copy it again")
+        deep, wide = found["shares"].tolist()
+        return cls(Vocabulary(keys, found["rarity"].numpy()), found["weight"], found["bias"], (deep, wide))
+
+
+def fit_wide(rows: Sparse, width: int, labels: Tensor, kind: str, n_outputs: int, strength: float,
+             start: Tensor | None = None) -> Tensor:
+    """The weights (F + 1, N), a bias in the last row, with the lowest  strength * sum of losses + sum of squares / 2.
+
+    By L-BFGS from 0 or from `start`. `rows` are (n, F) with F = width; `labels` (n,) numbers, or (n, N) of 0 and 1
+    where each label is a yes or no.
+    """
+    columns, n = rows.transposed(width), len(labels)
+    wanted = labels.float() if kind == "multi" else F.one_hot(labels, n_outputs).float()         # (n, N)
+    weights = torch.zeros(width + 1, n_outputs) if start is None else start.clone()
+    weights.requires_grad_()
+    search = torch.optim.LBFGS([weights], max_iter=STEPS, history_size=HISTORY, line_search_fn="strong_wolfe",
+                               tolerance_grad=1e-6, tolerance_change=1e-8)
+
+    def loss() -> float:
+        w = weights.detach()
+        logits = rows.times(w[:-1]) + w[-1]                                   # (n, N)
+        if kind == "multi":
+            value = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+            wrong = logits.sigmoid() - wanted
+        else:
+            value = F.cross_entropy(logits, labels, reduction="sum")
+            wrong = logits.softmax(-1) - wanted
+        weights.grad = torch.cat((columns.times(wrong) + w[:-1] / strength, wrong.sum(0, keepdim=True))) / n
+        return float((value + w[:-1].square().sum() / (2 * strength)) / n)
+
+    search.step(loss)
+    return weights.detach()
+
+
+def weighed(deep: Tensor, wide: Tensor, labels: Tensor, kind: str) -> tuple[tuple[float, float], float]:
+    """The shares of both, above 0, with the lowest loss on rows (n, N) that neither learned from; and that loss."""
+    measure: Callable[[Tensor], Tensor] = (
+        (lambda x: F.binary_cross_entropy_with_logits(x, labels.double())) if kind == "multi" else
+        (lambda x: F.cross_entropy(x, labels)))
+    logs = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([logs], max_iter=50, line_search_fn="strong_wolfe")
+
+    def mixed() -> Tensor:
+        a, b = (FAR * torch.tanh(logs / FAR)).exp()
+        return a * deep.double() + b * wide.double()
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        value = measure(mixed()) + 1e-3 * logs.square().sum()                 # for where every row is right
+        value.backward()
+        return value
+
+    search.step(loss)
+    with torch.no_grad():
+        a, b = (FAR * torch.tanh(logs / FAR)).exp().tolist()
+        return (a, b), measure(mixed()).item()
+
+
+def fit_beside(deep: Sequence[Tensor], held: Sequence[str], held_labels: Tensor, texts: Sequence[str], labels: Tensor,
+               kind: str) -> Wide:
+    """The wide layer that helps a deep one most; `deep` are that one's logits of the held-out texts, n of (N,).
+
+    Of STRENGTHS, the one with the lowest held-out loss of both together; then all texts are learned, these too.
+    """
+    known, n_outputs = torch.stack(list(deep)), len(deep[0])
+    vocabulary = Vocabulary.of(texts)
+    rows, others, width = vocabulary.matrix(texts), vocabulary.matrix(held), len(vocabulary)
+    best, found = (float("inf"), 0.0, (1.0, 1.0)), None
+    for strength in STRENGTHS:
+        found = fit_wide(rows, width, labels, kind, n_outputs, strength, found)
+        shares, loss = weighed(known, others.times(found[:-1]) + found[-1], held_labels, kind)
+        best = min(best, (loss, strength, shares))
+    vocabulary = Vocabulary.of([*texts, *held])
+    rows, every = vocabulary.matrix([*texts, *held]), torch.cat((labels, held_labels))
+    found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, best[1])
+    return Wide(vocabulary, found[:-1].clone(), found[-1].clone(), best[2])

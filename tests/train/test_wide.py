@@ -1,0 +1,118 @@
+"""A linear layer over grams: against slow twins, beside a head, and written and read again the same."""
+
+import json
+from collections import Counter
+from math import log
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ayllu.checkpoint.safefile import write_safetensors
+from ayllu.cli.heads import read_head
+from ayllu.data.grams import LONGEST, Vocabulary, grams
+from ayllu.errors import CheckpointError, ConfigError
+from ayllu.train.heads import train_head
+from ayllu.train.heads_lesson import prepared_head
+from ayllu.train.labeller import Labeller
+from ayllu.train.wide import FILE, fit_wide, weighed
+
+TEXTS = ["A fine film, a fine day", "a dull film", "没有意思的电影", "很好的电影 很好", "a day", ""]
+
+
+def test_grams_tell_texts_apart_as_strings_do():
+    def slow(text):
+        text = " ".join(text.lower().split())
+        return Counter(text[i:i + n] for n in range(1, LONGEST + 1) for i in range(len(text) - n + 1))
+
+    for text in [*TEXTS, "🦙 a\ud800b"]:                  # half a pair of surrogates, too
+        runs = grams(text)[1]
+        assert sorted(Counter(runs.tolist()).values()) == sorted(slow(text).values())
+    assert len(grams("A fine film")[0]) == 5
+    assert not len(grams("没有意思")[0])
+    assert set(grams("fine film")[0]) <= set(grams("A  FINE film")[0])
+
+
+def test_weights_are_sublinear_tfidf():
+    vocabulary = Vocabulary.of(TEXTS)
+    rows = vocabulary.matrix(TEXTS)
+    dense = rows.times(torch.eye(len(vocabulary)))                            # (n, F)
+    assert torch.equal(rows.transposed(len(vocabulary)).times(torch.eye(len(TEXTS))), dense.T)
+    counts = Counter(grams(TEXTS[0])[0].tolist())                     # film, fine and day stand in other texts, too
+    rarity = {key: log((1 + len(TEXTS)) / (1 + sum(key in grams(t)[0] for t in TEXTS))) + 1 for key in counts}
+    expected = {key: (1 + log(n)) * rarity[key] for key, n in counts.items()}
+    norm = sum(value**2 for value in expected.values())**0.5
+    for key, value in expected.items():
+        assert dense[0, np.searchsorted(vocabulary.keys, key)].item() == pytest.approx(value / norm, rel=1e-5)
+    once = set(grams("没")[1].tolist())                   # stands in one text: no run of characters that is kept
+    assert not once & set(vocabulary.keys.tolist())
+    assert not vocabulary.matrix(["xqz"]).times(torch.ones(len(vocabulary), 1)).any()
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_fit_is_where_the_slope_is_zero(kind):
+    vocabulary = Vocabulary.of(TEXTS)
+    rows = vocabulary.matrix(TEXTS)
+    labels = torch.tensor([0, 1, 1, 2, 0, 2])
+    wanted = F.one_hot(labels, 3).float() if kind == "multi" else labels
+    found = fit_wide(rows, len(vocabulary), wanted, kind, 3, strength=10.0).double().requires_grad_()
+    dense = rows.times(torch.eye(len(vocabulary))).double()
+    logits = dense @ found[:-1] + found[-1]
+    loss = (F.binary_cross_entropy_with_logits if kind == "multi" else F.cross_entropy)(
+        logits, wanted.double() if kind == "multi" else wanted, reduction="sum")
+    (10.0 * loss + found[:-1].square().sum() / 2).backward()
+    # the slope of a mean row is below L-BFGS's tolerance of 1e-6 or its last steps were lost in float32
+    assert found.grad.abs().max().item() / (10.0 * len(TEXTS)) < 2e-4
+
+
+def test_the_better_side_counts_more():
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (2000,), generator=random)
+    good = 2.0 * F.one_hot(labels, 3) + torch.randn(2000, 3, generator=random)
+    noise = torch.randn(2000, 3, generator=random)
+    (a, b), loss = weighed(good, noise, labels, "single")
+    assert a > 10 * b
+    assert loss < F.cross_entropy(good, labels).item()
+    (b, a), _ = weighed(noise, good, labels, "single")
+    assert a > 10 * b
+
+
+@pytest.fixture
+def rows(tmp_path):
+    table = [{"text": f"{'abc'[i % 3]}{i} stands {'near the river' if i % 4 else 'under stars'} alone",
+              "label": "water" if i % 4 else "sky"} for i in range(60)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
+    return path
+
+
+def test_a_head_with_grams_is_measured_written_and_read_the_same(tiny_checkpoint, rows, tmp_path):
+    words = [str(rows), f"base={tiny_checkpoint}", "threads=1", "loop.precision=float32", "loop.steps=2",
+             "loop.batch_size=8", "ngrams=true", f"out={tmp_path / 'run'}"]
+    config, where = read_head(words)
+    config, lesson = prepared_head(config, where)
+    made = train_head(config, lesson, where)
+    assert made["accuracy"]["value"] == 1.0 > made["accuracy_without_ngrams"]    # two steps teach the model little
+    labeller = Labeller.load(made["head"])
+    texts = [str(row.text) for row in lesson.test.rows]
+    assert [a.labels[0] for a in labeller(texts)] == [str(row.label) for row in lesson.test.rows]
+    assert labeller([]) == []
+    file = tmp_path / "run" / "head" / FILE
+    whole = file.read_bytes()
+    file.unlink()
+    with pytest.raises(CheckpointError, match=r"ngrams=true"):
+        Labeller.load(made["head"])
+    write_safetensors(file, [("keys", lambda: torch.ones(2), (2,))], lambda name: torch.float64)
+    with pytest.raises(CheckpointError, match="another head"):
+        Labeller.load(made["head"])
+    damaged = bytearray(whole)
+    damaged[-4:] = b"\xff\xff\xff\xff"                   # a number that is none
+    file.write_bytes(bytes(damaged))
+    with pytest.raises(CheckpointError, match="damaged"):
+        Labeller.load(made["head"])
+
+
+def test_grams_are_for_labels_of_whole_texts(rows, tiny_checkpoint):
+    with pytest.raises(ConfigError, match="whole texts"):
+        read_head([str(rows), f"base={tiny_checkpoint}", "kind=tokens", "ngrams=true"])
