@@ -33,6 +33,8 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
         = None,
         drop: Annotated[bool, typer.Option("--drop", help="Drop sentences that no source supports, instead of marking "
                                            "them.")] = False,
+        rerank: Annotated[bool, typer.Option("--rerank", help="Let the model order the passages anew: slower.")]
+        = False,
         as_json: Json = False) -> None:
     """Answer a question from documents (TXT, Markdown, HTML, PDF, DOCX, CSV, XLSX, EPUB), with checked citations.
 
@@ -45,7 +47,7 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
     if not docs and collection is None:
         raise ConfigError(f"no file or folder at {words[0]}: name documents first, then the question")
     how = validate(Asking, {"k": k, "way": way, "where": pairs(where, "--where"),
-                            "unsupported": "drop" if drop else "mark"}, where="the command line")
+                            "unsupported": "drop" if drop else "mark", "rerank": rerank}, where="the command line")
     file, docs = _home(docs, collection)
     with Collection(file) as found:
         if docs:
@@ -103,7 +105,7 @@ def _read(collection: "Collection", docs: list[str]) -> None:
 
 
 def _speaker(model: str, how: "Asking") -> "Speaker | None":
-    if how.way == "extract" or (how.way == "auto" and model in SMALL):
+    if how.way == "extract" or (how.way == "auto" and model in SMALL and not how.rerank):
         return None
     from ayllu.apps.speaker import LocalSpeaker
     return LocalSpeaker.load(model)

@@ -12,6 +12,7 @@ from ayllu.apps.docqa.ask import Asking, ask
 from ayllu.apps.docqa.cite import support
 from ayllu.apps.docqa.follow import leans, standalone
 from ayllu.apps.docqa.overlap import asks_for, stem, telling
+from ayllu.apps.docqa.rerank import reranked
 from ayllu.apps.docqa.write import prompt, sentences_of
 from ayllu.cli.main import run
 from ayllu.errors import RequestError
@@ -162,6 +163,19 @@ def test_bad_questions(shop):
     with pytest.raises(RequestError, match="needs a model"):
         ask("Who?", shop, how=Asking(way="write"))
     assert prompt("Q?", [], [])[0]["role"] == "system"
+
+
+def test_a_model_may_order_the_passages_anew(shop):
+    class Liking(ScriptedSpeaker):
+        def logprobs(self, messages, answer):
+            return [0.0 if "Lima" in messages[0]["content"] else -5.0]
+
+    passages = shop.search("Shoes returned Lima shop delivery")
+    assert passages[0].source != "hours"
+    assert passages[1].source == "hours"
+    assert reranked("?", passages, Liking())[0].source == "hours"
+    assert [p.id for p in reranked("?", passages, ScriptedSpeaker())] == [p.id for p in passages]
+    assert ask("When does the shop in Lima open?", shop, Liking(is_small=True), how=Asking(rerank=True)).reply.citations
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):

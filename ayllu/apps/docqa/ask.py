@@ -9,7 +9,7 @@ sentences must be supported by a place in the sources, else it is marked or drop
 that is said, and the nearest passages are offered.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from ayllu.apps.collection import Collection, Passage
 from ayllu.apps.docqa.cite import SUPPORTED, Citation, Citations, support
 from ayllu.apps.docqa.extract import SURE, Found, extract, read
 from ayllu.apps.docqa.follow import standalone
+from ayllu.apps.docqa.rerank import reranked
 from ayllu.apps.docqa.write import NOTHING, fitting, sentences_of
 from ayllu.apps.speaker import Speaker
 from ayllu.config import Settings
@@ -39,6 +40,7 @@ class Asking(Settings):
     where: dict[str, str] = Field(default_factory=dict)  # which documents, as in Collection.search
     sure: float = Field(default=SURE, ge=0, le=1)        # the confidence from which an answer is given
     unsupported: Literal["mark", "drop"] = "mark"        # sentences of a model that no source supports
+    rerank: bool = False                                 # the model orders the passages anew: slower
     max_tokens: int = Field(default=400, ge=1)
 
 
@@ -101,9 +103,11 @@ class Asked(Iterator[str]):
         return self._reply
 
     def _run(self, question: str, collection: Collection, speaker: Speaker | None, history: Sequence[Message],
-             how: Asking) -> "Any":
+             how: Asking) -> Generator[str, None, None]:
         alone = standalone(question, history, speaker)
         passages = collection.search(alone, how.k, how.where or None)
+        if how.rerank and speaker is not None:
+            passages = reranked(alone, passages, speaker)
         found = extract(read(alone, collection), passages)
         sure = found[0].confidence if found else 0.0
         writes = how.way == "write" or (how.way == "auto" and speaker is not None and not speaker.is_small)
