@@ -24,7 +24,7 @@ class Family(NamedTuple):
 COMMANDS: dict[str, Row | Family] = {
     "generate": Row("ayllu.cli.generate", "generate", "Continue a text."),
     "chat": Row("ayllu.cli.chat", "chat", "Talk with a model in the terminal."),
-    "write": Row("ayllu.cli.write", "write", "Write a text from a brief, with an outline, checks and versions."),
+    "write": Row("ayllu.cli.write", "write", "Write a text from a brief, with outline and checks."),
     "ask": Row("ayllu.cli.ask", "ask", "Answer questions from documents, with checked citations."),
     "documents": Family("Collections of documents. Example: ayllu documents add handbook.sqlite handbook/", {
         "add": Row("ayllu.cli.documents", "add", "Read files and folders into a collection."),

@@ -19,7 +19,7 @@ LONGEST = 20_000
 class Brief(Settings):
     """Topic, form and wishes. `length` counts words, in Chinese characters."""
 
-    topic: str = Field(min_length=1, max_length=500)
+    topic: str = Field(max_length=500)
     kind: Kind = "article"
     audience: str = Field(default="", max_length=200)
     tone: str = Field(default="", max_length=200)

@@ -23,6 +23,8 @@ from ayllu.errors import ContextTooLong
 ROUNDS = 3                                               # of one section, until it has SHORT of its length
 SHORT = 0.7
 ENOUGH = 1.2                                             # of it, where the next sentence's end is the end
+MOST = 1.5                                               # of it, where anything is
+LOOK = 40                                                # characters between two looks at the length
 TRIES = 2                                                # of a section with a forbidden word
 TOKENS_PER_UNIT = 4                                      # room that is asked for: small vocabularies cut words finely
 _BULLET = re.compile(r"^\s*(?:[-*•#]+|\(?\d{1,2}[.)、）:]|[一二三四五六七八九十]{1,3}、)\s*")
@@ -138,15 +140,18 @@ def _section(brief: Brief, speaker: Speaker, draft: Draft, index: int, points: S
         messages, room = _fitted(brief, speaker, draft, index, points, missing, written)
         speech = speaker.stream(messages, max_tokens=min(room, missing * TOKENS_PER_UNIT), temperature=temperature,
                                 seed=_plus(seed, turn))
-        added = ""
+        added, seen = "", 0
         with closing(speech):                            # it might go on for ever, or nobody reads on
             for piece in speech:
                 if written and not added:                # taken up again: in a new paragraph
                     yield "\n\n"
                 added += piece
                 yield piece
-                if re.search(r"[.!?。！？\n]\W*$", piece) and length(added) >= ENOUGH * missing:
-                    break
+                ends = re.search(r"[.!?。！？\n]\W*$", piece) is not None
+                if ends or len(added) - seen > LOOK:
+                    seen = len(added)
+                    if length(added) >= (ENOUGH if ends else MOST) * missing:
+                        break
         is_new = added.strip() not in written            # a model that only says the same again has no more to say
         written += added
         if not is_new or length(written) >= SHORT * target:

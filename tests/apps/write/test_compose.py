@@ -69,6 +69,12 @@ def test_a_model_that_never_ends_is_stopped_at_a_sentence():
     assert text.endswith("so.\n")
 
 
+def test_a_model_that_never_ends_a_sentence_is_stopped_too():
+    for word, most in (("no end ", 80), ("没完没了", 100)):
+        brief = Brief(topic=word, kind="post", length=40)
+        assert length(write(brief, ScriptedSpeaker(lambda m, w=word: w * 300))) < most
+
+
 def test_a_section_with_a_forbidden_word_is_written_once_more():
     said = iter(["A shark. " + "word " * 90, "A fish. " + "word " * 90])
     brief = Brief(topic="x", kind="post", length=90, forbidden=("shark",))

@@ -90,7 +90,7 @@ function batch() {
 
 function result({ texts, met, left_out: left, files }) {
   return [
-    h("p", { class: "grow" }, t("write.batch.result", { n: texts, met })),
+    h("p", {}, t("write.batch.result", { n: texts, met })),
     files.map(fileButton),
     left.length > 0 && h("div", { class: "note" }, t("write.batch.left"), h("ul", {}, left.slice(0, 50).map((why) => h("li", {}, why)))),
   ];
