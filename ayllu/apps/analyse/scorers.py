@@ -26,7 +26,7 @@ from ayllu.train.few_prompts import EMPTY, Prompts, contextual
 from ayllu.train.labeller import Labeller
 
 FOLDS = 5                                                # of the rows that few-shot's probabilities are calibrated on
-COUNTED = 256                                            # times that the lexicon's verdict stands beside hidden states
+SHARES = (0.0, 0.1, 0.25, 0.5, 1.0)                      # of what was learned beside the lexicon
 POSITIVE = frozenset(["positive", "pos", "good", "1", "正面", "积极", "好评", "正向"])
 NEGATIVE = frozenset(["negative", "neg", "bad", "0", "-1", "负面", "消极", "差评", "负向"])
 
@@ -102,40 +102,55 @@ class Base:
 
 
 class FewShot:
-    """Logistic regression on a model's mean hidden states and the lexicon's verdict, calibrated on rows that each fold
-    didn't learn from."""
+    """Logistic regression on a model's mean hidden states, calibrated on rows that each fold didn't learn from.
+
+    For two labels of sentiment it is mixed with the lexicon, in the share that these rows are likeliest with: few rows
+    lean on the lexicon, many don't need it.
+    """
 
     def __init__(self, base: Base, file: str, name: str) -> None:
         rows = read_labelled(Path(file))
-        self.labels, self._base, self._with_words = names_of(rows), base, name == SENTIMENT
+        self.labels, self._base = names_of(rows), base
         if len(self.labels) < 2:
             raise DataError(f"{file} has the one label {self.labels[0]!r}: few-shot needs two or more")
+        texts = [str(row.text) for row in rows]
         self._numbers = [self.labels.index(str(row.label)) for row in rows]
-        self._x = self._read([str(row.text) for row in rows])
-        self._temperature = self._calibrated()
+        self._x = base.features(texts)
+        self._up: int | None = None                      # the number of the positive label, where there are two
+        if name == SENTIMENT and len(self.labels) == 2:
+            self._up = self.labels.index(next(iter(sides(self.labels)[0])))
+        self._share, self._temperature = self._fitted(texts)
         self.told = f"few-shot on {len(rows):,} rows of {Path(file).name}, by {base.name}"
+        if self._up is not None:
+            self.told += f", {1 - self._share:.0%} the lexicon"
 
     def __call__(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """The examples are learned anew with each batch, which takes less than reading it."""
-        log_p = probe(self._x, self._numbers, len(self.labels), self._read(texts)) / self._temperature
-        return [dict(zip(self.labels, p, strict=True)) for p in log_p.softmax(-1).tolist()]
+        log_p = probe(self._x, self._numbers, len(self.labels), self._base.features(texts))
+        mixed = self._mixed(log_p, texts, self._share) / self._temperature
+        return [dict(zip(self.labels, p, strict=True)) for p in mixed.softmax(-1).tolist()]
 
-    def _read(self, texts: Sequence[str]) -> Tensor:
-        x = self._base.features(texts)
-        if not self._with_words:
-            return x
-        p = torch.tensor([positive(read(text)) for text in texts]).clamp(0.01, 0.99)
-        return torch.cat((x, torch.logit(p)[:, None].expand(-1, COUNTED).float()), 1)
+    def _mixed(self, log_p: Tensor, texts: Sequence[str], share: float) -> Tensor:               # (N, C)
+        if self._up is None or share == 1:
+            return log_p
+        p = torch.tensor([positive(read(text)) for text in texts], dtype=torch.float64)
+        words = torch.stack((p, 1 - p) if self._up == 0 else (1 - p, p), 1)
+        return share * log_p + (1 - share) * words.clamp(min=0.01).log()
 
-    def _calibrated(self) -> float:
+    def _fitted(self, texts: Sequence[str]) -> tuple[float, float]:
+        """The share of what was learned, and the temperature, that make the rows likeliest."""
         place = torch.arange(len(self._x)) % FOLDS
-        log_p = torch.zeros(len(self._x), len(self.labels), dtype=torch.float64)
+        log_p, labels = torch.zeros(len(self._x), len(self.labels), dtype=torch.float64), torch.tensor(self._numbers)
         for fold in range(FOLDS):
             test, train = place == fold, place != fold
             if test.any() and train.any():
-                numbers = torch.tensor(self._numbers)[train].tolist()
-                log_p[test] = probe(self._x[train], numbers, len(self.labels), self._x[test])
-        return temperature(log_p, torch.tensor(self._numbers), "single")
+                log_p[test] = probe(self._x[train], labels[train].tolist(), len(self.labels), self._x[test])
+        tried = []
+        for share in SHARES if self._up is not None else (1.0,):
+            mixed = self._mixed(log_p, texts, share)
+            by = temperature(mixed, labels, "single")
+            tried.append((torch.nn.functional.cross_entropy(mixed / by, labels).item(), share, by))
+        return min(tried)[1:]
 
 
 class ZeroShot:
