@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ayllu.apps.speaker import LocalSpeaker, Speaker
 from ayllu.apps.support.figures import share, wilson
 from ayllu.apps.support.lexical import Bm25
@@ -28,16 +30,18 @@ from ayllu.apps.support.pages import QUESTIONS, sample
 from ayllu.apps.support.questions import Given, Question, given_of, measure, read_questions
 from ayllu.apps.support.service import Support, open_support
 from ayllu.apps.support.wording import cite, in_own_words
+from ayllu.evaluate.intervals import compare, mean
 from ayllu.files import write_json
 from ayllu.log import say, setup
 
+Side = Callable[[Question], Given]
 ROWS = (("right", "right answers"), ("wrong_section", "another section"),
         ("hand_over_precision", "hand-over: precision"), ("hand_over_recall", "hand-over: recall"),
         ("refusal_precision", "refusal: precision"),
         ("refusal_recall", "refusal: recall"), ("small_talk", "small talk"), ("deflection", "deflected"))
 
 
-def timed(answer: Callable[[Question], Given], took: list[float]) -> Callable[[Question], Given]:
+def timed(answer: Side, took: list[float]) -> Side:
     """The same, and how many milliseconds each answer took."""
     def ask(question: Question) -> Given:
         begun = time.perf_counter()
@@ -47,7 +51,7 @@ def timed(answer: Callable[[Question], Given], took: list[float]) -> Callable[[Q
     return ask
 
 
-def sides(service: Support) -> dict[str, Callable[[Question], Given]]:
+def sides(service: Support) -> dict[str, Side]:
     """Ours; and the section in the question's language that BM25 likes best, whatever its score."""
     sections = service.pages.matcher.sections
     lexical = Bm25([f"{s.title} {s.heading} {s.text}" for s in sections])
@@ -64,6 +68,13 @@ def sides(service: Support) -> dict[str, Callable[[Question], Given]]:
         best = sections[max(scores, key=lambda number: (scores[number], -number))]
         return given_of("answer", [cite(best, question.text, service.pages.matcher)])
     return {"ours": ours, "BM25 alone": bm25}
+
+
+def gain(questions: list[Question], ours: Side, theirs: Side) -> dict[str, Any]:
+    """Right answers of ours less the baseline's, with the interval of the difference over the same questions."""
+    a, b = (np.array([side(q).section == q.expected for q in questions], float) for side in (theirs, ours))
+    found = compare(mean(a), mean(b), len(questions)).difference
+    return {"value": found.value, "low": found.low, "high": found.high}
 
 
 def own_words(service: Support, speaker: Speaker, questions: list[Question]) -> dict[str, Any]:
@@ -95,6 +106,7 @@ def run(folder: Path, part: str, quick: bool, model: str | None) -> dict[str, An
                          for language in ("en", "zh")}
             found["sides"][name] = {**whole, "languages": languages, "ms_median": statistics.median(took),
                                     "ms_95": sorted(took)[int(0.95 * len(took))]}
+        found["gain"] = gain([q for q in questions if q.kind == "answer"], *sides(service).values())
         if model:
             found["own_words"] = own_words(service, LocalSpeaker.load(model), questions)
         service.close()
@@ -145,6 +157,9 @@ def main() -> None:
             say(f"  {row['question']}  expected {row['expected']}, given {row['given']}")
     if args.json:
         write_json(args.json, found)
+    gain = found["gain"]
+    print(f"right answers, ours less BM25's: {100 * gain['value']:+.1f} points ({100 * gain['low']:+.1f} to "
+          f"{100 * gain['high']:+.1f}, paired)")
     right = [side["right"]["share"] for side in found["sides"].values()]
     print(f"worst distance: {100 * (right[0] - right[1]):+.1f} points (right answers)")
     sys.stdout.flush()

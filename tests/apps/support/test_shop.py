@@ -1,6 +1,7 @@
 """The sample shop: what its questions expect is there, in both languages."""
 
 from collections import Counter
+from pathlib import Path
 
 from ayllu.apps.support.pages import QUESTIONS, RULES, copy_sample, sample
 from ayllu.apps.support.questions import Given, Question, measure, read_questions
@@ -43,6 +44,11 @@ def test_a_copy_to_begin_with(tmp_path):
     copy_sample(tmp_path / "mine")
     assert load_rules(tmp_path / "mine" / RULES).persona["zh"].shop == "纸鹤小铺"
     assert (tmp_path / "mine" / "en" / "returns.md").exists()
+
+
+def test_the_sample_is_named_in_the_package_data():
+    text = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    assert '"apps/shop/**/*"' in text
 
 
 def test_measure_counts_as_defined():
