@@ -81,7 +81,13 @@ class Gathered:
     train: Encoded
     held_out: Encoded
     counts: list[Counter[str]]                           # for each source, those held out last
-    rejects: list[Reject]
+    bad: list[Reject]
+    long: list[Reject]
+
+    @property
+    def rejects(self) -> list[Reject]:
+        """All rows that were left out."""
+        return [*self.bad, *self.long]
 
     @property
     def total(self) -> Counter[str]:
@@ -91,7 +97,7 @@ class Gathered:
 
 def gather(config: Chats, folder: Path, tokenizer: Tokenizer, template: ChatTemplate | None, context: int) -> Gathered:
     """Read and encode all sources; DataError with file and row where they can't be learned from as they are."""
-    sides, counts, rejects = (_Side(), _Side()), list[Counter[str]](), list[Reject]()
+    sides, counts, bad, long = (_Side(), _Side()), list[Counter[str]](), list[Reject](), list[Reject]()
     apart = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out_sources]
     for source, for_evaluation in apart:
         counts.append(Counter())
@@ -100,7 +106,7 @@ def gather(config: Chats, folder: Path, tokenizer: Tokenizer, template: ChatTemp
             counts[-1]["rows"] += 1
             if isinstance(row, Reject):
                 counts[-1]["bad_rows"] += 1
-                rejects.append(row)
+                bad.append(row)
                 continue
             held_out = for_evaluation or (not config.held_out_sources and _chosen(row, config.held_out))
             try:
@@ -108,17 +114,17 @@ def gather(config: Chats, folder: Path, tokenizer: Tokenizer, template: ChatTemp
                 pieces = list(_fitted(ids, weights, context, config.too_long, counts[-1]))
             except BadRow as error:
                 counts[-1]["bad_rows"] += 1
-                rejects.append(Reject(row.file, row.line, str(error)))
+                bad.append(Reject(row.file, row.line, str(error)))
                 continue
             except _TooLong as error:
                 counts[-1]["too_long"] += 1
-                rejects.append(Reject(row.file, row.line, str(error)))
+                long.append(Reject(row.file, row.line, str(error)))
                 continue
             sides[held_out].add(pieces, f"{row.file}, row {row.line}")
             counts[-1][f"kept{'_held_out' * held_out}"] += 1
             if not held_out:
                 counts[-1]["teach_the_end"] += any(weights[ids == end].any() for end in ends(tokenizer))
-    found = Gathered(sides[0].done(), sides[1].done(), counts, rejects)
+    found = Gathered(sides[0].done(), sides[1].done(), counts, bad, long)
     _check(found, config, tokenizer, context)
     return found
 
@@ -247,15 +253,15 @@ def _chosen(row: Conversation, share: float) -> bool:
 
 def _check(found: Gathered, config: Chats, tokenizer: Tokenizer, context: int) -> None:
     total: Counter[str] = found.total
-    shown = "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in found.rejects[:SHOWN])
     if total["bad_rows"] and config.bad_rows == "error":
-        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows can't be learned from. {shown}. Correct "
-                        "them, or set data.bad_rows=drop: they are then left out, counted and listed")
+        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows can't be learned from. {some_of(found.bad)}. "
+                        "Correct them, or set data.bad_rows=drop: they are then left out, counted and listed")
     if total["too_long"] and config.too_long == "error":
         raise DataError(f"{total['too_long']:,} of {total['rows']:,} samples are longer than a window and would be "
-                        f"cut. {shown}. Choose: data.too_long=drop, data.too_long=split, or a longer context (now "
-                        f"{context})")
+                        f"cut. {some_of(found.long)}. Choose: data.too_long=drop, data.too_long=split, or a longer "
+                        f"context (now {context})")
     if not len(found.train.starts):
+        shown = some_of(found.rejects)
         raise DataError(f"none of {total['rows']:,} rows is left to train on{': ' * bool(shown)}{shown}")
     if not total["teach_the_end"]:
         names = ", ".join(tokenizer.id_to_piece(end) for end in ends(tokenizer)) or "none is known"
@@ -264,6 +270,11 @@ def _check(found: Gathered, config: Chats, tokenizer: Tokenizer, context: int) -
     if config.held_out and not config.held_out_sources and not len(found.held_out.starts):
         raise DataError(f"held_out={config.held_out} of {total['rows']:,} rows came to none: set a larger share, name "
                         "data.held_out_sources, or set data.held_out=0")
+
+
+def some_of(rejects: list[Reject]) -> str:
+    """The first ones, for an error."""
+    return "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in rejects[:SHOWN])
 
 
 def as_tables(found: Gathered, config: Chats) -> list[dict[str, Any]]:

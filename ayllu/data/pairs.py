@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ayllu.config import Settings
 from ayllu.data.chat_rows import Conversation
-from ayllu.data.chats import SHOWN, encode
+from ayllu.data.chats import encode, some_of
 from ayllu.data.preference_rows import Preference, preferences
 from ayllu.data.rows import BadRow, Reject
 from ayllu.errors import DataError, RequestError
@@ -204,11 +204,6 @@ def _check(found: GatheredPairs, config: Pairs, context: int) -> None:
     if config.held_out and not config.held_out_sources and not found.held_out:
         raise DataError(f"held_out={config.held_out} of {total['rows']:,} rows came to none: set a larger share, name "
                         "data.held_out_sources, or set data.held_out=0")
-
-
-def some_of(rejects: list[Reject]) -> str:
-    """The first ones, for an error."""
-    return "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in rejects[:SHOWN])
 
 
 def pair_tables(found: GatheredPairs, config: Pairs) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from pydantic import Field
 
 from ayllu.config import Settings
 from ayllu.data.chat_rows import Message, tables
-from ayllu.data.pairs import PairSource, some_of
+from ayllu.data.chats import some_of
+from ayllu.data.pairs import PairSource
 from ayllu.data.preference_rows import prompt_of
 from ayllu.data.rows import BadRow, Reject
 from ayllu.errors import DataError, RequestError

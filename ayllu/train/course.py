@@ -10,6 +10,7 @@ import torch
 from ayllu import dist
 from ayllu.device import large_pages, pick_device
 from ayllu.errors import ConfigError
+from ayllu.files import write_json
 from ayllu.log import only_warnings, say
 from ayllu.model.config import ModelSettings
 from ayllu.model.parallel import Layout, new_layout
@@ -17,7 +18,7 @@ from ayllu.train.checkpoints import take_best
 from ayllu.train.loop import BatchSource, LossFunction, fit
 from ayllu.train.recipe import Recipe
 from ayllu.train.report import Report, Unseen
-from ayllu.train.run_folder import Resume, claimed
+from ayllu.train.run_folder import Resume, claimed, describe
 from ayllu.train.state import TrainState
 
 Row = dict[str, Any]
@@ -49,6 +50,23 @@ def ranks_of(config: Recipe, model: ModelSettings, device: torch.device) -> Layo
         if dist.is_main():
             say(f"{dist.world_size()} processes: {layout.data} with rows of their own ({layout.mode}), {layout.tensor} "
                 "to each model")
+    return layout
+
+
+def whole_models(config: Recipe, model: ModelSettings, folder: Path, device: torch.device, name: str,
+                 data: Callable[[], Row] | None = None) -> Layout:
+    """Note in the run's folder what it is and what it learns from, and say where this process stands, for training
+    (`name` in an error) that each rank does with a whole model."""
+    run = Path(config.out)
+    if dist.is_main():
+        describe(run, config, folder, device)
+        if data is not None:
+            write_json(run / "data.json", data())
+    layout = ranks_of(config, model, device)
+    if layout.is_sharded:
+        raise ConfigError(f"{name} is shared out with whole models only so far: set parallel.mode=data and "
+                          "parallel.tensor=1")
+    torch.manual_seed(config.seed + layout.data_rank)    # of dropout and noise
     return layout
 
 

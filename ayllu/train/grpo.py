@@ -13,7 +13,6 @@ from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.prompts import GatheredPrompts, Prompt, gather_prompts
 from ayllu.errors import ConfigError
 from ayllu.evaluate.intervals import bootstrap, bootstrap_mean, mean
-from ayllu.files import write_json
 from ayllu.log import say
 from ayllu.model.params import SamplingParams
 from ayllu.text.chat import ChatTemplate
@@ -21,14 +20,14 @@ from ayllu.text.tokenizer import Tokenizer
 from ayllu.train import sft_export
 from ayllu.train.base import base_model
 from ayllu.train.checkpoints import restore
-from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.course import begun, follow, reached, whole_models
 from ayllu.train.grpo_config import GrpoConfig
 from ayllu.train.grpo_loss import grpo_loss
 from ayllu.train.lesson import opened, stops_of
 from ayllu.train.prefer_loss import Tally
 from ayllu.train.rewards import Answered, Rewards
 from ayllu.train.rollouts import Answering, Rollouts
-from ayllu.train.run_folder import Resume, describe
+from ayllu.train.run_folder import Resume
 from ayllu.train.sft import answers, base_of, new_state
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
@@ -75,14 +74,11 @@ def grpo(config: GrpoConfig, lesson: PromptLesson, recipe_folder: Path, resume: 
 def _train(config: GrpoConfig, lesson: PromptLesson, folder: Path, resume: Resume,
            device: torch.device) -> dict[str, Any]:
     run, found, rewards = Path(config.out), lesson.gathered, Rewards(config.rewards, lesson.tokenizer)
-    if dist.is_main():
-        describe(run, config, folder, device)
-        write_json(run / "data.json", told(config, lesson))
-    layout = ranks_of(config, lesson.source.config, device)
-    if layout.is_sharded or layout.tensor > 1 or config.prompts_a_step % layout.data:
-        raise ConfigError("answers are drawn with whole models, as many prompts on each rank: set parallel.mode=data, "
-                          "parallel.tensor=1 and a fitting loop.batch_size")
-    torch.manual_seed(config.seed + layout.data_rank)    # of dropout
+    layout = whole_models(config, lesson.source.config, folder, device, "learning from rewards",
+                          partial(told, config, lesson))
+    if config.prompts_a_step % layout.data:
+        raise ConfigError(f"{config.prompts_a_step} prompts a step can't be dealt out to {layout.data} ranks: set a "
+                          "fitting loop.batch_size")
     model, base = base_model(config, lesson.source, device)
     reference = base_of(model, config.lora is not None) if config.kl else None
     state = new_state(config, model, layout, {"data": found.digest, "base": base, "group": config.group,

@@ -27,14 +27,14 @@ from ayllu.train.best import Best
 from ayllu.train.calibrate import probabilities, temperature, thresholds
 from ayllu.train.checkpoints import restore
 from ayllu.train.control import Control
-from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.course import begun, follow, reached, whole_models
 from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.heads_lesson import HeadLesson, Side, name_of
 from ayllu.train.heads_loss import balanced, flat, label_loss, logits_of, mean_loss
 from ayllu.train.heads_measure import measure
 from ayllu.train.loop import LossFunction
 from ayllu.train.optim import build_optimizer
-from ayllu.train.run_folder import Resume, describe
+from ayllu.train.run_folder import Resume
 from ayllu.train.state import TrainState
 from ayllu.train.wide import Wide, fit_beside
 
@@ -50,12 +50,7 @@ def train_head(config: HeadRecipe, lesson: HeadLesson, recipe_folder: Path, resu
 def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
            device: torch.device) -> dict[str, Any]:
     run = Path(config.out)
-    if dist.is_main():
-        describe(run, config, folder, device)
-    layout = ranks_of(config, lesson.source.config, device)
-    if layout.is_sharded or layout.tensor > 1:
-        raise ConfigError("heads are trained with whole models only so far: set parallel.mode=data, parallel.tensor=1")
-    torch.manual_seed(config.seed + layout.data_rank)    # of dropout
+    layout = whole_models(config, lesson.source.config, folder, device, "training of heads")
     model, base = head_model(config, lesson, device)
     mean, spread, texts = _standard(config, lesson.train.texts)
     held = lesson.held_out.texts if config.kind != "regression" else _shifted(lesson.held_out.texts, mean, spread)

@@ -15,8 +15,8 @@ from ayllu import dist
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.pair_loader import PairLoader, crossed
 from ayllu.data.pairs import GatheredPairs, gather_pairs, pair_tables
-from ayllu.errors import CheckpointError, ConfigError
-from ayllu.files import atomic_path, write_json
+from ayllu.errors import CheckpointError
+from ayllu.files import atomic_path
 from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.text.chat import ChatTemplate
@@ -25,13 +25,13 @@ from ayllu.train import sft_export
 from ayllu.train.base import base_model
 from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import wants_compiler, wants_native
-from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.course import begun, follow, reached, whole_models
 from ayllu.train.lesson import opened, stops_of
 from ayllu.train.loop import LossFunction
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.prefer_eval import Judged, before_and_after, results, row_logps
 from ayllu.train.prefer_loss import Tally, prefer_loss
-from ayllu.train.run_folder import Resume, describe
+from ayllu.train.run_folder import Resume
 from ayllu.train.sft import answers, new_state
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
@@ -80,14 +80,8 @@ def prefer(config: PreferConfig, lesson: PairLesson, recipe_folder: Path, resume
 def _train(config: PreferConfig, lesson: PairLesson, folder: Path, resume: Resume,
            device: torch.device) -> dict[str, Any]:
     run, found = Path(config.out), lesson.gathered
-    if dist.is_main():
-        describe(run, config, folder, device)
-        write_json(run / "data.json", told(config, lesson))
-    layout = ranks_of(config, lesson.source.config, device)
-    if layout.is_sharded or layout.tensor > 1:
-        raise ConfigError("preferences are shared out with whole models only so far: set parallel.mode=data and "
-                          "parallel.tensor=1")
-    torch.manual_seed(config.seed + layout.data_rank)    # of dropout
+    layout = whole_models(config, lesson.source.config, folder, device, "learning from preferences",
+                          partial(told, config, lesson))
     model, base = base_model(config, lesson.source, device)
     known, held_known, digest = references(config, model, base, found, run, device)
     loader = PairLoader(found.train, config.context, config.loop.batch_size, config.seed, layout.data_rank, layout.data,

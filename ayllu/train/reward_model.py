@@ -22,9 +22,8 @@ from ayllu.adapters.store import write_adapter
 from ayllu.checkpoint.head_file import ADAPTER, HeadFacts, write_weights
 from ayllu.data.pair_loader import PairLoader
 from ayllu.data.pairs import Compared
-from ayllu.errors import ConfigError
 from ayllu.evaluate.intervals import Interval, bootstrap_mean
-from ayllu.files import atomic_folder, write_json
+from ayllu.files import atomic_folder
 from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.model.heads import Classifier, HeadConfig
@@ -33,7 +32,7 @@ from ayllu.model.parallel import Layout
 from ayllu.train.base import base_model
 from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore
-from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.course import begun, follow, reached, whole_models
 from ayllu.train.heads_lesson import name_of
 from ayllu.train.loop import LossFunction
 from ayllu.train.losses import Loss
@@ -43,7 +42,7 @@ from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.prefer_eval import wins
 from ayllu.train.prefer_loss import Tally
 from ayllu.train.preference_losses import bradley_terry
-from ayllu.train.run_folder import Resume, describe
+from ayllu.train.run_folder import Resume
 from ayllu.train.state import TrainState
 
 HEAD = HeadConfig(kind="regression", n_outputs=1, pooling="last", attention="causal", dropout=0.0)
@@ -103,14 +102,8 @@ def train_reward(config: PreferConfig, lesson: PairLesson, recipe_folder: Path,
 def _train(config: PreferConfig, lesson: PairLesson, folder: Path, resume: Resume,
            device: torch.device) -> dict[str, Any]:
     run, found = Path(config.out), lesson.gathered
-    if dist.is_main():
-        describe(run, config, folder, device)
-        write_json(run / "data.json", told(config, lesson))
-    layout = ranks_of(config, lesson.source.config, device)
-    if layout.is_sharded or layout.tensor > 1:
-        raise ConfigError("preferences are shared out with whole models only so far: set parallel.mode=data and "
-                          "parallel.tensor=1")
-    torch.manual_seed(config.seed + layout.data_rank)
+    layout = whole_models(config, lesson.source.config, folder, device, "learning from preferences",
+                          partial(told, config, lesson))
     body, base = base_model(config, lesson.source, device)
     model = Classifier(body, HEAD, config.seed).to(device)
     state = new_state(config, model, layout, {"data": found.digest, "base": base, "method": config.method})

@@ -12,8 +12,6 @@ import torch
 from ayllu import dist
 from ayllu.adapters.lora import attach, new_adapter, without
 from ayllu.checkpoint.load import build_model
-from ayllu.errors import ConfigError
-from ayllu.files import write_json
 from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
@@ -26,13 +24,13 @@ from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import packed_by, wants_compiler, wants_native
 from ayllu.train.control import Control
-from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.course import begun, follow, reached, whole_models
 from ayllu.train.distill import Teacher
 from ayllu.train.head_loss import Kernels
 from ayllu.train.lesson import Lesson, open_teacher, told
 from ayllu.train.loop import LossFunction
 from ayllu.train.optim import build_optimizer
-from ayllu.train.run_folder import Resume, describe
+from ayllu.train.run_folder import Resume
 from ayllu.train.sample import sample_ids
 from ayllu.train.sft_config import SftConfig, Tuning
 from ayllu.train.sft_export import Taught
@@ -49,14 +47,7 @@ def sft(config: SftConfig, lesson: Lesson, recipe_folder: Path, resume: Resume =
 
 def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, device: torch.device) -> dict[str, Any]:
     run = Path(config.out)
-    if dist.is_main():
-        describe(run, config, folder, device)
-        write_json(run / "data.json", told(config, lesson))
-    layout = ranks_of(config, lesson.source.config, device)
-    if layout.is_sharded or layout.tensor > 1:
-        raise ConfigError("fine-tuning is shared out with whole models only so far: set parallel.mode=data and "
-                          "parallel.tensor=1")
-    torch.manual_seed(config.seed + layout.data_rank)    # of dropout and noise
+    layout = whole_models(config, lesson.source.config, folder, device, "fine-tuning", partial(told, config, lesson))
     model, base = base_model(config, lesson.source, device)
     batches = lesson.loader(config, layout.data_rank, layout.data)
     data = f"{lesson.gathered.train.digest}; packing {config.packing.kind}"

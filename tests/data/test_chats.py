@@ -167,6 +167,15 @@ def test_a_bad_row_stops_with_file_and_number_or_is_counted(tokenizer, tmp_path)
     assert [r.line for r in found.rejects] == [6, 7]
 
 
+def test_an_error_names_the_rows_that_it_is_about(tokenizer, tmp_path):
+    long = {"prompt": "the fox", "completion": "the river " * 60}
+    write(tmp_path, [*rows_like(3), long, {"prompt": "a", "completion": ""}, long])
+    with pytest.raises(DataError, match=r"1 of 6 rows can't be learned from. rows.jsonl, row 5: [^;]*Correct"):
+        gathered(tmp_path, tokenizer, 40, held_out=0)
+    with pytest.raises(DataError, match=r"2 of 6 samples are longer .* row 4: [^;]*; rows.jsonl, row 6: [^;]*Choose"):
+        gathered(tmp_path, tokenizer, 40, held_out=0, bad_rows="drop")
+
+
 def test_a_sample_is_never_cut_unless_a_policy_was_chosen(tokenizer, tmp_path):
     write(tmp_path, [*rows_like(3), {"prompt": "the fox", "completion": "the river " * 60}])
     with pytest.raises(DataError, match=r"1 of 4 samples are longer .* row 4: \d+ ids, a window of context=40"):
