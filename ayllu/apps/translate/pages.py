@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ayllu.apps.translate.marks import Tag
+from ayllu.apps.translate.marks import Tag, has_letters
 from ayllu.apps.translate.splice import Piece, Segment, segments_of
 from ayllu.apps.translate.tokens import RAW, Attribute, Token, tokens
 
@@ -110,9 +110,30 @@ class _Reader:
         self._partner: dict[int, int] = {}               # of a closing tag: the number of what it closes
 
     def _flush(self, run: list[Piece | Tag]) -> Iterator[Segment]:
-        if run:
-            yield from segments_of(self.source, run, write_text)
-            run.clear()
+        for part in self._links_apart(run) if run else ():
+            yield from segments_of(self.source, part, write_text)
+        run.clear()
+
+    def _links_apart(self, run: list[Piece | Tag]) -> list[list[Piece | Tag]]:
+        """Links in a row with no word between them are a menu: each is a text of its own."""
+        parts: list[list[Piece | Tag]] = [[]]
+        depth = n_links = 0
+        for item in run:
+            if isinstance(item, Piece) and depth == 0:
+                if has_letters(item.text):
+                    return [run]
+                parts.append([])
+                continue
+            if isinstance(item, Tag) and item.kind == "open":
+                is_link = self.source[item.start + 1:item.start + 3].lower() in ("a ", "a>", "a\n")
+                if depth == 0 and not is_link:
+                    return [run]
+                n_links += depth == 0
+            depth += {"open": 1, "close": -1, "hole": 0}[item.kind] if isinstance(item, Tag) else 0
+            parts[-1].append(item)
+            if depth == 0:
+                parts.append([])
+        return parts if n_links > 1 and depth == 0 else [run]
 
     def _opaque(self, token: Token) -> str | None:
         values = {a.name: self.source[a.start:a.end].lower() for a in token.attributes

@@ -124,7 +124,11 @@ def _found(pair: Pair, room: tuple[int, int], source: str, text: str, bounds: Bo
         if start < high and low < end:
             start, end = (start, low) if low > start else (high, max(high, end))
     start = min(max(start, room[0]), room[1])
-    return start, min(max(start, end), room[1])
+    end = min(max(start, end), room[1])
+    for low, high in ((start, end + 1), (start - 1, end)) if start == end else ():     # a link wants a word to stand on
+        if _is_free(low, high, room, taken) and "\0" not in text[low:high]:
+            return low, high
+    return start, end
 
 
 def _is_free(start: int, end: int, room: tuple[int, int], taken: list[tuple[int, int]]) -> bool:

@@ -59,7 +59,11 @@
     let nodes = [];
     const flush = () => {
       for (const node of nodes) if (node.nodeType === Node.ELEMENT_NODE) [node, ...node.querySelectorAll("*")].forEach(addAttributes);
-      if (nodes.some((node) => LETTER.test(node.textContent))) addRun(nodes);
+      const links = nodes.filter((node) => node.tagName === "A");
+      const isMenu = links.length > 1 && nodes.every((node) => node.tagName === "A" || !LETTER.test(node.textContent));
+      for (const run of isMenu ? links.map((link) => [link]) : [nodes]) {
+        if (run.some((node) => LETTER.test(node.textContent))) addRun(run);
+      }
       nodes = [];
     };
     for (const child of [...root.childNodes]) {

@@ -68,6 +68,11 @@ def test_sentences_keep_their_inline_tags_and_blocks_cut_them():
                              "three <1/> four.", "a", "c"]
 
 
+def test_links_of_a_menu_are_texts_of_their_own():
+    assert texts("<p><a href=a>Home</a> | <a href=b>My <b>books</b></a></p>") == ["Home", "My <1>books</1>"]
+    assert texts("<p>See <a href=a>one</a> <a href=b>two</a></p>") == ["See <1>one</1> <2>two</2>"]
+
+
 def test_tags_that_cross_stay_where_they_are():
     assert texts("<p><b><i>cross</b>ed</i> words</p>") == ["cross", "ed", "words"]
     assert louder("<p><b><i>cross</b>ed</i></p>") == "<p><b><i>CROSS</b>ED</i></p>"
