@@ -20,7 +20,7 @@ from ayllu.errors import DataError
 TRANSLATED = re.compile(r"word/(?:document|header\d*|footer\d*|footnotes|endnotes)\.xml")
 MOST_BYTES = 300_000_000                                 # of all parts unpacked
 MOST_RATIO = 300                                         # unpacked to packed, past a megabyte
-_PARAGRAPH = re.compile(r"<w:p(?:\s[^<>]*[^/])?>(.*?)</w:p>", re.DOTALL)
+_PARAGRAPH = re.compile(r"<w:p(?:\s[^<>]*[^/])?>((?:(?!<w:p[\s>]).)*?)</w:p>", re.DOTALL)       # the innermost ones
 _CHILD = re.compile(r"<(?P<name>w:r|w:hyperlink|w:ins)(?:\s[^<>]*[^/])?>.*?</(?P=name)>|<w:pPr>.*?</w:pPr>|<w:pPr/>|"
                     r"<[^<>]*>", re.DOTALL)
 _RUN = re.compile(r"<w:r(?:\s[^<>]*[^/])?>(?P<look><w:rPr>.*?</w:rPr>|<w:rPr/>)?(?P<inner>.*?)</w:r>", re.DOTALL)
@@ -71,8 +71,7 @@ def split_docx(source: str) -> list[Segment]:
     """One segment for each paragraph of one part."""
     if "<!DOCTYPE" in source[:2000] or "<!ENTITY" in source:
         raise DataError("the DOCX declares entities, which Word never does: it is refused")
-    return [segment for match in _PARAGRAPH.finditer(source) if "<w:p " not in match.group(1)
-            and "<w:p>" not in match.group(1) for segment in _paragraph(source, *match.span(1))]
+    return [segment for match in _PARAGRAPH.finditer(source) for segment in _paragraph(source, *match.span(1))]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,11 @@ const kept = { from: "", to: "", text: "", terms: "", check: false, both: true, 
 const AT_ONCE = 16; // paragraphs of one call: the first ones are there while others are still asked
 let asked = null;
 
-const what = () => (asked ??= call("v1/translate"));
+const what = () =>
+  (asked ??= call("v1/translate").catch((error) => {
+    asked = null;
+    throw error;
+  }));
 export const nameOf = (code) => new Intl.DisplayNames([language()], { type: "language" }).of(code);
 const percent = (share) => `${n(share * 100)} %`;
 const terms = () =>
