@@ -10,15 +10,19 @@ Speed: one classifier with random weights in the bundled model's shape, read by 
 LlamaForSequenceClassification, by transformers' text-classification pipeline (batches of 1, its default, and of 32), in
 turns over the same posts. Rounds are medians; labels of both are compared first.
 
+Large: 100,000 posts (the sample's, each made different) through the whole of `ayllu analyse`: posts a second, and how
+much memory the process had after a fifth of them and at the end.
+
 Names: how many names of people in presidio_pii's sentences become pseudonyms, and how many finds are right.
 
-    python benchmarks/analyse.py [--parts quality names speed] [--sets sst2 waimai_10k ...]
+    python benchmarks/analyse.py [--parts quality names large speed] [--sets sst2 waimai_10k ...]
                                  [--sides words few zero tfidf head] [--quick] [--json FILE] [--data FOLDER] [--write]
 
 --write keeps what `words` scores for the reports (ayllu/apps/analyse/measured.json).
 """
 
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -33,11 +37,12 @@ from typing import Any
 import numpy as np
 import torch
 from heads import CHINESE, DATA, SETS, headed, load, tfidf
-from lines import Worker
+from lines import Worker, peak_bytes
 from peers import machine, python_of
 
 from ayllu.apps.analyse.names import names
 from ayllu.apps.analyse.report import MEASURED
+from ayllu.apps.analyse.run import SAMPLE, analyse
 from ayllu.apps.analyse.scorers import Base, FewShot, Words, ZeroShot
 from ayllu.checkpoint.head_file import HeadFacts, write_weights
 from ayllu.checkpoint.load import load_checkpoint
@@ -61,7 +66,7 @@ NAMES = {                                                # what a label is calle
              "NUM": "number", "0": "description", "1": "thing", "2": "abbreviation", "3": "person", "4": "place",
              "5": "number"},
     "ag_news_test": {"1": "world", "2": "sport", "3": "business", "4": "science"}}
-PARTS = ("quality", "names", "speed")
+PARTS = ("quality", "names", "large", "speed")
 PEER = Path(__file__).parent / "analyse_peer.py"
 Tables = list[dict[str, float]]
 
@@ -85,6 +90,8 @@ def main() -> int:
         result["quality"] = quality(options)
     if "names" in options.parts:
         result["names"] = people(options)
+    if "large" in options.parts:
+        result["large"] = large(5_000 if options.quick else 100_000)
     if "speed" in options.parts:
         result["speed"] = speed(options)
     if options.json:
@@ -207,6 +214,30 @@ def people(options: argparse.Namespace) -> dict[str, float]:
     out = {"names": there, "recall": hits / there, "precision": right / found}
     print(f"names of people: {there:,}, found {out['recall']:.1%}, finds that are right {out['precision']:.1%}")
     return out
+
+
+def large(n: int) -> dict[str, Any]:
+    """A whole run, report included."""
+    random = np.random.default_rng(0)
+    peaks: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "posts.csv"
+        with open(SAMPLE, encoding="utf-8") as given, open(file, "w", encoding="utf-8", newline="") as out:
+            rows = list(csv.DictReader(given))
+            table = csv.DictWriter(out, list(rows[0]))
+            table.writeheader()
+            for i in range(n):
+                row = rows[int(random.integers(len(rows)))]
+                table.writerow({**row, "id": i, "text": f"{row['text']} {i}",
+                                "time": f"2026-{random.integers(1, 13):02d}-{random.integers(1, 29):02d}"})
+        start = time.perf_counter()
+        analyse(file, Path(folder) / "out", tick=lambda posts: peaks.append(peak_bytes()["peak_bytes"] / 2**20))
+        seconds = time.perf_counter() - start
+    found = {"posts": n, "posts_per_second": n / seconds, "fifth_mib": peaks[len(peaks) // 5], "read_mib": peaks[-1],
+            "end_mib": peak_bytes()["peak_bytes"] / 2**20}
+    print(f"{n:,} posts: {found['posts_per_second']:,.0f} a second, {found['fifth_mib']:.0f} MiB after a fifth, "
+          f"{found['read_mib']:.0f} when all are read, {found['end_mib']:.0f} at the end")
+    return found
 
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
