@@ -109,10 +109,10 @@ def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources | None", out
 
 def _revise(file: Path, action: Action, tone: str, wish: str, out: Path | None, model: str, load: dict[str, Any],
             seed: int | None, as_json: bool) -> None:
-    from ayllu.apps.documents.read import read_document
+    from ayllu.apps.write.copies import read_text
     from ayllu.apps.write.revise import revise
 
-    text = read_document(file).text
+    text = read_text(file, str(file))
     speaker, pieces = _speaker(model, load), []
     for piece in revise(text, action, speaker, tone=tone, wish=wish, seed=seed):
         pieces.append(piece)
@@ -184,11 +184,10 @@ def _speaker(model: str, load: dict[str, Any]) -> "LocalSpeaker":
 
 
 def _sources(paths: Iterable[Path]) -> "Sources | None":
-    from ayllu.apps.documents.read import read_document
-    from ayllu.apps.write.copies import Sources
+    from ayllu.apps.write.copies import read_sources
 
-    texts = [(path.name, read_document(path).text) for path in paths]
-    return Sources(texts) if texts else None
+    named = [(str(path), path) for path in paths]
+    return read_sources(named) if named else None
 
 
 def _form(out: Path | None, *, is_batch: bool) -> Any:

@@ -10,11 +10,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ayllu.apps.documents.read import read_document
 from ayllu.apps.write.batch import finished, read_briefs, write_all
 from ayllu.apps.write.checks import check
 from ayllu.apps.write.compose import compose
-from ayllu.apps.write.copies import Sources
+from ayllu.apps.write.copies import Sources, read_sources
 from ayllu.apps.write.drafts import Drafts, diff
 from ayllu.apps.write.export import export
 from ayllu.apps.write.revise import revise
@@ -181,4 +180,4 @@ def _sources(request: Request, ids: Sequence[str]) -> Sources | None:
         return None
     files, principal = workspace_of(request).files, who(request)
     found = [files.get(principal, file_id) for file_id in ids]
-    return Sources((kept.name, read_document(files.path(kept)).text) for kept in found)
+    return read_sources((kept.name, files.path(kept)) for kept in found)

@@ -8,8 +8,11 @@ is then read unit by unit, to both sides, so nothing that only collides is told.
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from ayllu.apps.documents.read import read_document
 from ayllu.apps.write.measure import Language, Span, language_of, units
+from ayllu.errors import DataError
 
 K: dict[Language, int] = {"en": 8, "zh": 13}             # shorter runs are idioms, names and titles
 W = 4
@@ -26,6 +29,19 @@ class Copy:
     source: str
     source_start: int
     n_units: int
+
+
+def read_sources(paths: Iterable[tuple[str, Path]]) -> "Sources":
+    """The texts of files of any kind that documents may have, under their names."""
+    return Sources((name, read_text(path, name)) for name, path in paths)
+
+
+def read_text(path: Path, name: str) -> str:
+    """The text of a file; what is wrong with it is said with its name."""
+    try:
+        return read_document(path).text
+    except DataError as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 class Sources:

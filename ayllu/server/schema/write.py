@@ -105,9 +105,10 @@ class Checked(Answer):
 
 
 class Changes(Answer):
-    """"same" and "removed" joined are the old text, "same" and "added" the new one."""
+    """Pairs of "same", "removed" or "added" and a text: "same" and "removed" joined are the old text, "same" and
+    "added" the new one."""
 
-    changes: list[tuple[Literal["same", "removed", "added"], str]]
+    changes: list[list[str]]
 
 
 class DraftList(Answer):
