@@ -125,7 +125,7 @@ def fault(one: Ask, answer: str, pair: Pair) -> str:
     if longer > 4 * long + 12 or (long > 12 and longer * 6 < long):
         return "too long" if longer > long else "too short"
     loop = _LOOP.search(answer)
-    if loop and loop.group() not in source and any(map(str.isalnum, loop.group(1))):
+    if loop and not _LOOP.search(source) and any(map(str.isalnum, loop.group(1))):
         return "repeats itself"
     wrong = pair.target not in SCRIPTS and share_in_script(answer, pair.target) < 0.7
     missing = pair.target in SCRIPTS and long > 2 and share_in_script(answer, pair.target) == 0

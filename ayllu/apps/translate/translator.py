@@ -19,7 +19,7 @@ from ayllu.apps.translate.memory import Entry, Memory
 from ayllu.apps.translate.place import Atom, flattened, inner_texts, placed
 from ayllu.apps.translate.place import Pair as Marks
 from ayllu.apps.translate.quality import LOW_BACK, LOW_PROBABILITY, closeness
-from ayllu.apps.translate.sentences import short_sentences
+from ayllu.apps.translate.sentences import sentences, short_sentences
 
 WINDOW = 48                                              # segments that are asked together, and then kept
 MOST_WORDS = 40                                          # of a sentence that a small model is given
@@ -99,14 +99,23 @@ class Translator:
         return replace(one, parts=parts, origin="kept", notes=(*one.notes, "too unsure"))
 
     def _whole(self, ready: dict[int, Parts], contexts: dict[int, str]) -> dict[int, Translation]:
-        """Segments asked as they are, with their marks; those that fail are left out."""
-        asks = {i: Ask(shown(parts), parts, contexts[i]) for i, parts in ready.items()
-                if self.speaker.count(shown(parts)) <= MOST_TOKENS}
+        """Segments asked with their marks, long ones in groups of sentences; those that fail are left out."""
+        cut = {i: chunks(parts, self.speaker.count) for i, parts in ready.items()}
+        asks = [Ask(shown(chunk), chunk, words(its[k - 1])[-300:] if k else contexts[i])
+                for i, its in cut.items() for k, chunk in enumerate(its)]
+        said = iter(self.asker.ask(asks))
         found = {}
-        for i, said in zip(asks, self.asker.ask(list(asks.values())), strict=True):
-            parts = read(said.text, ready[i]) if said.text is not None else None
-            if parts is not None:
-                found[i] = Translation(parts, said.origin, said.probability, alike=said.alike)
+        for i, its in cut.items():
+            answers = [next(said) for _ in its]
+            pieces = [read(one.text, chunk) for one, chunk in zip(answers, its, strict=True) if one.text is not None]
+            if len(pieces) < len(its) or None in pieces:
+                continue
+            parts: Parts = ()
+            for piece in filter(None, pieces):
+                parts = joined([*parts, spaced(words(parts), words(piece), self.pair.target, True), *piece])
+            probability = min((one.probability for one in answers if one.probability is not None), default=None)
+            found[i] = Translation(parts, answers[0].origin if len(answers) == 1 else "model", probability,
+                                   alike=answers[0].alike)
         return found
 
     def _plain(self, ready: dict[int, Parts]) -> dict[int, Translation]:
@@ -195,6 +204,29 @@ class Translator:
         return [one if i not in said else replace(one, back=closeness(words(many[i]), words(said[i].parts))
                                                   if said[i].origin != "kept" else 0.0)
                 for i, one in enumerate(found)]
+
+
+def chunks(parts: Parts, count: Callable[[str], int]) -> list[Parts]:
+    """A long segment in groups of sentences of MOST_TOKENS about, cut only where no pair of marks is open."""
+    if count(shown(parts)) <= MOST_TOKENS:
+        return [parts]
+    pieces = [piece for part in parts for piece in (sentences(part) if isinstance(part, str) else [part])]
+    found: list[list[str | Tag]] = [[]]
+    depth = size = 0
+    for piece in pieces:
+        tokens = count(piece) if isinstance(piece, str) else 4
+        if depth == 0 and found[-1] and size + tokens > MOST_TOKENS and isinstance(piece, str):
+            found.append([])
+            size = 0
+        found[-1].append(piece)
+        size += tokens
+        depth += {"open": 1, "close": -1, "hole": 0}[piece.kind] if isinstance(piece, Tag) else 0
+    return [joined(_stripped(chunk)) for chunk in found]
+
+
+def _stripped(chunk: list[str | Tag]) -> list[str | Tag]:
+    last = chunk[-1]
+    return [*chunk[:-1], last.rstrip(_SPACES) if isinstance(last, str) else last]
 
 
 def _atoms(texts: Sequence[str | Tag]) -> Iterator[str | Tag]:

@@ -15,7 +15,7 @@ from ayllu.apps.translate.memory import PERSON, Memory
 from ayllu.apps.translate.pages import split_html
 from ayllu.apps.translate.quality import closeness
 from ayllu.apps.translate.sentences import length, sentences, short_sentences
-from ayllu.apps.translate.translator import Translator
+from ayllu.apps.translate.translator import Translator, chunks
 from ayllu.errors import ConfigError, DataError
 
 EN_DE, EN_ZH = Pair("en", "de"), Pair("en", "zh")
@@ -159,6 +159,17 @@ def test_context_stands_before_a_text_but_is_not_asked():
     Translator(speaker, EN_DE).translate([("A dog came.",), ("It barked.",)])
     assert "not to be translated: A dog came." in speaker.asked[1][0][0]["content"]
     assert asked(speaker.asked[1][0]) == "It barked."
+
+
+def test_a_long_paragraph_is_asked_in_groups_of_sentences():
+    html = "Hello big world of dogs. " * 30 + "I <b>like dogs. I like</b> dogs. " + "Hello world again. " * 20
+    speaker = ScriptedSpeaker(german)
+    long = parts(html)
+    found = Translator(speaker, EN_DE).translate([long])[0]
+    assert len(speaker.asked) == len(chunks(long, len)) == 3
+    assert [t.shown for t in tags(found.parts)] == ["<1>", "</1>"]
+    assert words(found.parts) == words(Translator(ScriptedSpeaker(german), EN_DE).text(words(long)).parts)
+    assert all(messages[0]["content"].count("not to be translated") for messages, _ in speaker.asked[1:])
 
 
 # The memory
