@@ -214,8 +214,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
-    how = {"changes": [*RECIPE, *options.changes], "quick": options.quick,
-           "baseline": str(options.baseline) if options.baseline else None}
+    how = {"ours": {"changes": [*RECIPE, *options.changes], "quick": options.quick}, "tfidf": {"quick": options.quick}}
+    how["original"] = {**how["ours"], "baseline": str(options.baseline) if options.baseline else None}
     lines = options.runs.read_text(encoding="utf-8").splitlines() if options.runs and options.runs.exists() else []
     runs: list[Run] = [json.loads(line) for line in lines]
     table = []
@@ -225,8 +225,7 @@ def main() -> int:
             mine = []
             for side in options.sides:
                 for seed in range(1 if side == "tfidf" else options.seeds):
-                    key = {"set": name, "side": side, "seed": seed, **({"quick": options.quick} if side == "tfidf"
-                                                                       else how)}
+                    key = {"set": name, "side": side, "seed": seed, **how[side]}
                     run = next((run for run in runs if {k: run.get(k) for k in key} == key), None)
                     if run is None:
                         start = time.perf_counter()
@@ -238,7 +237,8 @@ def main() -> int:
                     mine.append(run)
             table.append(table_row(name, split, mine))
             print(shown(table[-1]), flush=True)
-    result = {"table": table, "recipe": how["changes"], "baseline": how["baseline"] or "from first values"}
+    result = {"table": table, "recipe": how["ours"]["changes"],
+              "baseline": how["original"]["baseline"] or "from first values"}
     if options.json:
         write_json(options.json, result)
     print(json.dumps(result))
