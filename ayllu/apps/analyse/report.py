@@ -126,7 +126,8 @@ def _time(summary: Table) -> str:
                    for c in trends["changes"][:20])
     head = "".join(f"<th>{both(key)}</th>" for key in ("when", "where", "what", "found", "expected", "chance"))
     table = f'<div class="scroll"><table class="told"><tr>{head}</tr>{told}</table></div>' if told else ""
-    return _section("time", f'<div class="legend">{_legend()}</div>{main}{table}<div class="sparks">{small}</div>',
+    drawn = f'<div class="legend">{_legend()}</div><div class="scroll">{main}</div>{table}'
+    return _section("time", f'{drawn}<div class="sparks">{small}</div>',
                     both("time_note", *(WORDS[trends["unit"]])))
 
 
