@@ -36,6 +36,7 @@ from ayllu.apps.docqa.cite import Span, spans_of
 from ayllu.apps.docqa.extract import FOUND, SURE, extract, read
 from ayllu.apps.docqa.overlap import WEIGHTS
 from ayllu.apps.index.ranking import fused
+from ayllu.data.units import is_chinese
 from ayllu.evaluate.intervals import bootstrap_mean, compare, mean
 from ayllu.evaluate.metrics import answer_f1, exact_match
 from ayllu.files import write_json
@@ -238,7 +239,9 @@ def short_answer(speaker: Any, question: str, span: Span) -> str:
     at = next((i for i, s in enumerate(spans) if s.start == span.start), 0)
     around = span.passage.text[spans[max(0, at - 1)].start - span.passage.start:
                                spans[min(len(spans) - 1, at + 1)].end - span.passage.start]
-    answer = speaker.answers([[{"role": "user", "content": f"{around}\n{question}"}]], temperature=0.0, max_tokens=48)
+    label = "问题：" if is_chinese(question) else "Question: "
+    messages = [{"role": "user", "content": f"{around}\n\n{label}{question}"}]
+    answer = speaker.answers([messages], temperature=0.0, max_tokens=48)
     return str(answer[0].text).strip()
 
 

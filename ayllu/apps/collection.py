@@ -52,6 +52,7 @@ class Collection:
     def __init__(self, path: str | Path, limits: Limits | None = None) -> None:
         self.store, self.limits = Store(path), limits or Limits()
         self._vectors = Vectors(self.store)
+        self._weight: tuple[tuple[int, int], float] | None = None
 
     def __enter__(self) -> "Collection":
         return self
@@ -162,7 +163,11 @@ class Collection:
     def dense_weight(self) -> float:
         """Short texts (questions, posts) share few words with a question, so vectors count; among passages of a hundred
         words and more they only order what words leave equal, or don't find."""
-        return DENSE_SHORT if (self.store.one("SELECT avg(length(text)) FROM chunks") or SHORT) < SHORT else DENSE
+        stamp = self.store.stamp
+        if self._weight is None or self._weight[0] != stamp:             # looks at every chunk, so only after a change
+            mean = self.store.one('SELECT avg("end" - start) FROM chunks')
+            self._weight = stamp, DENSE_SHORT if mean is not None and mean < SHORT else DENSE
+        return self._weight[1]
 
     def passages(self, ranked: Sequence[tuple[int, float]], k: int) -> list[Passage]:
         """Chunks by their ids and scores; what is the same text in several documents is one passage."""

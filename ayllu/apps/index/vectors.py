@@ -3,6 +3,7 @@
 N chunks  D width
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,9 +54,14 @@ class Vectors:
     def __init__(self, store: Store, exact: int = EXACT) -> None:
         self._store, self._exact = store, exact
         self._stamp: tuple[int, int] | None = None
+        self._lock = threading.Lock()                    # one thread at a time: what is in memory may be made anew
 
     def search(self, embedder: Embedder, question: str, k: int, where: Where | None = None) -> list[tuple[int, float]]:
         """The k nearest chunks, nearest first: (id, cosine)."""
+        with self._lock:
+            return self._search(embedder, question, k, where)
+
+    def _search(self, embedder: Embedder, question: str, k: int, where: Where | None) -> list[tuple[int, float]]:
         self._load()
         if not len(self._ids):
             return []
