@@ -21,10 +21,10 @@ import { write } from "./rooms/write.js";
 export const ROOMS = [
   chat,
   write,
-  translate,
   ask,
-  support,
+  translate,
   analyse,
+  support,
 ];
 
 /** The room of the address, and what follows its name. */
