@@ -22,7 +22,7 @@ from ayllu.apps.index.prepare import prepared
 from ayllu.apps.index.ranking import Where, by_words, fused
 from ayllu.apps.index.store import Put, Store, Stored
 from ayllu.apps.index.vectors import Vectors, add_vectors
-from ayllu.errors import DataError
+from ayllu.errors import DataError, RequestError
 
 Way = Literal["hybrid", "words", "dense"]
 DEEP = 100                                               # of each ranking, what is fused
@@ -153,7 +153,8 @@ class Collection:
         if way == "words" or (way == "hybrid" and (name is None or weight == 0)):
             return by_words(self.store, question, k, where)
         if name is None:
-            raise DataError(f"{self.store.path} has no vectors: call add_vectors first (ayllu documents add --vectors)")
+            raise RequestError("this collection has no vectors: make some first (ayllu documents add --vectors), or "
+                               "search by words")
         near = self._vectors.search(embedder or embedder_of(name), question, DEEP, where)
         if way == "dense":
             return near[:k]

@@ -7,7 +7,7 @@ from ayllu.apps.collection import DENSE, DENSE_SHORT, Collection
 from ayllu.apps.index import embedding
 from ayllu.apps.index.embedding import TokenVectors, embedder_of
 from ayllu.apps.index.vectors import Corrected, Vectors
-from ayllu.errors import ConfigError, DataError, MissingExtra
+from ayllu.errors import ConfigError, MissingExtra, RequestError
 
 
 class Bytes:
@@ -73,7 +73,7 @@ def test_faiss_finds_what_exact_search_finds(many, monkeypatch):
 
 def test_only_new_chunks_are_embedded(tmp_path):
     with Collection(tmp_path / "c.sqlite") as found:
-        with pytest.raises(DataError, match="no vectors"):
+        with pytest.raises(RequestError, match="no vectors"):
             found.search("x", way="dense")
         found.add_texts({"a": "alpha", "b": "beta"})
         first = Bytes()

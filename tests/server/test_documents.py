@@ -84,6 +84,11 @@ def test_collections_are_one_persons(live, shop):
                        bert.post("/v1/ask", json={"collection": shop, "question": "hats"})):
             assert answer.status_code == 404
         other = http.post("/v1/collections", json={"name": "Other"}).json()["id"]
+        for body, status in (({"question": "x", "way": "dense"}, 400), ({"question": "\0 ' \" * ( NEAR"}, 200),
+                             ({"question": "x", "where": {"source": "[", "kind": "'"}}, 200), ({"question": ""}, 400)):
+            assert http.post(f"/v1/collections/{other}/search", json=body).status_code == status
+            assert http.post(f"/v1/collections/{shop}/search", json=body).status_code == (200 if status == 200 or
+                                                                                          "way" in body else 400)
         assert http.delete(f"/v1/collections/{other}").json()["deleted"]
         assert http.get(f"/v1/collections/{other}").status_code == 404
         job = http.post("/v1/jobs", json={"kind": "index", "payload": {"collection": other, "files": ["none"]}}).json()
