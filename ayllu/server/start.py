@@ -60,7 +60,7 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
                 redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
                 adapter_folder: Path | None = None, max_wait_s: float | None = None,
                 rope_scaling: str | None = None, context: int | None = None,
-                workspace: Workspace | None = None) -> Served:
+                workspace: Workspace | None = None, support: Path | None = None) -> Served:
     """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
     named = [named_path(text) for text in adapters]
     if dist.world_size() > 1 and (draft or adapters or adapter_folder):
@@ -79,7 +79,8 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
                   tokenizer=llm.tokenizer, chat_template=llm.checkpoint.chat_template, eos_ids=llm.eos_ids,
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
                   licence=llm.checkpoint.licence, aliases=frozenset(aliases), limits=limits or Limits(),
-                  redact=redact, base=llm.fingerprint, adapter_folder=adapter_folder, workspace=workspace)
+                  redact=redact, base=llm.fingerprint, adapter_folder=adapter_folder, workspace=workspace,
+                  support=support)
     for adapter, path in named:
         load_now(served, adapter, path)
     return served
