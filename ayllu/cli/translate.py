@@ -147,7 +147,9 @@ def _one(work: _Work, source: str, out: Path | None, limits: "Limits") -> list[d
             target, format = Path(source), format_of(source)
             done = work.translate(target.read_bytes(), format, None, source)
     except (DataError, OSError) as error:
-        report = {"file": source, "error": str(error)}
+        says = str(error) if isinstance(error, DataError) or error.strerror is None else \
+            f"{error.strerror.lower()}: give a file, a folder or an address that can be read"
+        report = {"file": source, "error": says}
         _tell(report)
         return [report]
     target = target.with_name(f"{target.stem}.{work.to}{target.suffix}") if out is None or out.is_dir() else out
