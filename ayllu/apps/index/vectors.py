@@ -142,7 +142,7 @@ def _faiss(rows: np.ndarray) -> Any:
                            "search by words (way='words')") from error
     n, width = rows.shape
     lists = int(4 * n ** 0.5)
-    index = faiss.index_factory(width, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(width, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)
     chosen = np.random.default_rng(0).choice(n, min(n, 40 * lists), replace=False)
     index.train(rows[chosen].astype(np.float32))
     for i in range(0, n, BLOCK):
