@@ -2,6 +2,7 @@
 
 import json
 import random
+import sys
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from ayllu.apps.collection import Collection
 from ayllu.apps.index.cut import columns, cut, page_of, sentences
 from ayllu.apps.index.ranking import fused
 from ayllu.apps.index.words import words
-from ayllu.errors import DataError
+from ayllu.errors import DataError, MissingExtra
 
 TEXT = st.text(st.sampled_from("ab .!?\n。，退货3#— 政策"), max_size=400)
 
@@ -179,3 +180,10 @@ def test_a_summary_speaks_to_people(folder, collection):
     assert "empty.txt: the file is empty" in lines
     assert "1 .png" in lines
     assert json.dumps(collection.left_out())
+
+
+def test_only_chinese_needs_the_package_that_cuts_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    assert words("Kettles can be RETURNED.") == ["kettles", "can", "be", "returned"]
+    with pytest.raises(MissingExtra, match="documents"):
+        words("退货")

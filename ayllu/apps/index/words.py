@@ -17,12 +17,14 @@ def words(text: str) -> list[str]:
     parts of CMRC 2018 and DRCD the right passage is first for 97.2 % and 94.4 % of the questions, by words alone for
     95.7 % and 90.6 % (`python benchmarks/retrieval.py --choose`).
     """
+    text = unicodedata.normalize("NFKC", text).lower()
+    if not _HAN.search(text):
+        return _others(text)
     try:
         import rjieba
     except ImportError as error:
         raise MissingExtra("finding words in Chinese documents needs the extra `documents`: "
                            "pip install 'ayllu[documents]'.") from error
-    text = unicodedata.normalize("NFKC", text).lower()
     found: list[str] = []
     at = 0
     for run in _HAN.finditer(text):

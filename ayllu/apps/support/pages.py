@@ -52,7 +52,8 @@ class Pages:
         sections = [section for d in collection.documents()
                     for section in sections_of(d.source, d.kind, d.title, collection.text(d.id))]
         if not sections:
-            raise DataError(f"{folder} holds no page that can be read: put Markdown, HTML, PDF or CSV files there")
+            why = next((f" ({name}: {reason})" for name, reason in summary.left_out.items()), "")
+            raise DataError(f"{folder} holds no page that can be read{why}: put Markdown, HTML, PDF or CSV files there")
         if len(sections) > MOST_SECTIONS:
             raise DataError(f"{folder} has {len(sections):,} sections, the most is {MOST_SECTIONS:,}: customer service "
                             "answers from a business's own pages; `ayllu ask` searches large collections")
