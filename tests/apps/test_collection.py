@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ayllu.apps.collection import Collection
+from ayllu.apps.docqa.overlap import telling
 from ayllu.apps.index.cut import columns, cut, page_of, sentences
 from ayllu.apps.index.ranking import fused
 from ayllu.apps.index.words import words
@@ -187,3 +188,4 @@ def test_only_chinese_needs_the_package_that_cuts_it(monkeypatch):
     assert words("Kettles can be RETURNED.") == ["kettles", "can", "be", "returned"]
     with pytest.raises(MissingExtra, match="documents"):
         words("退货")
+    assert telling("Can the kettles be returned?") == ["kettl", "return"]     # their stems

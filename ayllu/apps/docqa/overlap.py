@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ayllu.apps.index.words import words
+from ayllu.apps.index.words import cutter, words
 from ayllu.data.units import HAN
 
 # Words that ask or only join others: they are no evidence
@@ -66,12 +66,11 @@ class Question:
 def telling(text: str) -> list[str]:
     """The words that say what a text is about, each once, of English ones the stem: without those that only join or
     ask, and without single Chinese characters, unless there is nothing else."""
-    import rjieba
     text = unicodedata.normalize("NFKC", text).lower()
     found: dict[str, None] = {}
     for piece in _HAN.split(text):
         han = bool(_HAN.match(piece))
-        for word in rjieba.cut(piece) if han else words(piece):
+        for word in cutter().cut(piece) if han else words(piece):
             if word not in STOP:
                 found[word if han else stem(word)] = None
     return [word for word in found if not _is_han(word)] or list(found)

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from typing import Any
 
 from ayllu.data.units import HAN, units
 from ayllu.errors import MissingExtra
@@ -20,21 +21,27 @@ def words(text: str) -> list[str]:
     text = unicodedata.normalize("NFKC", text).lower()
     if not _HAN.search(text):
         return _others(text)
-    try:
-        import rjieba
-    except ImportError as error:
-        raise MissingExtra("finding words in Chinese documents needs the extra `documents`: "
-                           "pip install 'ayllu[documents]'.") from error
+    cut = cutter().cut_for_search
     found: list[str] = []
     at = 0
     for run in _HAN.finditer(text):
         found += _others(text[at:run.start()])
         han = run[0]
-        found += rjieba.cut_for_search(han)
+        found += cut(han)
         found += (han[i:i + 2] for i in range(len(han) - 1))
         found += han
         at = run.end()
     return found + _others(text[at:])
+
+
+def cutter() -> Any:
+    """rjieba, which only Chinese needs."""
+    try:
+        import rjieba
+    except ImportError as error:
+        raise MissingExtra("finding words in Chinese documents needs the extra `documents`: "
+                           "pip install 'ayllu[documents]'.") from error
+    return rjieba
 
 
 def _others(text: str) -> list[str]:
