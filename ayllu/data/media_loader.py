@@ -16,14 +16,13 @@ from ayllu.data.media_rows import MediaFile, MediaRow
 from ayllu.data.order import Order
 from ayllu.data.rows import BadRow, Reject
 from ayllu.errors import BadMedia, DataError, RequestError
-from ayllu.media.senses import Medium, Senses, SensesConfig
+from ayllu.media.senses import Medium, Senses
 from ayllu.media.splice import Place, expanded
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.marks import MEDIA
 from ayllu.text.tokenizer import Tokenizer
 
 KEPT_BYTES = 1 << 30                                     # of decoded media, so that a second epoch reads no file
-SHOWN = 3                                                # rejects that an error names
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def marks_of(tokenizer: Tokenizer) -> dict[str, str]:
     return found
 
 
-def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate, senses: SensesConfig,
+def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate,
                  lengths: dict[str, int]) -> MediaSample:
     """Every answer is learned, no placeholder is; BadRow where that teaches nothing or isn't possible."""
     media = marks_of(tokenizer)
@@ -94,7 +93,7 @@ def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate, se
     weights = np.zeros(len(found.ids), np.float32)
     for start, end in found.spans:
         weights[start:end] = 1
-    marks = {id for text in media.values() for id in [_id_of(tokenizer, text)]}
+    marks = {_id_of(tokenizer, text) for text in media.values()}
     ids, places = expanded(found.ids, sorted(marks), [lengths[file.kind] for file in row.media])
     wide = np.zeros(len(ids), np.float32)
     kept = np.ones(len(ids), bool)
@@ -111,7 +110,7 @@ def _id_of(tokenizer: Tokenizer, text: str) -> int:
     return next(control.id for control in tokenizer.codec.controls if control.text == text)
 
 
-def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: ChatTemplate, senses: SensesConfig,
+def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: ChatTemplate,
             lengths: dict[str, int], context: int) -> tuple[list[MediaSample], list[Reject]]:
     """Rows that fit and teach, and the others with their reasons."""
     found: list[MediaSample] = []
@@ -121,7 +120,7 @@ def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: C
             rejects.append(row)
             continue
         try:
-            sample = encode_media(row, tokenizer, template, senses, lengths)
+            sample = encode_media(row, tokenizer, template, lengths)
             if len(sample.ids) - 1 > context:
                 raise BadRow(f"{len(sample.ids)} ids with its placeholders, context={context} takes {context + 1}")
             found.append(sample)

@@ -82,7 +82,7 @@ def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, Medi
     lengths = features_of(senses.config)
 
     def read(sources: tuple[MediaSource, ...]) -> tuple[list[MediaSample], list[Reject]]:
-        return samples(_rows(config, folder, sources), tokenizer, template, senses.config, lengths, config.context)
+        return samples(_rows(config, folder, sources), tokenizer, template, lengths, config.context)
 
     found, rejects = read(config.data.sources)
     apart, more = read(config.data.held_out)

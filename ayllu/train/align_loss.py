@@ -1,6 +1,7 @@
 """A Llama with senses in training: features take the places of placeholders, and the loss is the answers'."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -26,8 +27,7 @@ class Aligned(nn.Module):
         """The trunk's output where features stand in their places."""
         x = self.body.embed(batch.ids)
         media = [medium for row in batch.media for medium in row]
-        features = self.senses.features([m.__class__(m.kind, m.values.to(x.device), m.n_features, m.digest)
-                                         for m in media])
+        features = self.senses.features([replace(m, values=m.values.to(x.device)) for m in media])
         rows, at = [], 0
         for i, places in enumerate(batch.places):
             rows.append(spliced(x[i], places, features[at:at + len(places)]))
