@@ -4,8 +4,8 @@
 
 writes media.tar (all pictures and sounds), train.jsonl and held_out.jsonl for `ayllu align recipes/senses.toml`, and
 counts.json. Held out are: of the digits every tenth by a fixed hash, of the spoken digits their own test side, of the
-syllables every tenth, and of the emoji with a skin tone every fifth whose plain form is learned. The licences of all
-sources allow it.
+syllables every tenth, and of the emoji with a skin tone every fifth whose plain form is learned. Sounds over two seconds (two
+digits and ten syllables) are left out. The licences of all sources allow it.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import zstandard
 from PIL import Image
 
@@ -101,8 +102,10 @@ def syllables(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
         for row in labels(folder):
             if row["kind"] == "syllable" and row["text"][0] != "_":
                 file = f"syllables/{row['file']}"
-                add(tar, file, _bytes(source, row["file"]))
-                yield Example("syllable", file, ASKS["syllable"][0], row["text"], chosen(row["text"], 10), "audio")
+                data = _bytes(source, row["file"])
+                if soundfile.info(io.BytesIO(data)).duration <= LONGEST_S:
+                    add(tar, file, data)
+                    yield Example("syllable", file, ASKS["syllable"][0], row["text"], chosen(row["text"], 10), "audio")
 
 
 def _bytes(source: tarfile.TarFile, name: str) -> bytes:
