@@ -4,8 +4,8 @@
 
 writes media.tar (all pictures and sounds), train.jsonl and held_out.jsonl for `ayllu align recipes/senses.toml`, and
 counts.json. Held out are: of the digits every tenth by a fixed hash, of the spoken digits their own test side, of the
-syllables every tenth, and of the emoji with a skin tone every fifth whose plain form is learned. Sounds over two seconds (two
-digits and ten syllables) are left out. The licences of all sources allow it.
+syllables every tenth, and of the emoji with a skin tone every fifth whose plain form is learned. Sounds over 2 seconds
+are left out: two digits and ten syllables. The licences of all sources allow it.
 """
 
 import argparse
