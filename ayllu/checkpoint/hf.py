@@ -15,6 +15,7 @@ from ayllu.checkpoint.picklefile import read_pickle
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
 from ayllu.checkpoint.sidecar import open_tokenizer, template_beside, tokenizer_files
 from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, fit_entries, natural_dtype
+from ayllu.checkpoint.text_side import text_config, text_name
 from ayllu.errors import CheckpointError
 from ayllu.folder import inside, read_json, read_json_if_there
 
@@ -31,9 +32,11 @@ _TOP_BACK = {ours: theirs for theirs, ours in _TOP.items()}
 
 def open_hf(folder: Path) -> OpenCheckpoint:
     """Open a folder with config.json; only headers are read."""
-    raw = read_json(inside(folder, "config.json"))
-    config = config_from_hf(raw, where=str(folder / "config.json"))
-    entries = {our_name(name): entry for name, entry in _all_entries(folder).items() if not name.endswith(_IGNORED)}
+    where = str(inside(folder, "config.json"))
+    raw = text_config(read_json(folder / "config.json"), where)
+    config = config_from_hf(raw, where)
+    entries = {our_name(inner): entry for name, entry in all_entries(folder).items()
+               if not name.endswith(_IGNORED) and (inner := text_name(name)) is not None}
     generation = read_json_if_there(folder, "generation_config.json")
     licence, texts = licence_of(folder)
     return OpenCheckpoint(
@@ -79,7 +82,7 @@ def hf_name(name: str) -> str:
     return f"model.layers.{number}.{_LAYER_BACK[part]}.{leaf}"
 
 
-def _all_entries(folder: Path) -> dict[str, Entry]:
+def all_entries(folder: Path) -> dict[str, Entry]:
     """The tensors of whichever files hold the weights; safetensors go before pickles."""
     for single, index, read in (("model.safetensors", "model.safetensors.index.json", read_safetensors),
                                 ("pytorch_model.bin", "pytorch_model.bin.index.json", read_pickle)):

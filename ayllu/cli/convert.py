@@ -6,13 +6,17 @@ from typing import Annotated, Literal
 import typer
 
 from ayllu.cli.output import Json, human_bytes, print_json
+from ayllu.errors import ConfigError
 
 
 def convert(source: Annotated[str, typer.Argument(help="A folder, a file of any format, a hub name, or ayllu-mini.")],
             destination: Annotated[Path, typer.Argument(help="A new folder; for gguf also a new file.gguf.")],
-            to: Annotated[Literal["hf", "meta", "llama2c", "gguf"], typer.Option(help="The format to write.")],
+            to: Annotated[Literal["hf", "meta", "llama2c", "gguf", "senses"],
+                          typer.Option(help="The format to write; senses: eye or ear of LLaVA-1.5 or Ultravox.")],
             dtype: Annotated[str | None, typer.Option(help="float32, float16, bfloat16; q8_0 for gguf.")] = None,
             overwrite: Annotated[bool, typer.Option(help="Replace a checkpoint that Ayllu wrote.")] = False,
+            encoder: Annotated[Path | None, typer.Option(help="With senses: a folder of CLIP or Whisper, where the "
+                                                         "source holds its projector alone.")] = None,
             json: Json = False) -> None:
     """Convert a checkpoint to another format and check the result.
 
@@ -21,6 +25,10 @@ def convert(source: Annotated[str, typer.Argument(help="A folder, a file of any 
 
     Example: ayllu convert ayllu-mini my-model --to hf
     """
+    if to == "senses":
+        return _senses(source, destination, encoder, overwrite, json)
+    if encoder is not None:
+        raise ConfigError("--encoder goes with --to senses")
     from ayllu.checkpoint.convert import convert as run
 
     done = run(source, destination, to=to, dtype=dtype, overwrite=overwrite)
@@ -34,6 +42,18 @@ def convert(source: Annotated[str, typer.Argument(help="A folder, a file of any 
           f"{done.logit_deviation:.3g}); the likeliest next token agrees at {done.same_next_token:.1%} of "
           f"{done.probe_tokens} positions")
     print(f"licence: {done.licence or 'none stated'}")
+    return None
+
+
+def _senses(source: str, destination: Path, encoder: Path | None, overwrite: bool, json: bool) -> None:
+    from dataclasses import asdict
+
+    from ayllu.engine.published import convert_senses
+    done = convert_senses(source, destination, encoder, overwrite)
+    if json:
+        return print_json(asdict(done))
+    print(f"{done.path}: senses, {human_bytes(done.n_bytes)}; features at most: "
+          + ", ".join(f"{kind} {n:,}" for kind, n in done.features.items()))
     return None
 
 

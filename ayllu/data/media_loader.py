@@ -3,8 +3,9 @@
 B rows  T tokens  N features of one medium  L width of the Llama
 """
 
+import functools
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ayllu.data.media_rows import MediaFile, MediaRow
+from ayllu.data.media_rows import Folder, MediaFile, MediaRow
 from ayllu.data.order import Order
 from ayllu.data.rows import BadRow, Reject
 from ayllu.errors import BadMedia, DataError, RequestError
-from ayllu.media.senses import Medium, Senses
+from ayllu.media.senses import Kind, Medium, Senses
 from ayllu.media.splice import Place, expanded
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.marks import MEDIA
@@ -78,14 +79,32 @@ def marks_of(tokenizer: Tokenizer) -> dict[str, str]:
     return found
 
 
+def counter(senses: Senses) -> Callable[[MediaFile], int]:
+    """How many features a file has; only where that depends on its content is it read."""
+    most = senses.config.most_features
+
+    @functools.lru_cache(maxsize=1 << 20)
+    def count(kind: Kind, folder: Folder, name: str) -> int:
+        try:
+            return senses.medium(kind, folder.read(name), name).n_features
+        except (BadMedia, DataError) as error:
+            raise BadRow(str(error)) from error
+
+    def of(file: MediaFile) -> int:
+        kind: Kind = "image" if file.kind == "image" else "audio"
+        if kind not in most:
+            raise BadRow(f"{file.name} is {'an image' if kind == 'image' else 'a sound'}, and these senses have no "
+                         f"{'eye' if kind == 'image' else 'ear'}")
+        return most[kind] if senses.config.has_one_length(kind) else count(kind, file.folder, file.name)
+
+    return of
+
+
 def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate,
-                 lengths: dict[str, int]) -> MediaSample:
+                 length: Callable[[MediaFile], int]) -> MediaSample:
     """Every answer is learned, no placeholder is; BadRow where that teaches nothing or isn't possible."""
     media = marks_of(tokenizer)
-    for file in row.media:
-        if file.kind not in lengths:
-            raise BadRow(f"{file.name} is {'an image' if file.kind == 'image' else 'a sound'}, and these senses have "
-                         f"no {'eye' if file.kind == 'image' else 'ear'}")
+    lengths = [length(file) for file in row.media]
     try:
         found = template.render(list(row.messages), tokenizer, media=media)
     except RequestError as error:
@@ -94,7 +113,7 @@ def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate,
     for start, end in found.spans:
         weights[start:end] = 1
     marks = {_id_of(tokenizer, text) for text in media.values()}
-    ids, places = expanded(found.ids, sorted(marks), [lengths[file.kind] for file in row.media])
+    ids, places = expanded(found.ids, sorted(marks), lengths)
     wide = np.zeros(len(ids), np.float32)
     kept = np.ones(len(ids), bool)
     for place in places:
@@ -111,7 +130,7 @@ def _id_of(tokenizer: Tokenizer, text: str) -> int:
 
 
 def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: ChatTemplate,
-            lengths: dict[str, int], context: int) -> tuple[list[MediaSample], list[Reject]]:
+            length: Callable[[MediaFile], int], context: int) -> tuple[list[MediaSample], list[Reject]]:
     """Rows that fit and teach, and the others with their reasons."""
     found: list[MediaSample] = []
     rejects: list[Reject] = []
@@ -120,7 +139,7 @@ def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: C
             rejects.append(row)
             continue
         try:
-            sample = encode_media(row, tokenizer, template, lengths)
+            sample = encode_media(row, tokenizer, template, length)
             if len(sample.ids) - 1 > context:
                 raise BadRow(f"{len(sample.ids)} ids with its placeholders, context={context} takes {context + 1}")
             found.append(sample)
@@ -198,8 +217,9 @@ def moved(medium: Medium, rng: np.random.Generator) -> Medium:
     if medium.kind == "image":
         most = max(1, values.shape[-1] // 16)
         down, right = (int(n) for n in rng.integers(-most, most + 1, 2))
-        values = torch.nn.functional.pad(values[None], (most,) * 4, mode="replicate")[0]
-        values = values[:, most + down:, most + right:][:, :medium.values.shape[1], :medium.values.shape[2]]
+        tiles = values.reshape(-1, *values.shape[-3:])                        # (V, 3, S, S)
+        tiles = torch.nn.functional.pad(tiles, (most,) * 4, mode="replicate")[..., most + down:, most + right:]
+        values = tiles[..., :values.shape[-2], :values.shape[-1]].reshape(values.shape)
     else:
         M, frames = values.shape
         values = torch.cat((values[:, -20:], values[:, :-20]), 1).roll(int(rng.integers(-40, 1)), 1).clone()

@@ -1,5 +1,6 @@
 """From an image to the numbers that an encoder takes: its size, its crop, its scale of brightness."""
 
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -36,6 +37,39 @@ def to_tensor(image: Any, settings: Pixels) -> Tensor:
     values = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255            # (3, S, S)
     mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (settings.mean, settings.std))
     return (values - mean) / std
+
+
+def views(image: Any, settings: Pixels, most: int) -> Tensor:
+    """(V, 3, size, size): the whole image, then its tiles in rows from the top left (arXiv:2310.03744, section 4.1).
+    The image is scaled into its grid without a change of shape, and a border in the mean colour fills the grid."""
+    from PIL import Image
+
+    columns, rows = grid(image.width, image.height, settings.size, most)
+    found = [to_tensor(image, settings)]
+    if columns * rows > 1:
+        size = settings.size
+        scale = min(columns * size / image.width, rows * size / image.height)
+        inner = image.resize((min(columns * size, math.ceil(image.width * scale)),
+                              min(rows * size, math.ceil(image.height * scale))), Image.Resampling.BICUBIC)
+        canvas = Image.new("RGB", (columns * size, rows * size), tuple(int(value * 255) for value in settings.mean))
+        canvas.paste(inner, ((canvas.width - inner.width) // 2, (canvas.height - inner.height) // 2))
+        for row in range(rows):
+            for column in range(columns):
+                box = (column * size, row * size, (column + 1) * size, (row + 1) * size)
+                found.append(to_tensor(canvas.crop(box), settings))
+    return torch.stack(found)
+
+
+def grid(width: int, height: int, size: int, most: int) -> tuple[int, int]:
+    """(columns, rows) of at most `most` tiles: where most of the image's own pixels are kept, then with the least
+    border, as LLaVA-NeXT chooses. (1, 1) for an image that one tile holds."""
+    def kept(columns: int, rows: int) -> tuple[int, int]:
+        scale = min(columns * size / width, rows * size / height)
+        pixels = min(int(width * scale) * int(height * scale), width * height)
+        return pixels, pixels - columns * rows * size * size
+
+    fitting = [(columns, rows) for columns in range(1, most + 1) for rows in range(1, most // columns + 1)]
+    return max(fitting, key=lambda tiles: kept(*tiles))
 
 
 def _cropped(image: Any, size: int, resample: Any) -> Any:

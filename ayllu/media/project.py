@@ -9,11 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ayllu.config import Settings
+from ayllu.model.llama import RMSNorm
+
+NORM_EPS = 1e-6                                          # Ultravox's
 
 
 class ProjectorConfig(Settings):
     """`gather` makes one place of `every` neighbours: "stack" puts their features side by side (Ultravox), "pool"
-    takes the mean. `kind`: a matrix, two with GELU (LLaVA-1.5), or SwiGLU."""
+    takes the mean. `kind`: a matrix, two with GELU (LLaVA-1.5), or SwiGLU. `norms` are Ultravox's: one before
+    everything, and one between the matrices ("mid", its later models) or after them ("post")."""
 
     kind: Literal["linear", "mlp", "swiglu"] = "mlp"
     gather: Literal["none", "stack", "pool"] = "none"
@@ -21,6 +25,7 @@ class ProjectorConfig(Settings):
     width: int                                           # of the encoder
     out: int                                             # of the Llama
     hidden: int | None = None                            # between the matrices; None: as wide as the Llama
+    norms: Literal["none", "mid", "post"] = "none"
 
 
 class Projector(nn.Module):
@@ -39,16 +44,24 @@ class Projector(nn.Module):
             self.w2 = nn.Linear(hidden, config.out, bias=not is_swiglu)
             if is_swiglu:
                 self.w3 = nn.Linear(inner, hidden, bias=False)
+        if config.norms != "none":
+            self.first_norm = RMSNorm(inner, NORM_EPS)
+            mid = hidden if config.norms == "mid" and config.kind != "linear" else config.out
+            self.last_norm = RMSNorm(mid, NORM_EPS)
 
     def forward(self, x: Tensor) -> Tensor:                                   # (B, N, D) -> (B, ceil(N / K), L)
-        x = gathered(x, self.config)
+        x, norms = gathered(x, self.config), self.config.norms
+        x = x if norms == "none" else self.first_norm(x)
         match self.config.kind:
             case "linear":
-                return self.w1(x)
+                x = self.w1(x)
             case "mlp":
-                return self.w2(F.gelu(self.w1(x)))
+                x = F.gelu(self.w1(x))
             case "swiglu":
-                return self.w2(F.silu(self.w1(x)) * self.w3(x))
+                x = F.silu(self.w1(x)) * self.w3(x)
+        x = self.last_norm(x) if norms == "mid" else x
+        x = x if self.config.kind == "linear" else self.w2(x)
+        return self.last_norm(x) if norms == "post" else x
 
     @staticmethod
     def n_places_of(config: ProjectorConfig, n: int) -> int:

@@ -29,7 +29,7 @@ from ayllu.files import atomic_folder, write_json
 from ayllu.folder import inside, read_json
 from ayllu.media.audio import AudioConfig, AudioEncoder, log_mel
 from ayllu.media.image import read_image
-from ayllu.media.pixels import Pixels, to_tensor
+from ayllu.media.pixels import Pixels, to_tensor, views
 from ayllu.media.project import Projector, ProjectorConfig
 from ayllu.media.sound import RATE, read_sound
 from ayllu.media.vision import VisionConfig, VisionTransformer
@@ -39,19 +39,23 @@ CONFIG, WEIGHTS = "senses.json", "senses.safetensors"
 
 
 class EyeConfig(Settings):
-    """`depth` is the layer whose features are taken (None: the last; LLaVA takes -2)."""
+    """`depth` is the layer whose features are taken (None: the last; LLaVA takes -2). With `tiles` an image that is
+    larger than pixels.size is seen as a whole and in up to so many parts of that size: more features, finer detail."""
 
     pixels: Pixels = Pixels()
     vision: VisionConfig
     project: ProjectorConfig
     depth: int | None = None
+    tiles: int = Field(default=0, ge=0, le=36)           # most; 0: the whole alone
 
 
 class EarConfig(Settings):
-    """A sound is filled with silence to audio.seconds, as Whisper hears it."""
+    """`fills` a sound with silence to audio.seconds, as Whisper hears it; else it has as many features as it is long
+    (Ultravox)."""
 
     audio: AudioConfig
     project: ProjectorConfig
+    fills: bool = True
 
 
 class SensesConfig(Settings):
@@ -64,10 +68,25 @@ class SensesConfig(Settings):
     licence: str | None = None
     measured: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def most_features(self) -> dict[str, int]:
+        """By kind, of the largest image and the longest sound."""
+        found = {}
+        if self.eye is not None:
+            found["image"] = (1 + self.eye.tiles) * Projector.n_places_of(self.eye.project, self.eye.vision.n_patches)
+        if self.ear is not None:
+            found["audio"] = Projector.n_places_of(self.ear.project, self.ear.audio.n_places)
+        return found
+
+    def has_one_length(self, kind: str) -> bool:
+        """Whether all media of a kind have as many features as the largest."""
+        return not (self.eye and self.eye.tiles) if kind == "image" else self.ear is None or self.ear.fills
+
 
 @dataclass(frozen=True)
 class Medium:
-    """One image or sound, ready for its encoder: pixels (3, S, S) or a spectrum (M, L). `digest` is of its content."""
+    """One image or sound, ready for its encoder: pixels (3, S, S), those of the whole and its tiles (V, 3, S, S), or a
+    spectrum (M, L). `digest` is of its content."""
 
     kind: Kind
     values: Tensor
@@ -115,9 +134,10 @@ class Senses(nn.Module):
         if self.config.eye is None:
             raise BadMedia(f"{name}: this model has no eye, it hears sounds only: take other senses")
         eye = self.config.eye
-        pixels = to_tensor(read_image(data, name), eye.pixels)
-        n = Projector.n_places_of(eye.project, eye.vision.n_patches)
-        return Medium("image", pixels, n, hashlib.sha256(b"image" + data).digest())
+        image, n = read_image(data, name), Projector.n_places_of(eye.project, eye.vision.n_patches)
+        values = views(image, eye.pixels, eye.tiles) if eye.tiles else to_tensor(image, eye.pixels)
+        n *= len(values) if eye.tiles else 1
+        return Medium("image", values, n, hashlib.sha256(b"image" + data).digest())
 
     def sound(self, data: bytes, name: str = "the sound") -> Medium:
         """Bytes of a file -> a sound for the ear."""
@@ -127,8 +147,8 @@ class Senses(nn.Module):
         sound = read_sound(data, name)
         if sound.seconds > audio.seconds:
             raise BadMedia(f"{name} is {sound.seconds:.1f} s long, this ear takes {audio.seconds} s: cut it into parts")
-        mel = log_mel(sound.samples, audio.n_mels, audio.seconds * RATE)
-        n = Projector.n_places_of(self.config.ear.project, audio.n_places)
+        mel = log_mel(sound.samples, audio.n_mels, audio.seconds * RATE if self.config.ear.fills else None)
+        n = Projector.n_places_of(self.config.ear.project, -(-mel.shape[1] // 2))
         return Medium("audio", mel, n, hashlib.sha256(b"audio" + data).digest())
 
     def medium(self, kind: Kind, data: bytes, name: str) -> Medium:
@@ -136,15 +156,18 @@ class Senses(nn.Module):
         return self.image(data, name) if kind == "image" else self.sound(data, name)
 
     def features(self, media: Sequence[Medium]) -> list[Tensor]:
-        """(N, L) for each; all images, and all sounds, are computed as one batch."""
+        """(N, L) for each; all images, and all sounds of one length, are computed as one batch."""
         found: list[Tensor] = [torch.empty(0)] * len(media)
-        for kind, part in (("image", self.eye), ("audio", self.ear)):
-            numbers = [i for i, medium in enumerate(media) if medium.kind == kind]
-            if numbers:
-                assert part is not None                  # `image` and `sound` have said so
-                rows = part(torch.stack([media[i].values for i in numbers]))
-                for i, row in zip(numbers, rows, strict=True):
-                    found[i] = row
+        alike: dict[tuple[str, int], list[int]] = {}
+        for i, medium in enumerate(media):
+            alike.setdefault((medium.kind, medium.values.shape[-1]), []).append(i)
+        for (kind, _), numbers in alike.items():
+            part, dims = (self.eye, 3) if kind == "image" else (self.ear, 2)
+            assert part is not None                      # `image` and `sound` have said so
+            batches = [media[i].values.reshape(-1, *media[i].values.shape[-dims:]) for i in numbers]
+            rows = part(torch.cat(batches)).split([len(batch) for batch in batches])
+            for i, row in zip(numbers, rows, strict=True):
+                found[i] = row.flatten(0, 1)
         return found
 
 

@@ -19,7 +19,7 @@ from ayllu.checkpoint.load import build_model, open_checkpoint
 from ayllu.checkpoint.safefile import read_safetensors
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.chats import ends, template_of
-from ayllu.data.media_loader import MediaLoader, MediaSample, samples
+from ayllu.data.media_loader import MediaLoader, MediaSample, counter, samples
 from ayllu.data.media_rows import MediaRow, media_rows
 from ayllu.data.rows import Reject
 from ayllu.errors import CheckpointError, ConfigError, DataError
@@ -27,7 +27,6 @@ from ayllu.files import write_json
 from ayllu.folder import read_json
 from ayllu.log import say, warn
 from ayllu.media.names import audio_config, audio_weights, vision_config, vision_weights
-from ayllu.media.project import Projector
 from ayllu.media.senses import EarConfig, EyeConfig, Senses, SensesConfig, read_senses, write_senses
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
@@ -79,10 +78,10 @@ def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, Medi
     if template is None:
         raise ConfigError("template=plain has no turns to put an image in: name a chat template")
     senses = new_senses(config, folder, source)
-    lengths = features_of(senses.config)
+    length = counter(senses)
 
     def read(sources: tuple[MediaSource, ...]) -> tuple[list[MediaSample], list[Reject]]:
-        return samples(_rows(config, folder, sources), tokenizer, template, lengths, config.context)
+        return samples(_rows(config, folder, sources), tokenizer, template, length, config.context)
 
     found, rejects = read(config.data.sources)
     apart, more = read(config.data.held_out)
@@ -124,16 +123,6 @@ def _check(config: AlignRecipe, train: list[MediaSample], rejects: list[Reject])
     if len(train) < config.loop.batch_size:
         raise DataError(f"{len(train)} rows are left to learn, fewer than loop.batch_size={config.loop.batch_size}: "
                         "give more, or lower it")
-
-
-def features_of(config: SensesConfig) -> dict[str, int]:
-    """Placeholders of one image and of one sound, where they can be perceived."""
-    found = {}
-    if config.eye is not None:
-        found["image"] = Projector.n_places_of(config.eye.project, config.eye.vision.n_patches)
-    if config.ear is not None:
-        found["audio"] = Projector.n_places_of(config.ear.project, config.ear.audio.n_places)
-    return found
 
 
 def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Senses:
