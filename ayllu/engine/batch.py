@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ayllu.engine.plan import Plan, Work
+from ayllu.model.shown import Passage, Shown, shown_in
 
 
 class Span(NamedTuple):
@@ -41,6 +42,7 @@ class FlatBatch:
     singles: tuple[Span, ...]
     chunks: tuple[Span, ...]
     works: tuple[Work, ...]                              # of all spans, in their order
+    shown: Shown | None = None                           # (N,), (N, L): images and sounds among the tokens
 
     @property
     def spans(self) -> tuple[Span, ...]:
@@ -48,8 +50,8 @@ class FlatBatch:
         return self.singles + self.chunks
 
 
-def flat_batch(plan: Plan, page_size: int, device: torch.device) -> FlatBatch:
-    """Lay the tokens of a plan out."""
+def flat_batch(plan: Plan, page_size: int, device: torch.device, shows: torch.dtype | None = None) -> FlatBatch:
+    """Lay the tokens of a plan out; with what is shown in them in the dtype `shows`, where one is given."""
     works = sorted(plan.work, key=lambda work: (work.n_tokens > 1, work.end if work.n_tokens == 1 else 0))
     ids, positions, slots, spans = list[int](), list[int](), list[int](), list[Span]()
     for work in works:
@@ -67,4 +69,18 @@ def flat_batch(plan: Plan, page_size: int, device: torch.device) -> FlatBatch:
     n_singles = sum(span.end - span.begin == 1 for span in spans)
     table = torch.from_numpy(np.array([ids, positions, slots])).to(device)    # of lists, numpy's is the faster way
     own = table.unbind()
-    return FlatBatch(own[0], own[1], own[2], tuple(spans[:n_singles]), tuple(spans[n_singles:]), tuple(works))
+    shown = None if shows is None else _shown(works, spans, shows, device)
+    return FlatBatch(own[0], own[1], own[2], tuple(spans[:n_singles]), tuple(spans[n_singles:]), tuple(works), shown)
+
+
+def _shown(works: Sequence[Work], spans: Sequence[Span], dtype: torch.dtype, device: torch.device) -> Shown | None:
+    """The part of each image and sound that this step computes; None where there is none."""
+    passages = list[Passage]()
+    for work, span in zip(works, spans, strict=True):
+        for m in work.row.request.media:
+            first, last = max(m.start, work.begin), min(m.start + m.length, work.end)
+            if first < last:
+                features = torch.from_numpy(m.features[first - m.start:last - m.start])
+                passages.append((span.begin + first - work.begin, features))
+    found = shown_in([passages], [0], spans[-1].end, dtype, device)
+    return None if found is None else Shown(found.is_shown[0], found.features[0])

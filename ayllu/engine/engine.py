@@ -139,6 +139,7 @@ class Engine:
         room = self._room(request)
         self._check_ids(request.params.logit_bias, "logit_bias")
         self._check_ids(request.stop_ids, "stop_ids")
+        request.check_width(self.config.dim)
         if request.grammar is not None:
             self.check_grammar(request.grammar)
         if request.params.num_beams > 1:
@@ -206,7 +207,7 @@ class Engine:
         if self._draft is not None:
             plan = self._draft.guess(plan, lambda logits, rows, ahead: self.tables.guess(
                 logits, [self._places[row] for row in rows], ahead))
-        batch = flat_batch(plan, self.settings.page_size, self.runner.device)
+        batch = flat_batch(plan, self.settings.page_size, self.runner.device, self.runner.dtype)
         hidden = self._hidden(batch)
         drafted = None if self._draft is None else self._draft.follow(batch)
         self._read_prompts(batch, hidden)
@@ -371,8 +372,7 @@ class Engine:
     def _check_ids(self, ids: Sequence[int] | frozenset[int] | dict[int, float], where: str) -> None:
         for token in ids:
             if not 0 <= token < self.config.vocab_size:
-                raise RequestError(f"{where} names id {token}, but the vocabulary has ids 0 to "
-                                   f"{self.config.vocab_size - 1}")
+                raise RequestError(f"{where} names id {token}, but ids are 0 to {self.config.vocab_size - 1}")
 
 
 def context_of(config: LlamaConfig | TransformerConfig) -> int:

@@ -52,16 +52,17 @@ class Paths:
     def hidden(self, batch: FlatBatch, adapt: Callable[[int], Adapt | None]) -> Tensor:       # (N, D)
         """What `logits` takes, for all tokens; good until the next call. `adapt` is told how many tokens fill the step
         up."""
-        if self.step is not None and self.step.takes(batch) and adapt(0) is None:
+        if self.step is not None and batch.shown is None and self.step.takes(batch) and adapt(0) is None:
             return self.step.hidden(batch)
         n = len(batch.ids)
         if self.fills_up:                                # the last page is none of the scheduler's
             batch = filled_up(batch, self.cache.n_pages - 1, self.cache.page_size)
         adapter = adapt(len(batch.ids) - n)
-        found = self.graphs.hidden(batch) if self.graphs is not None and adapter is None else None
+        is_plain = adapter is None and batch.shown is None
+        found = self.graphs.hidden(batch) if self.graphs is not None and is_plain else None
         if found is not None:
             return found
-        return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch), adapter)[:n]
+        return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch), adapter, batch.shown)[:n]
 
     def logits(self, hidden: Tensor) -> Tensor:                               # (C, D) -> (C, V)
         """The model's head."""

@@ -7,6 +7,8 @@ gives `Token`s. Below `llm.py` there is no text: stop strings are the caller's, 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from ayllu.errors import RequestError
 from ayllu.model.params import SamplingParams
 
@@ -16,11 +18,13 @@ MOST_PRIORITY = 8
 
 @dataclass(frozen=True)
 class Media:
-    """Ids `start` to `start + length` of a prompt stand for an image or a sound whose content has this digest."""
+    """Ids `start` to `start + length` of a prompt stand for an image or a sound: `features` (length, width), float32,
+    take the places of their embeddings. Equal digests mean equal features."""
 
     start: int
     length: int
     digest: bytes
+    features: np.ndarray = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Request:
     media: tuple[Media, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_media()
         if abs(self.priority) > MOST_PRIORITY:
             raise RequestError(f"priority={self.priority}: use {-MOST_PRIORITY} to {MOST_PRIORITY}, 0 being usual")
         most = self.params.max_tokens
@@ -54,6 +59,25 @@ class Request:
             raise RequestError(f"min_tokens={self.min_tokens} must lie between 0 and max_tokens={most}")
         if self.prompt_logprobs is not None and not 0 <= self.prompt_logprobs <= 100:
             raise RequestError(f"prompt_logprobs={self.prompt_logprobs}: use 0 to 100, or None for none")
+
+    def _check_media(self) -> None:
+        end = 0
+        for m in self.media:
+            if len(m.features) != m.length:
+                raise RequestError(f"the image or sound at token {m.start} has {len(m.features)} features and "
+                                   f"{m.length} placeholders: they must be as many; expand the text by the encoder's "
+                                   "own count")
+            if m.start < end or m.start + m.length > len(self.ids):
+                raise RequestError(f"media must follow one another within the prompt's {len(self.ids)} tokens, and one "
+                                   f"lies at {m.start} to {m.start + m.length}")
+            end = m.start + m.length
+
+    def check_width(self, width: int) -> None:
+        """Refuse media that a model of this width can't read."""
+        for m in self.media:
+            if m.features.shape != (m.length, width) or not np.isfinite(m.features).all():
+                raise RequestError(f"an image or sound has features of the shape {m.features.shape}, and this model "
+                                   f"reads finite ones of ({m.length}, {width}): take senses trained beside it")
 
     @property
     def stop_ids(self) -> frozenset[int]:

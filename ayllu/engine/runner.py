@@ -18,6 +18,7 @@ from ayllu.model.cache import DenseCache
 from ayllu.model.config import LlamaConfig
 from ayllu.model.fused import FusedRunner, why_not_fused
 from ayllu.model.llama import Llama
+from ayllu.model.shown import Shown
 from ayllu.model.step import Batch, EagerRunner, Model, Runner
 
 __all__ = ["AdaptedRunner", "Batch", "EagerRunner", "FusedRunner", "Runner", "RunnerKind", "make_runner"]
@@ -67,10 +68,10 @@ class AdaptedRunner:
         """What `logits` takes."""
         return self.runner.hidden(replace(batch, adapt=self.adapt))
 
-    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
-             adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend], adapt: Adapt | None = None,
+             shown: Shown | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
         """The same for tokens of any rows side by side."""
-        return self.runner.flat(ids, positions, attends, adapt or self.adapt)
+        return self.runner.flat(ids, positions, attends, adapt or self.adapt, shown)
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's head, which adapters leave as it is."""

@@ -27,4 +27,5 @@ def filled_up(batch: FlatBatch, scratch: int, page_size: int) -> FlatBatch:
         return batch
     filler = tuple(Span(n + i, n + i + 1, 0, [scratch]) for i in range(n_more))
     return replace(batch, ids=F.pad(batch.ids, (0, n_more)), positions=F.pad(batch.positions, (0, n_more)),
-                   slots=F.pad(batch.slots, (0, n_more), value=scratch * page_size), chunks=batch.chunks + filler)
+                   slots=F.pad(batch.slots, (0, n_more), value=scratch * page_size), chunks=batch.chunks + filler,
+                   shown=None if batch.shown is None else batch.shown.part(slice(n), n_more))

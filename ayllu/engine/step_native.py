@@ -1,8 +1,8 @@
 """Steps in one call of C++ (native/step.py), where the model, its weights and the CPU allow it.
 
-Steps with a long chunk of a prompt or with adapters are left to the runner, whose `flat` is the slow
-twin. The weights lie in memory once more for it, so that large models, whose steps are mostly the reading of weights,
-don't take it.
+Steps with a long chunk of a prompt, with images or sounds, or with adapters are left to the runner, whose `flat` is the
+slow twin. The weights lie in memory once more for it, so that large models, whose steps are mostly the reading of
+weights, don't take it.
 """
 
 import numpy as np

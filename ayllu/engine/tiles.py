@@ -85,8 +85,9 @@ class TiledSteps:
             ids, positions = (F.pad(x[own], (0, n_more)) for x in (batch.ids, batch.positions))
             slots = F.pad(batch.slots[own], (0, n_more), value=self.scratch * size)
             filler = [(Span(0, 1, 0, [self.scratch]), 0)] * n_more
+            shown = None if batch.shown is None else batch.shown.part(own, n_more)
             hidden = self.runner.flat(ids, positions, self._attends(slots, owners[own] + filler),
-                                      adapt(own, n_more))
+                                      adapt(own, n_more), shown)
             parts.append(hidden[:own.stop - begin])
         return torch.cat(parts)
 

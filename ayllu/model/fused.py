@@ -22,6 +22,7 @@ from ayllu.model.attend import Attend
 from ayllu.model.cache import DenseCache
 from ayllu.model.llama import Attention, Block, FeedForward, Llama, RMSNorm
 from ayllu.model.pointwise import Plain, Pointwise
+from ayllu.model.shown import Shown
 from ayllu.model.step import Batch, prompt_parts
 
 Modules = Sequence[nn.Linear | nn.Embedding]
@@ -89,19 +90,19 @@ class FusedRunner:
 
     def step(self, batch: Batch) -> Tensor:
         """Logits (B, V) after the last new token of each row."""
-        *before, last = prompt_parts(batch.ids, self.config)
-        for ids in before:
-            self._trunk(ids, batch, last_only=True)
-        return self.head(self._normed(self._trunk(last, batch, last_only=True), self.norm))
+        *before, last = prompt_parts(batch, self.config)
+        for part in before:
+            self._trunk(part, last_only=True)
+        return self.head(self._normed(self._trunk(last, last_only=True), self.norm))
 
     def hidden(self, batch: Batch) -> Tensor:
         """What `logits` takes, (B, T, D), for every new token."""
-        parts = [self._trunk(ids, batch, last_only=False).view(*ids.shape, -1)
-                 for ids in prompt_parts(batch.ids, self.config)]
+        parts = [self._trunk(part, last_only=False).view(*part.ids.shape, -1)
+                 for part in prompt_parts(batch, self.config)]
         return self._normed(torch.cat(parts, dim=1), self.norm)
 
-    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
-             adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend], adapt: Adapt | None = None,
+             shown: Shown | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
         """What `logits` takes, for tokens of any rows side by side; `attends` know whose they are."""
         if self._follows_length:
             cos, sin = (turn[:, 0] for turn in _rotation(self._own(), positions[:, None], self.dtype))
@@ -109,7 +110,7 @@ class FusedRunner:
             self._turn_to(int(positions.max()) + 1)
             cos, sin = (table[positions] for table in self._rotations)        # (N, 1, E)
         mix = _PromptMix(attends, self.config.n_heads, self.config.n_kv_heads)
-        return self._normed(self._through(ids[None], cos, sin, mix, adapt, last_only=False), self.norm)
+        return self._normed(self._through(ids[None], cos, sin, mix, adapt, shown, last_only=False), self.norm)
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's last product."""
@@ -127,19 +128,20 @@ class FusedRunner:
             raise ConfigError("this runner gave its weights back: make a new one")
         return self._model
 
-    def _trunk(self, ids: Tensor, batch: Batch, last_only: bool) -> Tensor:
+    def _trunk(self, batch: Batch, last_only: bool) -> Tensor:
         """(B, T) -> (N, D), or (B, D) for each row's last token: the last layer then computes little but its cache."""
-        H, K, T, cache = self.config.n_heads, self.config.n_kv_heads, ids.shape[1], batch.cache
+        H, K, T, cache = self.config.n_heads, self.config.n_kv_heads, batch.ids.shape[1], batch.cache
         cos, sin = self._rotation(cache.extend(T), cache)
         mix = _DecodeMix(cache, H) if T == 1 else _PromptMix(cache.attends, H, K)
-        return self._through(ids, cos, sin, mix, batch.adapt, last_only)
+        return self._through(batch.ids, cos, sin, mix, batch.adapt, batch.shown, last_only)
 
     def _through(self, ids: Tensor, cos: Tensor, sin: Tensor, mix: "_DecodeMix | _PromptMix",
-                 adapt: Adapt | None, last_only: bool) -> Tensor:
+                 adapt: Adapt | None, shown: Shown | None, last_only: bool) -> Tensor:
         c, (B, T) = self.config, ids.shape
         H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
         cos, sin = (table.expand(B, T, 1, E).reshape(B * T, E) for table in (cos, sin))
         x = self.embedding.index_select(0, ids.reshape(-1))                   # (N, D)
+        x = x if shown is None else shown.over(x)
         for number, layer in enumerate(self.layers):
             h = self._normed(x, layer.attention_norm)
             qkv = layer.qkv(h)

@@ -18,6 +18,7 @@ from ayllu.model.beam import beam_search
 from ayllu.model.cache import DenseCache, left_padded
 from ayllu.model.request import Finish, Output, Token, check_prompt, same_for_all
 from ayllu.model.sample import Sampler, SamplingParams, new_seed, top_logprobs
+from ayllu.model.shown import Passage, shown_in
 from ayllu.model.step import Batch, Model, Runner, as_runner
 
 FIRST_ROOM = 512                                         # answer tokens that a new cache has room for; it may grow
@@ -39,8 +40,10 @@ class Generation:
     """The decoding of a batch. Rows leave the batch when they are done; the prompt of n samples is computed once."""
 
     def __init__(self, model: Model | Runner, prompts: Sequence[Sequence[int]],
-                 params: SamplingParams | Sequence[SamplingParams], eos_ids: Sequence[int] = ()) -> None:
-        self.runner = as_runner(model)
+                 params: SamplingParams | Sequence[SamplingParams], eos_ids: Sequence[int] = (),
+                 shows: Sequence[Sequence[Passage]] | None = None) -> None:
+        """`shows`: for each prompt, the features that take the places of its ids' embeddings."""
+        self.runner, self._shows = as_runner(model), shows or [()] * len(prompts)
         each = same_for_all(params, len(prompts))
         if any(p.num_beams > 1 for p in each):
             raise ConfigError("beam search knows its text only at the end: call generate() or beam_search(), "
@@ -86,7 +89,8 @@ class Generation:
         ids, padding = left_padded(self.prompts)
         room = max(row.room for row in self.rows)
         cache = self.runner.new_cache(padding, ids.shape[1] + min(room, FIRST_ROOM))
-        logits = self.runner.step(Batch(ids.to(self.runner.device), cache))
+        shown = shown_in(self._shows, padding, ids.shape[1], self.runner.dtype, self.runner.device)
+        logits = self.runner.step(Batch(ids.to(self.runner.device), cache, shown=shown))
         if len(self.rows) > len(self.prompts):
             origin = [row.prompt for row in self.rows]
             cache.select(origin)

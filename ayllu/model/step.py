@@ -5,7 +5,7 @@ without a change above. A runner makes its own caches, since some need buffers t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -16,6 +16,7 @@ from ayllu.model.attend import Attend
 from ayllu.model.cache import DenseCache
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.llama import Llama
+from ayllu.model.shown import Shown
 from ayllu.model.transformer import Transformer
 
 Model = Llama | Transformer
@@ -29,6 +30,7 @@ class Batch:
     ids: Tensor
     cache: DenseCache
     adapt: Adapt | None = None                           # the same for all rows
+    shown: Shown | None = None                           # images and sounds: (B, T), (B, T, L)
 
 
 class Runner(Protocol):
@@ -36,7 +38,7 @@ class Runner(Protocol):
 
     `hidden` writes them too and gives what `logits` takes, (B, T, D), for every new token. `flat` does that for tokens
     of any rows side by side, whose `attends` know where their keys and values lie: (N,), positions (N,) -> (N, D); its
-    `adapt` may treat each token in its own way.
+    `adapt` may treat each token in its own way, and what is `shown` takes the places of embeddings.
     """
 
     @property
@@ -54,8 +56,8 @@ class Runner(Protocol):
 
     def hidden(self, batch: Batch) -> Tensor: ...
 
-    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
-             adapt: Adapt | None = None) -> Tensor: ...
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend], adapt: Adapt | None = None,
+             shown: Shown | None = None) -> Tensor: ...
 
     def logits(self, h: Tensor) -> Tensor: ...
 
@@ -74,35 +76,44 @@ class EagerRunner:
 
     def step(self, batch: Batch) -> Tensor:
         """Logits (B, V) after the last new token of each row."""
-        for ids in prompt_parts(batch.ids, self.config):
-            hidden = self._trunk(ids, batch)
+        for part in prompt_parts(batch, self.config):
+            hidden = self._trunk(part)
         return self.model.logits(hidden[:, -1])
 
     def hidden(self, batch: Batch) -> Tensor:
         """The trunk's output (B, T, D) for all new tokens."""
-        return torch.cat([self._trunk(ids, batch) for ids in prompt_parts(batch.ids, self.config)], dim=1)
+        return torch.cat([self._trunk(part) for part in prompt_parts(batch, self.config)], dim=1)
 
-    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend],
-             adapt: Adapt | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
+    def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend], adapt: Adapt | None = None,
+             shown: Shown | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
         """The trunk's output for tokens of any rows side by side."""
         with adapted(self.model, adapt):
-            return self.model.trunk(self.model.embed(ids[None]), positions[None], attends)[0]
+            return self.model.trunk(self._embedded(ids[None], shown), positions[None], attends)[0]
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's head, for what `hidden` gives."""
         return self.model.logits(h)
 
-    def _trunk(self, ids: Tensor, batch: Batch) -> Tensor:
+    def _trunk(self, batch: Batch) -> Tensor:
         with adapted(self.model, batch.adapt):
-            return self.model.trunk(self.model.embed(ids), batch.cache.extend(ids.shape[1]), batch.cache.attends)
+            return self.model.trunk(self._embedded(batch.ids, batch.shown), batch.cache.extend(batch.ids.shape[1]),
+                                    batch.cache.attends)
+
+    def _embedded(self, ids: Tensor, shown: Shown | None) -> Tensor:
+        x = self.model.embed(ids)
+        return x if shown is None else shown.over(x)
 
 
-def prompt_parts(ids: Tensor, config: LlamaConfig | TransformerConfig) -> Sequence[Tensor]:
-    """New ids (B, T) in the pieces that are computed one after the other."""
+def prompt_parts(batch: Batch, config: LlamaConfig | TransformerConfig) -> Sequence[Batch]:
+    """A step in the pieces that are computed one after the other."""
     scaling = config.rope_scaling
     if scaling is not None and scaling.follows_length:
-        return [ids]                                                          # its rotation depends on a pass's length
-    return ids.split(CHUNK, dim=1)
+        return [batch]                                                        # its rotation depends on a pass's length
+    ids = batch.ids.split(CHUNK, dim=1)
+    if len(ids) == 1:
+        return [batch]
+    shown = [None] * len(ids) if batch.shown is None else batch.shown.split(CHUNK)
+    return [replace(batch, ids=part, shown=own) for part, own in zip(ids, shown, strict=True)]
 
 
 def as_runner(model: Model | Runner) -> Runner:
