@@ -4,10 +4,11 @@ B rows  T tokens  N features of one medium  L width of the Llama
 """
 
 import functools
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +28,14 @@ KEPT_BYTES = 1 << 30                                     # of decoded media, so 
 
 
 @dataclass(frozen=True)
+class AsText:
+    """A row, or a batch of them (B, T), with transcripts in place of its media: its answers are the same ids."""
+
+    ids: Any
+    weights: Any
+
+
+@dataclass(frozen=True)
 class MediaSample:
     """One row as ids, placeholders and all. `weights[i]` is the weight of predicting `ids[i]`."""
 
@@ -35,6 +44,7 @@ class MediaSample:
     places: tuple[Place, ...]
     media: tuple[MediaFile, ...]
     row: str                                             # file and line
+    text: AsText | None = None                           # arrays
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class MediaBatch:
     weights: Tensor                                      # (B, T)
     places: tuple[tuple[Place, ...], ...]
     media: tuple[tuple[Medium, ...], ...]
+    text: AsText | None = None                           # tensors
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,13 +65,15 @@ class MediaBatch:
         """Micro-batches."""
         for i in range(0, len(self), rows):
             part = slice(i, i + rows)
+            text = None if self.text is None else AsText(self.text.ids[part], self.text.weights[part])
             yield MediaBatch(self.ids[part], self.labels[part], self.weights[part], self.places[part],
-                             self.media[part])
+                             self.media[part], text)
 
     def to(self, device: torch.device) -> "MediaBatch":
         """The same batch on another device; media follow when they are encoded."""
         ids, labels, weights = (t.to(device, non_blocking=True) for t in (self.ids, self.labels, self.weights))
-        return MediaBatch(ids, labels, weights, self.places, self.media)
+        text = self.text and AsText(self.text.ids.to(device), self.text.weights.to(device))
+        return MediaBatch(ids, labels, weights, self.places, self.media, text)
 
 
 def marks_of(tokenizer: Tokenizer) -> dict[str, str]:
@@ -80,7 +93,7 @@ def marks_of(tokenizer: Tokenizer) -> dict[str, str]:
 
 
 def counter(senses: Senses) -> Callable[[MediaFile], int]:
-    """How many features a file has; only where that depends on its content is it read."""
+    """How many placeholders a file has; only where that depends on its content is it read."""
     most = senses.config.most_features
 
     @functools.lru_cache(maxsize=1 << 20)
@@ -95,6 +108,8 @@ def counter(senses: Senses) -> Callable[[MediaFile], int]:
         if kind not in most:
             raise BadRow(f"{file.name} is {'an image' if kind == 'image' else 'a sound'}, and these senses have no "
                          f"{'eye' if kind == 'image' else 'ear'}")
+        if senses.config.cross:
+            return 1                                     # the mark alone: the features stand beside the text
         return most[kind] if senses.config.has_one_length(kind) else count(kind, file.folder, file.name)
 
     return of
@@ -125,12 +140,37 @@ def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate,
     return MediaSample(np.array(ids, np.int64), wide, tuple(places), row.media, f"{row.file}, row {row.line}")
 
 
+def as_text(row: MediaRow, sample: MediaSample, tokenizer: Tokenizer, template: ChatTemplate) -> AsText:
+    """What a Llama reads that is told in words what another hears."""
+    if not row.transcripts:
+        raise BadRow("it has no transcript, which [kl] needs: what a text in the place of the image or sound would say")
+    said = iter(row.transcripts)
+
+    def told(content: Any) -> Any:
+        return re.sub(f"[{''.join(MEDIA.values())}]", lambda _: next(said), content)
+
+    messages = [{**message, "content": told(message["content"])} for message in row.messages]
+    try:
+        found = template.render(messages, tokenizer)
+    except RequestError as error:
+        raise BadRow(str(error)) from error
+    weights = np.zeros(len(found.ids), np.float32)
+    for start, end in found.spans:
+        weights[start:end] = 1
+    ids = np.array(found.ids, np.int64)
+    if not np.array_equal(ids[weights > 0], sample.ids[sample.weights > 0]):
+        raise BadRow("with its transcript the answer has other ids: the template or the tokenizer joins it to what "
+                     "stands before")
+    return AsText(ids, weights)
+
+
 def _id_of(tokenizer: Tokenizer, text: str) -> int:
     return next(control.id for control in tokenizer.codec.controls if control.text == text)
 
 
 def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: ChatTemplate,
-            length: Callable[[MediaFile], int], context: int) -> tuple[list[MediaSample], list[Reject]]:
+            length: Callable[[MediaFile], int], context: int,
+            with_text: bool = False) -> tuple[list[MediaSample], list[Reject]]:
     """Rows that fit and teach, and the others with their reasons."""
     found: list[MediaSample] = []
     rejects: list[Reject] = []
@@ -142,7 +182,7 @@ def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: C
             sample = encode_media(row, tokenizer, template, length)
             if len(sample.ids) - 1 > context:
                 raise BadRow(f"{len(sample.ids)} ids with its placeholders, context={context} takes {context + 1}")
-            found.append(sample)
+            found.append(replace(sample, text=as_text(row, sample, tokenizer, template)) if with_text else sample)
         except BadRow as error:
             rejects.append(Reject(row.file, row.line, str(error)))
     return found, rejects
@@ -173,21 +213,18 @@ class MediaLoader:
         if self.jitter == "none":
             return batch
         rng = np.random.default_rng([self.seed, step, self.rank])
-        return MediaBatch(batch.ids, batch.labels, batch.weights, batch.places,
-                          tuple(tuple(moved(medium, rng) for medium in row) for row in batch.media))
+        return replace(batch, media=tuple(tuple(moved(medium, rng) for medium in row) for row in batch.media))
 
     def rows(self, numbers: Sequence[int]) -> MediaBatch:
         """Some samples, padded."""
         chosen = [self.found[n] for n in numbers]
-        T = max(len(sample.ids) for sample in chosen) - 1
-        ids, labels = np.zeros((len(chosen), T), np.int64), np.zeros((len(chosen), T), np.int64)
-        weights = np.zeros((len(chosen), T), np.float32)
-        for i, sample in enumerate(chosen):
-            n = len(sample.ids) - 1
-            ids[i, :n], labels[i, :n], weights[i, :n] = sample.ids[:-1], sample.ids[1:], sample.weights[1:]
-        return MediaBatch(torch.from_numpy(ids), torch.from_numpy(labels), torch.from_numpy(weights),
+        ids, labels = padded([s.ids[:-1] for s in chosen]), padded([s.ids[1:] for s in chosen])
+        texts = [s.text for s in chosen if s.text is not None]
+        text = AsText(padded([t.ids[:-1] for t in texts]), padded([t.weights[1:] for t in texts])) if texts else None
+        return MediaBatch(ids, labels, padded([s.weights[1:] for s in chosen]),
                           tuple(sample.places for sample in chosen),
-                          tuple(tuple(self._medium(file, sample.row) for file in sample.media) for sample in chosen))
+                          tuple(tuple(self._medium(file, sample.row) for file in sample.media) for sample in chosen),
+                          text)
 
     def in_order(self, rows: int) -> Iterator[MediaBatch]:
         """All of them once."""
@@ -208,6 +245,11 @@ class MediaLoader:
         while self.n_bytes > KEPT_BYTES and len(self.kept) > 1:
             self.n_bytes -= self.kept.popitem(last=False)[1].values.nbytes
         return medium
+
+
+def padded(rows: Sequence[np.ndarray]) -> Tensor:
+    """(B, T), zeros at the right."""
+    return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
 
 
 def moved(medium: Medium, rng: np.random.Generator) -> Medium:

@@ -5,6 +5,7 @@ A row is one of
     {"messages": [{"role": "user", "content": [{"type": "image", "path": "a.png"}, {"type": "text", "text": "?"}]}]}
     {"messages": [{"role": "user", "content": "<image>What is this?"}, ...], "images": ["a.png"], "audios": [...]}
     {"image": "a.png", "text": "a cat"}  or  {"audio": "a.wav", "text": "hello"}, with "prompt" where there is one
+with "transcript", or "transcripts" for several media, where a text says the same (for the loss of [kl])
 A shard (.tar) holds files of one stem together: 00.png and 00.json (such a row, without paths) or 00.txt (a caption).
 """
 
@@ -51,6 +52,7 @@ class MediaRow:
     line: int
     messages: tuple[dict[str, Any], ...]
     media: tuple[MediaFile, ...]
+    transcripts: tuple[str, ...] = ()                    # one for each medium, or none at all
 
 
 class Folder:
@@ -216,7 +218,16 @@ def _row(row: dict[str, Any], folder: Folder, file: str, line: int) -> MediaRow:
                     {"role": "assistant", "content": row["text"]}]
     if not reading.media:
         raise BadRow("it has neither image nor sound: texts alone are for ayllu sft")
-    return MediaRow(file, line, tuple(messages), tuple(reading.media))
+    return MediaRow(file, line, tuple(messages), tuple(reading.media), _transcripts(row, len(reading.media)))
+
+
+def _transcripts(row: dict[str, Any], n: int) -> tuple[str, ...]:
+    said = row.get("transcripts", [row["transcript"]] if "transcript" in row else [])
+    if not isinstance(said, list) or not all(isinstance(text, str) for text in said) or len(said) not in (0, n):
+        raise BadRow(f"transcripts should be a list of {n} texts, one for each image or sound")
+    for text in said:
+        _check_text(text)
+    return tuple(said)
 
 
 def _check_text(text: str) -> None:

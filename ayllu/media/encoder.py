@@ -37,12 +37,13 @@ class Attention(nn.Module):
         self.wv = nn.Linear(shape.dim, shape.dim)
         self.wo = nn.Linear(shape.dim, shape.dim)
 
-    def forward(self, x: Tensor, memory: Tensor | None = None) -> Tensor:     # (B, N, D), (B, M, D) -> (B, N, D)
-        """`memory` is what is looked at, by default x itself."""
+    def forward(self, x: Tensor, memory: Tensor | None = None,
+                mask: Tensor | None = None) -> Tensor:                        # (B, N, D), (B, M, D) -> (B, N, D)
+        """`memory` is what is looked at, by default x itself; `mask` (B, 1, N, M) is True where it may be."""
         memory = x if memory is None else memory
         q, k, v = (w(t).unflatten(-1, (self.n_heads, -1)) for w, t in
                    ((self.wq, x), (self.wk, memory), (self.wv, memory)))      # (B, N, H, E)
-        return self.wo(sdpa(q, k, v).flatten(-2))
+        return self.wo(sdpa(q, k, v, mask).flatten(-2))
 
 
 class FeedForward(nn.Module):

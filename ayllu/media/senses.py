@@ -28,6 +28,7 @@ from ayllu.errors import BadMedia, CheckpointError
 from ayllu.files import atomic_folder, write_json
 from ayllu.folder import inside, read_json
 from ayllu.media.audio import AudioConfig, AudioEncoder, log_mel
+from ayllu.media.cross import CrossConfig, Crossing
 from ayllu.media.image import read_image
 from ayllu.media.pixels import Pixels, to_tensor, views
 from ayllu.media.project import Projector, ProjectorConfig
@@ -63,6 +64,7 @@ class SensesConfig(Settings):
 
     eye: EyeConfig | None = None
     ear: EarConfig | None = None
+    cross: CrossConfig | None = None                     # None: features stand in the text
     base: str = ""                                       # the base's name
     fingerprint: str = ""                                # of its weights
     licence: str | None = None
@@ -128,6 +130,7 @@ class Senses(nn.Module):
         self.config = config
         self.eye = Eye(config.eye) if config.eye else None
         self.ear = Ear(config.ear) if config.ear else None
+        self.cross = Crossing(config.cross) if config.cross else None
 
     def image(self, data: bytes, name: str = "the image") -> Medium:
         """Bytes of a file -> an image for the eye."""
@@ -179,12 +182,15 @@ def write_senses(folder: Path, senses: Senses, dtype: torch.dtype = torch.float1
         write_json(made / CONFIG, json.loads(senses.config.model_dump_json()))
 
 
-def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32) -> Senses:
-    """What `write_senses` left."""
+def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32, crossing: bool = False) -> Senses:
+    """What `write_senses` left. Who computes cross-attention says `crossing`; for others such senses are useless."""
     folder = Path(folder)
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} holds no senses: expected {CONFIG} and {WEIGHTS}, as ayllu align writes them")
     config = validate(SensesConfig, read_json(inside(folder, CONFIG)), where=str(folder / CONFIG))
+    if config.cross and not crossing:
+        raise CheckpointError(f"{folder} holds senses with gated cross-attention, which ayllu align trains and "
+                              "ayllu.media.cross computes, and nothing else yet: take some without [cross]")
     try:
         tensors = load_file(inside(folder, WEIGHTS))
     except (SafetensorError, OSError) as error:

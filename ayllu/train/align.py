@@ -6,7 +6,8 @@ RUN/adapter or RUN/model.
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,8 @@ from ayllu.errors import CheckpointError, ConfigError, DataError
 from ayllu.files import write_json
 from ayllu.folder import read_json
 from ayllu.log import say, warn
+from ayllu.media.cross import CrossConfig
+from ayllu.media.encoder import Shape
 from ayllu.media.names import audio_config, audio_weights, vision_config, vision_weights
 from ayllu.media.senses import EarConfig, EyeConfig, Senses, SensesConfig, read_senses, write_senses
 from ayllu.model.build import CausalModel
@@ -64,6 +67,7 @@ class MediaLesson:
         found = hashlib.sha256()
         for sample in self.train:
             found.update(sample.ids.tobytes() + sample.weights.tobytes())
+            found.update(b"" if sample.text is None else sample.text.ids.tobytes())
             found.update("\0".join(file.name for file in sample.media).encode())
         return found.hexdigest()[:16]
 
@@ -81,7 +85,8 @@ def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, Medi
     length = counter(senses)
 
     def read(sources: tuple[MediaSource, ...]) -> tuple[list[MediaSample], list[Reject]]:
-        return samples(_rows(config, folder, sources), tokenizer, template, length, config.context)
+        return samples(_rows(config, folder, sources), tokenizer, template, length, config.context,
+                       with_text=config.kl is not None)
 
     found, rejects = read(config.data.sources)
     apart, more = read(config.data.held_out)
@@ -128,12 +133,16 @@ def _check(config: AlignRecipe, train: list[MediaSample], rejects: list[Reject])
 def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Senses:
     """Those that the recipe names, or new ones with first values; encoders that were trained before are read."""
     if config.senses is not None:
-        senses = read_senses(_path(config.senses, folder))
+        senses = read_senses(_path(config.senses, folder), crossing=True)
     else:
         eye, eye_weights = _pretrained(config.eye, config.eye_weights, folder, "vision")
         ear, ear_weights = _pretrained(config.ear, config.ear_weights, folder, "audio")
         torch.manual_seed(config.seed)
-        senses = Senses(SensesConfig(eye=eye, ear=ear, base=config.base, licence=config.licence))
+        cross = None if config.cross is None else CrossConfig(
+            shape=Shape(dim=source.config.dim, n_layers=1, n_heads=config.cross.n_heads,
+                        hidden_dim=4 * source.config.dim),
+            layers=tuple(range(0, source.config.n_layers, config.cross.every)))
+        senses = Senses(SensesConfig(eye=eye, ear=ear, cross=cross, base=config.base, licence=config.licence))
         _first_values(senses)
         for part, weights in ((senses.eye, eye_weights), (senses.ear, ear_weights)):
             if part is not None and weights is not None:
@@ -216,7 +225,7 @@ def _train(config: AlignRecipe, lesson: MediaLesson, folder: Path, resume: Resum
         return dict(held_out(state.model, held.in_order(rows), device)) if lesson.held_out else {}
 
     length = max(sum(len(s.ids) for s in lesson.train) // len(lesson.train), 1)
-    last = follow(config, state, batches, align_loss, length, resumed, device,
+    last = follow(config, state, batches, partial(align_loss, kl=config.kl), length, resumed, device,
                   lambda state: (said(cast(Aligned, state.model), lesson, held, config.shown), results(state)),
                   results)
     with state.averaged():
@@ -252,7 +261,7 @@ def said(model: Aligned, lesson: MediaLesson, held: MediaLoader, n: int) -> list
         ids = list(sample.ids[:at])
         found: list[int] = []
         while len(found) < 24 and (not found or found[-1] not in ends(lesson.tokenizer)):
-            part = type(batch)(torch.tensor([ids + found]), batch.labels, batch.weights, batch.places, batch.media)
+            part = replace(batch, ids=torch.tensor([ids + found]), text=None)
             found.append(int(model.body.logits(model.hidden(part.to(next(model.parameters()).device)))[0, -1].argmax()))
         should = lesson.tokenizer.decode(sample.ids[at:].tolist(), skip_special=True)
         texts.append(f"{', '.join(file.name for file in sample.media)}\nsays: "

@@ -41,6 +41,20 @@ class AlignLoop(LoopConfig):
     precision: Literal["float32", "autocast"] = "float32"
 
 
+class Cross(Settings):
+    """Gated cross-attention instead of features in the text (ayllu/media/cross.py)."""
+
+    every: int = Field(default=2, gt=0)                  # layers of the Llama from one to the next
+    n_heads: int = Field(default=4, gt=0)
+
+
+class Kl(Settings):
+    """The Llama that reads the transcript is the teacher of the one that hears the sound (Ultravox)."""
+
+    weight: float = Field(default=1.0, gt=0, le=1)       # the answers as written have the rest
+    temperature: float = Field(default=2.0, gt=0)        # of both distributions
+
+
 class AlignRecipe(Recipe):
     """Paths are relative to the recipe's folder, `out` to the working directory. Stage one of the usual two has
     learns="projector" beside an encoder that is trained already, stage two begins with its `senses` and learns
@@ -55,6 +69,8 @@ class AlignRecipe(Recipe):
     ear_weights: str | None = None                       # a folder of Whisper
     learns: Literal["projector", "encoder", "adapter", "all"] = "encoder"    # each with those before it
     lora: Lora = Lora()                                  # of `adapter`
+    cross: Cross | None = None                           # None: features stand in the text
+    kl: Kl | None = None                                 # rows then need a "transcript" of each image or sound
     template: str = "auto"                               # auto: the model's; a format's name; a Jinja file
     data: MediaData
     context: int = Field(default=512, gt=1)              # tokens of a row with its placeholders
@@ -76,4 +92,9 @@ class AlignRecipe(Recipe):
             raise ValueError("there is no eye and no ear: give [eye], [ear] or senses")
         if self.senses is not None and (self.eye is not None or self.ear is not None):
             raise ValueError("senses has its own eye and ear: leave [eye] and [ear] out")
+        if self.senses is not None and self.cross is not None:
+            raise ValueError("whether senses cross is said in their folder: leave [cross] out")
+        if self.kl is not None and self.learns in ("adapter", "all"):
+            raise ValueError("with [kl] the Llama is its own teacher and must stay as it is: set learns to projector "
+                             "or encoder")
         return self

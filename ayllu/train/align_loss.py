@@ -5,13 +5,17 @@ from dataclasses import replace
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ayllu.data.media_loader import MediaBatch
+from ayllu.media.cross import memory_of
 from ayllu.media.senses import Senses
 from ayllu.media.splice import spliced
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
+from ayllu.train.align_config import Kl
+from ayllu.train.distill import divergence
 from ayllu.train.losses import Loss, token_loss
 
 
@@ -28,6 +32,8 @@ class Aligned(nn.Module):
         x = self.body.embed(batch.ids)
         media = [medium for row in batch.media for medium in row]
         features = self.senses.features([replace(m, values=m.values.to(x.device)) for m in media])
+        if self.senses.cross is not None:
+            return self.senses.cross.trunk(self.body, x, memory_of(batch.places, features, x.shape[1]))
         rows, at = [], 0
         for i, places in enumerate(batch.places):
             rows.append(spliced(x[i], places, features[at:at + len(places)]))
@@ -35,10 +41,36 @@ class Aligned(nn.Module):
         return self.body.trunk(torch.stack(rows))
 
 
-def align_loss(model: CausalModel, batch: MediaBatch) -> Loss:
-    """Sum of -log p(next id) over the answers."""
+def align_loss(model: CausalModel, batch: MediaBatch, kl: Kl | None = None) -> Loss:
+    """Sum of -log p(next id) over the answers; with `kl` partly or wholly of the divergence from the Llama that reads
+    the transcripts instead."""
     aligned = cast(Aligned, model)
-    return token_loss(aligned.body, aligned.hidden(batch), batch.labels, batch.weights)
+    hidden = aligned.hidden(batch)
+    if kl is None:
+        return token_loss(aligned.body, hidden, batch.labels, batch.weights)
+    apart = divergences(aligned.body, hidden, batch, kl.temperature)          # (B,)
+    if kl.weight == 1:
+        return Loss(apart.sum(), batch.weights.sum(), apart.detach())
+    written = token_loss(aligned.body, hidden, batch.labels, batch.weights)
+    return Loss(kl.weight * apart.sum() + (1 - kl.weight) * written.total, written.weight,
+                kl.weight * apart.detach() + (1 - kl.weight) * written.per_example)
+
+
+def divergences(body: Llama, hidden: Tensor, batch: MediaBatch, temperature: float) -> Tensor:
+    """(B,) sums of T² KL(reads || hears) over the answers' ids, which both have: hidden states (B, T, D) of who hears.
+
+    https://github.com/fixie-ai/ultravox trains so, at temperature 2; T² keeps the gradient's size (arXiv:1503.02531).
+    """
+    text = batch.text
+    assert text is not None                              # `samples` has read it where a recipe has kl
+    answers = batch.weights > 0                          # (B, T)
+    with torch.no_grad():
+        read = body.trunk(body.embed(text.ids))[text.weights > 0]             # (N, D)
+        teacher = F.log_softmax(body.logits(read).float() / temperature, -1)
+    student = F.log_softmax(body.logits(hidden[answers]).float() / temperature, -1)
+    each = temperature ** 2 * divergence(teacher, student, "forward")         # (N,)
+    row = answers.nonzero()[:, 0]
+    return torch.zeros(len(batch), device=each.device).index_add(0, row, each)
 
 
 @torch.no_grad()

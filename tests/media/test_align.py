@@ -6,9 +6,8 @@ import tarfile
 
 import numpy as np
 import pytest
-import soundfile
 import torch
-from PIL import Image
+from media_pairs import NAMES, model_of, png, recipe, wav
 
 from ayllu.config import build_recipe
 from ayllu.data.media_loader import MediaLoader, marks_of, moved
@@ -21,47 +20,6 @@ from ayllu.train.align import align, prepared_media
 from ayllu.train.align_config import AlignRecipe
 from ayllu.train.align_loss import Aligned
 
-NAMES = ["red sun", "blue sea", "green hill", "white snow", "black night", "grey stone", "gold bell", "pink rose"]
-SHAPE = {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}
-
-
-def png(number: int) -> bytes:
-    rng, out = np.random.default_rng(number), io.BytesIO()
-    Image.fromarray(rng.integers(0, 255, (8, 8, 3), np.uint8)).resize((16, 16), 0).save(out, "PNG")
-    return out.getvalue()
-
-
-def wav(number: int) -> bytes:
-    t, out = np.arange(8000) / 16_000, io.BytesIO()
-    soundfile.write(out, 0.5 * np.sin(2 * np.pi * (200 + 300 * number) * t), 16_000, format="WAV")
-    return out.getvalue()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    (tmp_path / "media").mkdir()
-    rows = []
-    for n, name in enumerate(NAMES):
-        kind, data = ("image", png(n)) if n < 4 else ("audio", wav(n))
-        file = f"{n}.{'png' if n < 4 else 'wav'}"
-        (tmp_path / "media" / file).write_bytes(data)
-        rows.append({kind: file, "prompt": "What is it?", "text": name})
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tmp_path
-
-
-def recipe(folder, base, **changes) -> AlignRecipe:
-    table = {"name": "t", "out": str(folder / "run"), "base": str(base), "shown": 2, "context": 128,
-             "eye": {"pixels": {"size": 16}, "vision": {"shape": SHAPE, "image_size": 16, "patch_size": 8,
-                                                        "pools": False}, "project": {"width": 32, "out": 32}},
-             "ear": {"audio": {"shape": SHAPE, "n_mels": 16, "seconds": 1},
-                     "project": {"width": 32, "out": 32, "gather": "stack", "every": 10}},
-             "data": {"sources": [{"path": "rows.jsonl", "files": "media"}], "held_out_share": 0.0,
-                      "held_out": [{"path": "rows.jsonl", "files": "media"}]},
-             "loop": {"steps": 100, "batch_size": 8, "micro_batch": 4, "eval_every": 100, "checkpoint_every": 100},
-             "optim": {"lr": 5e-3, "schedule": {"warmup_steps": 10}}, "learns": "all", "compile": "off"}
-    return build_recipe(AlignRecipe, {**table, **changes}, [], where="test")
-
 
 def test_eight_pairs_are_learned_by_heart(folder, chat_checkpoint):
     config, lesson = prepared_media(recipe(folder, chat_checkpoint), folder)
@@ -69,16 +27,11 @@ def test_eight_pairs_are_learned_by_heart(folder, chat_checkpoint):
     assert found["answers_right"] == 1
     senses = read_senses(found["senses"])
     assert senses.config.measured["answers_right"] == 1
-    model = Aligned(_model(found["model"]), senses)
+    model = Aligned(model_of(found["model"]), senses)
     batch = MediaLoader(lesson.train, senses, 8).rows(range(8))
     logits = model.body.logits(model.hidden(batch))
     learned = batch.weights > 0
     assert torch.equal(logits.argmax(-1)[learned], batch.labels[learned])     # what was written says the same
-
-
-def _model(folder):
-    from ayllu.checkpoint.load import load_checkpoint
-    return load_checkpoint(folder, dtype="float32").model
 
 
 def test_a_resumed_run_ends_at_the_same_numbers(folder, chat_checkpoint):
@@ -99,7 +52,7 @@ def test_a_resumed_run_ends_at_the_same_numbers(folder, chat_checkpoint):
 
 def test_a_text_without_media_is_the_llamas_own(folder, chat_checkpoint):
     _config, lesson = prepared_media(recipe(folder, chat_checkpoint, learns="projector"), folder)
-    body = _model(chat_checkpoint)
+    body = model_of(chat_checkpoint)
     model = Aligned(body, lesson.senses)
     sample = MediaLoader(lesson.train, lesson.senses, 1).rows([0])
     plain = type(sample)(sample.ids, sample.labels, sample.weights, ((),), ((),))
