@@ -19,7 +19,7 @@ from ayllu.apps.documents.document import Document, Limits, clean
 from ayllu.apps.index.adding import TOGETHER, File, Progress, Summary, bring, files_of
 from ayllu.apps.index.embedding import TOKENS, Embedder, embedder_of
 from ayllu.apps.index.prepare import prepared
-from ayllu.apps.index.ranking import Where, by_words, fused
+from ayllu.apps.index.ranking import Where, by_words, mixed
 from ayllu.apps.index.store import Put, Store, Stored
 from ayllu.apps.index.vectors import Vectors, add_vectors
 from ayllu.errors import DataError, RequestError
@@ -27,7 +27,7 @@ from ayllu.errors import DataError, RequestError
 Way = Literal["hybrid", "words", "dense"]
 DEEP = 100                                               # of each ranking, what is fused
 SHORT = 160                                              # characters of a chunk on average, below which texts are short
-DENSE, DENSE_SHORT = 0.005, 0.3                          # weight of the vectors: chosen on dev parts, docs/documents.md
+DENSE, DENSE_SHORT = 0.005, 0.45                         # weight of the vectors: chosen on dev parts, docs/documents.md
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Collection:
         if way == "dense":
             return near[:k]
         said = by_words(self.store, question, DEEP, where)
-        return fused([(1 - weight, [i for i, _ in said]), (weight, [i for i, _ in near])])[:k]
+        return mixed(said, near, weight, DEEP)[:k]
 
     def dense_weight(self) -> float:
         """Short texts (questions, posts) share few words with a question, so vectors count; among passages of a hundred

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from ayllu.server.faults import body_of, dump, fault_of, send_fault
+from ayllu.server.faults import Fault, body_of, dump, fault_of, send_fault
 from ayllu.server.gate import Gate, named
 from ayllu.server.metrics import Metrics
 
+ENDING = Fault(503, "the server is being stopped: ask again when it is back", "overloaded_error", None, "stopping")
 logger = logging.getLogger("ayllu.access")
 
 
@@ -37,8 +38,9 @@ class Access:
         scope["ayllu.tally"], scope["ayllu.send"] = tally, seen
         try:
             await self.app(scope, receive, seen)
-        except asyncio.CancelledError:
-            raise
+        except asyncio.CancelledError:                   # the server ends, and has waited long enough for this one
+            if not seen.status:
+                await send_fault(scope["path"], seen, ENDING)
         except Exception as error:                       # logged, and answered as 500 where that can be
             fault = fault_of(error)                      # logs it
             if not seen.status:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.overlap import telling
 from ayllu.apps.index.cut import columns, cut, page_of, sentences
-from ayllu.apps.index.ranking import fused
+from ayllu.apps.index.ranking import fused, mixed
 from ayllu.apps.index.words import words
 from ayllu.errors import DataError, MissingExtra
 
@@ -171,6 +171,27 @@ def test_fusion_with_one_weight_is_that_ranking(a, b):
     assert sorted(i for i, _ in both) == sorted(a)
     slow = {i: 0.5 / (61 + a.index(i)) + 0.5 / (61 + b.index(i)) for i in range(8)}
     assert all(score == pytest.approx(slow[i]) for i, score in both)
+
+
+@given(st.lists(st.floats(0.1, 9), min_size=1, max_size=8, unique=True), st.integers(1, 8),
+       st.floats(0.01, 0.99))
+def test_mixed_scores_are_the_sum_of_both_scaled(scores, deep, weight):
+    said = [(i, score) for i, score in enumerate(sorted(scores, reverse=True))][:deep]
+    near = [(i, i / 9 - 0.5) for i in range(8, 2, -1)]
+    assert [i for i, _ in mixed(said, near, 0, deep)] == [i for i, _ in said]
+    assert [i for i, _ in mixed(said, near, 1, deep)] == [i for i, _ in near]
+    floor = said[-1][1] if len(said) == deep else 0      # what few share a word with: the others score 0 by BM25
+    low = near[-1][1] if len(near) == deep else -1       # and a cosine is never below -1
+    slow = {i: (1 - weight) * (s - floor) / ((said[0][1] - floor) or 1) for i, s in said}
+    for i, s in near:
+        slow[i] = slow.get(i, 0) + weight * (s - low) / (near[0][1] - low)
+    found = mixed(said, near, weight, deep)
+    assert dict(found) == pytest.approx(slow)
+    assert [s for _, s in found] == sorted(dict(found).values(), reverse=True)
+
+
+def test_the_only_chunk_with_a_word_of_the_question_leads_where_words_count_for_more():
+    assert mixed([(7, 2.5)], [(1, 0.9), (7, 0.1)], 0.45, 100)[0][0] == 7
 
 
 def test_a_summary_speaks_to_people(folder, collection):

@@ -1,4 +1,4 @@
-"""Ranking: words by BM25, as FTS5 counts it, and several rankings fused by reciprocal rank.
+"""Ranking: words by BM25, as FTS5 counts it, and rankings put together by their scores or by their places.
 
 BM25: Robertson and Zaragoza 2009, with FTS5's k1 = 1.2 and b = 0.75. A title's words count, too, less than the text's.
 """
@@ -59,6 +59,23 @@ def filtered(where: Where | None) -> tuple[str, list[Any]]:
                 parts.append("EXISTS (SELECT 1 FROM json_each(documents.meta) WHERE key = ? AND value = ?)")
                 values += [name, value]
     return f"SELECT id FROM documents WHERE {' AND '.join(parts)}" if parts else "", values
+
+
+def mixed(said: Sequence[tuple[int, float]], near: Sequence[tuple[int, float]], weight: float,
+          deep: int) -> list[tuple[int, float]]:
+    """What words and vectors found, `deep` chunks of each at most, by one score: a convex combination of both, each
+    scaled to 0..1 (Bruch, Gai and Ingber 2022, arXiv:2210.11934). `weight` is that of the vectors.
+
+    Chunks that a whole list has no room for count as its last one; where few share a word, the others score 0.
+    """
+    score: dict[int, float] = {}
+    for share, ranking, least in ((1 - weight, said, 0.0), (weight, near, -1.0)):
+        if ranking and share > 0:
+            floor = ranking[-1][1] if len(ranking) == deep else least
+            span = ranking[0][1] - floor or 1.0
+            for number, value in ranking:
+                score[number] = score.get(number, 0.0) + share * (value - floor) / span
+    return sorted(score.items(), key=lambda item: -item[1])
 
 
 def fused(rankings: Sequence[tuple[float, Sequence[int]]]) -> list[tuple[int, float]]:
