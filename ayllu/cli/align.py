@@ -13,7 +13,8 @@ from ayllu.errors import ConfigError
 def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json). Overrides may "
                                                     "follow: optim.lr=1e-3")],
           resume: Resume = False, as_json: Json = False) -> None:
-    """Teach a Llama to see or hear: an encoder and a projector learn beside it, from rows with images or sounds.
+    """Teach a Llama to see or hear: an encoder and a projector learn beside it, from rows with images or sounds. With
+    method="contrast" images, sounds and texts come into one space, for `ayllu search`.
 
     Ctrl-C saves, and --resume goes on exactly where it stopped.
 
@@ -24,19 +25,39 @@ def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a 
     from ayllu.train.align import align as train
     from ayllu.train.align import prepared_media
     from ayllu.train.align_config import AlignRecipe
+    from ayllu.train.contrast import ContrastRecipe, contrast_train
     from ayllu.train.loop import Interrupted
     recipe, *overrides = what
     if wrong := [word for word in overrides if "=" not in word]:
         raise ConfigError(f"{wrong[0]!r} is no override: write KEY=VALUE after the recipe")
-    config = load_recipe(AlignRecipe, recipe, overrides)
-    folder = Path(recipe).parent
+    folder, is_contrast = Path(recipe).parent, method_of(recipe, overrides) == "contrast"
     try:
-        result = train(*prepared_media(config, folder), folder, resume)
+        if is_contrast:
+            result = contrast_train(load_recipe(ContrastRecipe, recipe, overrides), folder, resume)
+        else:
+            result = train(*prepared_media(load_recipe(AlignRecipe, recipe, overrides), folder), folder, resume)
     except Interrupted as stop:
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; the same command with --resume goes on",
                    err=True)
         raise typer.Exit(130) from stop
-    if is_main():
-        print_json(result) if as_json else typer.echo(
+    if not is_main():
+        return
+    if as_json:
+        print_json(result)
+    elif is_contrast:
+        typer.echo(f"{result['steps']:,} steps; the right picture or sound among the first 5 for "
+                   f"{result.get('text_to_media_top5', float('nan')):.1%} of held-out texts\nspace  {result['space']}")
+    else:
+        typer.echo(
             f"{result['steps']:,} steps; held-out loss {result.get('held_out', float('nan')):.4f}, "
             f"{result.get('answers_right', 0):.1%} of answers right\nsenses  {result['senses']}")
+
+
+def method_of(recipe: str, overrides: list[str]) -> str:
+    """What a recipe says before it is known which settings it may have."""
+    said = [word.partition("=")[2] for word in overrides if word.startswith("method=")]
+    path = Path(recipe)
+    if said or not path.is_file():
+        return said[-1].strip("\"'") if said else "align"
+    from ayllu.config import read_table
+    return str(read_table(path).get("method", "align"))

@@ -19,12 +19,12 @@ Here = Annotated[Path, typer.Argument(help="The collection's file; made by `add`
 
 
 @contextmanager
-def shown() -> "Iterator[Progress]":
+def shown(what: str = "documents") -> "Iterator[Progress]":
     """A bar on stderr while files are read."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
     console = Console(stderr=True)
-    with Progress(TextColumn("documents"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    with Progress(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                   TextColumn("{task.description}"), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, of, name: bar.update(task, completed=done, total=of, description=Path(name).name[:40])

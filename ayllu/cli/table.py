@@ -33,6 +33,7 @@ COMMANDS: dict[str, Row | Family] = {
         "list": Row("ayllu.cli.documents", "list_documents", "Show what a collection holds, and what was left out."),
         "search": Row("ayllu.cli.documents", "search", "Find passages."),
     }),
+    "search": Row("ayllu.cli.search", "search", "Find pictures and sounds by words, or by a picture."),
     "serve": Row("ayllu.cli.serve", "serve", "Serve a model over the APIs of OpenAI, Anthropic and Ollama."),
     "support": Row("ayllu.cli.support", "support", "Answer customers from your pages; try the sample shop."),
     "key": Row("ayllu.cli.serve", "key", "Make an API key for `ayllu serve`."),

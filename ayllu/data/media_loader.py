@@ -189,6 +189,31 @@ def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: C
 
 
 @dataclass
+class MediaReader:
+    """Files as an encoder takes them, kept so that a second epoch reads none."""
+
+    senses: Senses
+    kept: "OrderedDict[tuple[str, str], Medium]" = field(default_factory=OrderedDict)
+    n_bytes: int = 0
+
+    def medium(self, file: MediaFile, row: str) -> Medium:
+        """One file; DataError names the row where it is no image or sound."""
+        key = (str(file.folder.path), file.name)
+        if key in self.kept:
+            self.kept.move_to_end(key)
+            return self.kept[key]
+        try:
+            medium = self.senses.medium("image" if file.kind == "image" else "audio", file.read(), file.name)
+        except BadMedia as error:
+            raise DataError(f"{row}: {error}") from error
+        self.kept[key] = medium
+        self.n_bytes += medium.values.nbytes
+        while self.n_bytes > KEPT_BYTES and len(self.kept) > 1:
+            self.n_bytes -= self.kept.popitem(last=False)[1].values.nbytes
+        return medium
+
+
+@dataclass
 class MediaLoader:
     """Each sample once in an epoch, in an order that the seed and the epoch decide."""
 
@@ -199,11 +224,9 @@ class MediaLoader:
     rank: int = 0
     world_size: int = 1
     jitter: Literal["none", "shift"] = "none"            # shift: images move a little, sounds begin a little later
-    kept: "OrderedDict[tuple[str, str], Medium]" = field(default_factory=OrderedDict)
-    n_bytes: int = 0
 
     def __post_init__(self) -> None:
-        self.order = Order([len(self.found)], None, self.seed)
+        self.order, self.reader = Order([len(self.found)], None, self.seed), MediaReader(self.senses)
 
     def batch(self, step: int) -> MediaBatch:
         """The rows of this rank for one step."""
@@ -221,30 +244,14 @@ class MediaLoader:
         ids, labels = padded([s.ids[:-1] for s in chosen]), padded([s.ids[1:] for s in chosen])
         texts = [s.text for s in chosen if s.text is not None]
         text = AsText(padded([t.ids[:-1] for t in texts]), padded([t.weights[1:] for t in texts])) if texts else None
-        return MediaBatch(ids, labels, padded([s.weights[1:] for s in chosen]),
-                          tuple(sample.places for sample in chosen),
-                          tuple(tuple(self._medium(file, sample.row) for file in sample.media) for sample in chosen),
+        media = tuple(tuple(self.reader.medium(file, sample.row) for file in sample.media) for sample in chosen)
+        return MediaBatch(ids, labels, padded([s.weights[1:] for s in chosen]), tuple(s.places for s in chosen), media,
                           text)
 
     def in_order(self, rows: int) -> Iterator[MediaBatch]:
         """All of them once."""
         for first in range(0, len(self.found), rows):
             yield self.rows(range(first, min(first + rows, len(self.found))))
-
-    def _medium(self, file: MediaFile, row: str) -> Medium:
-        key = (str(file.folder.path), file.name)
-        if key in self.kept:
-            self.kept.move_to_end(key)
-            return self.kept[key]
-        try:
-            medium = self.senses.medium("image" if file.kind == "image" else "audio", file.read(), file.name)
-        except BadMedia as error:
-            raise DataError(f"{row}: {error}") from error
-        self.kept[key] = medium
-        self.n_bytes += medium.values.nbytes
-        while self.n_bytes > KEPT_BYTES and len(self.kept) > 1:
-            self.n_bytes -= self.kept.popitem(last=False)[1].values.nbytes
-        return medium
 
 
 def padded(rows: Sequence[np.ndarray]) -> Tensor:

@@ -5,7 +5,7 @@ RUN/adapter or RUN/model.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from ayllu.checkpoint.safefile import read_safetensors
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.chats import ends, template_of
 from ayllu.data.media_loader import MediaLoader, MediaSample, counter, samples
-from ayllu.data.media_rows import MediaRow, media_rows
+from ayllu.data.media_rows import MediaFile, MediaRow, media_rows
 from ayllu.data.rows import Reject
 from ayllu.errors import CheckpointError, ConfigError, DataError
 from ayllu.files import write_json
@@ -35,7 +35,7 @@ from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
-from ayllu.train.align_config import AlignRecipe, MediaSource
+from ayllu.train.align_config import AlignRecipe, MediaData, MediaSource
 from ayllu.train.align_loss import Aligned, align_loss, held_out
 from ayllu.train.average import new_average
 from ayllu.train.best import Best
@@ -74,7 +74,7 @@ class MediaLesson:
 
 def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, MediaLesson]:
     """The recipe with its steps counted, and all that it learns from."""
-    source = open_checkpoint(_path(config.base, folder))
+    source = open_checkpoint(path_of(config.base, folder))
     tokenizer = source.open_tokenizer()
     if tokenizer is None:
         raise ConfigError(f"{source.path} has no tokenizer: put tokenizer.json or tokenizer.model beside its weights")
@@ -85,15 +85,15 @@ def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, Medi
     length = counter(senses)
 
     def read(sources: tuple[MediaSource, ...]) -> tuple[list[MediaSample], list[Reject]]:
-        return samples(_rows(config, folder, sources), tokenizer, template, length, config.context,
+        return samples(rows_of(config.data, folder, sources), tokenizer, template, length, config.context,
                        with_text=config.kl is not None)
 
     found, rejects = read(config.data.sources)
     apart, more = read(config.data.held_out)
     train = found
     if not config.data.held_out:
-        apart = [s for s in found if _position(s) < config.data.held_out_share]
-        train = [s for s in found if _position(s) >= config.data.held_out_share]
+        apart = [s for s in found if position(s.media) < config.data.held_out_share]
+        train = [s for s in found if position(s.media) >= config.data.held_out_share]
     rejects += more
     _check(config, train, rejects)
     steps = config.loop.steps or max(1, round(config.epochs * len(train) / config.loop.batch_size))
@@ -101,19 +101,21 @@ def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, Medi
     return config, MediaLesson(source, tokenizer, template, senses, train, apart, rejects)
 
 
-def _path(name: str, folder: Path) -> str | Path:
+def path_of(name: str, folder: Path) -> str | Path:
+    """Beside the recipe where it is there, else a name."""
     return folder / name if (folder / name).exists() else name
 
 
-def _position(sample: MediaSample) -> float:
+def position(media: Sequence[MediaFile]) -> float:
     """Between 0 and 1, by the names of its media: pictures that are shown in several rows are on one side."""
-    said = "\0".join(file.name for file in sample.media)
+    said = "\0".join(file.name for file in media)
     return int.from_bytes(hashlib.sha256(said.encode()).digest()[:8], "little") / 2**64
 
 
-def _rows(config: AlignRecipe, folder: Path, sources: tuple[MediaSource, ...]) -> Iterator[MediaRow | Reject]:
+def rows_of(data: MediaData, folder: Path, sources: tuple[MediaSource, ...]) -> Iterator[MediaRow | Reject]:
+    """The rows of all sources."""
     for source in sources:
-        root = folder / config.data.root
+        root = folder / data.root
         files = root / source.files if source.files else None
         yield from media_rows(root / source.path, files, source.path)
 
@@ -133,17 +135,17 @@ def _check(config: AlignRecipe, train: list[MediaSample], rejects: list[Reject])
 def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Senses:
     """Those that the recipe names, or new ones with first values; encoders that were trained before are read."""
     if config.senses is not None:
-        senses = read_senses(_path(config.senses, folder), crossing=True)
+        senses = read_senses(path_of(config.senses, folder), crossing=True)
     else:
-        eye, eye_weights = _pretrained(config.eye, config.eye_weights, folder, "vision")
-        ear, ear_weights = _pretrained(config.ear, config.ear_weights, folder, "audio")
+        eye, eye_weights = pretrained(config.eye, config.eye_weights, folder)
+        ear, ear_weights = pretrained(config.ear, config.ear_weights, folder)
         torch.manual_seed(config.seed)
         cross = None if config.cross is None else CrossConfig(
             shape=Shape(dim=source.config.dim, n_layers=1, n_heads=config.cross.n_heads,
                         hidden_dim=4 * source.config.dim),
             layers=tuple(range(0, source.config.n_layers, config.cross.every)))
         senses = Senses(SensesConfig(eye=eye, ear=ear, cross=cross, base=config.base, licence=config.licence))
-        _first_values(senses)
+        first_values(senses)
         for part, weights in ((senses.eye, eye_weights), (senses.ear, ear_weights)):
             if part is not None and weights is not None:
                 part.encoder.load_state_dict(weights, strict=False)
@@ -154,11 +156,11 @@ def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Sen
     return senses
 
 
-def _pretrained(part: Any, weights: str | None, folder: Path, kind: str) -> tuple[Any, dict[str, torch.Tensor] | None]:
+def pretrained(part: Any, weights: str | None, folder: Path) -> tuple[Any, dict[str, torch.Tensor] | None]:
     """The part with the shape of the encoder that is read, and the encoder's weights."""
     if weights is None or part is None:
         return part, None
-    where = Path(_path(weights, folder))
+    where = Path(path_of(weights, folder))
     files = sorted(where.glob("*.safetensors"))
     if not files or not (where / "config.json").is_file():
         raise CheckpointError(f"{where} holds no encoder: expected config.json and *.safetensors")
@@ -172,7 +174,7 @@ def _pretrained(part: Any, weights: str | None, folder: Path, kind: str) -> tupl
     return part.model_copy(update={"audio": audio_config(facts)}), audio_weights(tensors)
 
 
-def _first_values(senses: Senses) -> None:
+def first_values(senses: Senses) -> None:
     """Matrices and places at 0.02, as ViT's; norms at one."""
     for name, parameter in senses.named_parameters():
         if not parameter.requires_grad:
