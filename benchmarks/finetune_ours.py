@@ -13,8 +13,8 @@ from lines import peak_bytes, serve
 from ayllu.device import keep_memory, large_pages, matrix_peak
 from ayllu.train.loop import step
 from ayllu.train.method import empty_state, loss_of
-from ayllu.train.rehearse import Windows
 from ayllu.train.sft_config import SftConfig
+from ayllu.train.worst import Windows
 
 large_pages()
 keep_memory()

@@ -19,8 +19,9 @@ from ayllu.device import pick_device
 from ayllu.train.loop import step
 from ayllu.train.memory import predict
 from ayllu.train.method import empty_state, loss_of, shape_of
-from ayllu.train.rehearse import Meter, Windows, measure, twin
+from ayllu.train.rehearse import Meter, measure, twin
 from ayllu.train.sft_config import SftConfig
+from ayllu.train.worst import Windows
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "qlora-7b.toml"
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ayllu.cli.pretrain import AsJson, Resume, show
+from ayllu.cli.pretrain import AsJson, DryRun, Resume, show
 from ayllu.cli.sft import read_tuning
 
 What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json); or a model, and then files "
@@ -17,7 +17,8 @@ Rewarded = Annotated[list[str] | None, typer.Option("--reward", help="exact (the
                                                     "repeated: rewards are added up.")]
 
 
-def grpo(what: What, reward: Rewarded = None, resume: Resume = False, as_json: AsJson = False) -> None:
+def grpo(what: What, reward: Rewarded = None, resume: Resume = False, dry_run: DryRun = False,
+         as_json: AsJson = False) -> None:
     """Teach a model by rewards: it answers each prompt several times and learns which answers are better.
 
     A function of your own is called with prompt, completion and row, a dictionary of all columns, and gives a number.
@@ -26,6 +27,7 @@ def grpo(what: What, reward: Rewarded = None, resume: Resume = False, as_json: A
     Example: ayllu grpo ayllu-mini sums.jsonl --reward exact lora.r=16 out=runs/sums
     """
     from ayllu.dist import is_main
+    from ayllu.train import plan
     from ayllu.train.grpo import grpo as train
     from ayllu.train.grpo import prepared
     from ayllu.train.grpo_config import GrpoConfig
@@ -38,9 +40,14 @@ def grpo(what: What, reward: Rewarded = None, resume: Resume = False, as_json: A
     given = [Reward.of(text).model_dump() for text in reward or []]
     config, folder = read_tuning(GrpoConfig, words, "ayllu grpo ayllu-mini prompts.jsonl --reward exact",
                                  {"rewards": given} if given else {})
+    if dry_run:
+        known = config.model is not None and config.loop.steps
+        return show(plan.dry_run(config if known else prepared(config, folder)[0]), as_json)
     config, lesson = prepared(config, folder)
+    ready = plan.ready(config, resume)
+    assert isinstance(ready, GrpoConfig)
     try:
-        result = train(config, lesson, Path(folder), "auto" if auto else resume)
+        result = train(ready, lesson, Path(folder), "auto" if auto else resume)
     except Interrupted as stop:
         flags = "".join(f" --reward '{text}'" for text in reward or [])
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
@@ -48,3 +55,4 @@ def grpo(what: What, reward: Rewarded = None, resume: Resume = False, as_json: A
         raise typer.Exit(130) from stop
     if is_main():
         show(result, as_json)
+    return None

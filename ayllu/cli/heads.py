@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ayllu.cli.output import Json, print_json, write_text
-from ayllu.cli.pretrain import Resume
+from ayllu.cli.pretrain import DryRun, Resume, show
 from ayllu.errors import ConfigError
 
 What = Annotated[list[str], typer.Argument(help="A file of labelled rows (.csv, .tsv, .jsonl, .parquet), or a recipe "
@@ -28,7 +28,7 @@ def train_head(what: What, text: Annotated[str | None, typer.Option(help="The te
                epochs: Annotated[float | None, typer.Option(help="Times that each row is seen.")] = None,
                context: Annotated[int | None, typer.Option(help="Tokens of a text at most.")] = None,
                out: Annotated[str | None, typer.Option(help="The run's folder; the head lies in its head/.")] = None,
-               resume: Resume = False, as_json: Json = False) -> None:
+               resume: Resume = False, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Train a classifier, a tagger of words or a regression on labelled rows, and measure it on rows kept apart.
 
     Prints accuracy and macro-F1 with 95 % intervals, beside an answer that ignores the text. Ctrl-C saves, and
@@ -37,9 +37,11 @@ def train_head(what: What, text: Annotated[str | None, typer.Option(help="The te
     Example: ayllu train-head reviews.csv --text review --label stars
     """
     from ayllu.dist import is_main
+    from ayllu.train import plan
     from ayllu.train.heads import train_head as train
     from ayllu.train.heads_lesson import prepared_head
     from ayllu.train.loop import Interrupted
+    from ayllu.train.worst import counts
     if method is not None and method not in METHODS:
         raise ConfigError(f"--method {method!r} is unknown: use one of {', '.join(METHODS)}")
     named: dict[str, Any] = {
@@ -48,14 +50,21 @@ def train_head(what: What, text: Annotated[str | None, typer.Option(help="The te
         "out": out}
     options = [f"{key}={_quoted(value)}" for key, value in named.items() if value is not None]
     config, folder = read_head([*what, *options])
+    config, lesson = prepared_head(config, folder)
+    rows = counts(lesson)
+    worst = config.model_copy(update={"context": rows["longest"]})
+    if dry_run:
+        return show(plan.dry_run(worst) | rows, as_json)
+    plan.ready(worst, resume)
     try:
-        result = train(*prepared_head(config, folder), folder, resume)
+        result = train(config, lesson, folder, resume)
     except Interrupted as stop:
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; the same command with --resume goes on",
                    err=True)
         raise typer.Exit(130) from stop
     if is_main():
         print_json(result) if as_json else typer.echo(_told(result))
+    return None
 
 
 def read_head(words: list[str]) -> tuple[Any, Path]:

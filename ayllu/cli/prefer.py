@@ -6,7 +6,6 @@ import typer
 
 from ayllu.cli.pretrain import AsJson, DryRun, Resume, show
 from ayllu.cli.sft import read_tuning
-from ayllu.errors import ConfigError
 
 What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json); or a model, and then files "
                                            "or folders of preferences (.jsonl, .json, .csv, .parquet). Overrides "
@@ -36,19 +35,15 @@ def prefer(what: What, resume: Resume = False, dry_run: DryRun = False, as_json:
     if auto:
         words.remove("auto")
     config, folder = read_tuning(PreferConfig, words, "ayllu prefer ayllu-mini pairs.jsonl")
-    if dry_run and config.method == "reward":
-        raise ConfigError("a reward model's run isn't foreseen yet: leave --dry-run out")
     if dry_run:
         known = config.model is not None and config.loop.steps
         return show(plan.dry_run(config if known else prepared(config, folder)[0]), as_json)
     config, lesson = prepared(config, folder)
-    if config.method != "reward":
-        ready = plan.ready(config, resume)
-        assert isinstance(ready, PreferConfig)
-        config = ready
+    ready = plan.ready(config, resume)
+    assert isinstance(ready, PreferConfig)
+    run = train_reward if config.method == "reward" else train
     try:
-        result = (train_reward if config.method == "reward" else train)(config, lesson, folder,
-                                                                        "auto" if auto else resume)
+        result = run(ready, lesson, folder, "auto" if auto else resume)
     except Interrupted as stop:
         typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
                    f"ayllu prefer {' '.join(words)} --resume", err=True)

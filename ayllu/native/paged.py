@@ -45,15 +45,17 @@ def load() -> ctypes.CDLL:
 def attend(q: Tensor, k: Tensor, v: Tensor, pool: Pool, slots: Tensor, reads: Reads) -> Tensor:
     """Writes k and v (N, K, E) to `slots` (N,), then gives what the tokens of `reads` get for q (N, H, E)."""
     (N, H, E), (_, size, K, _) = q.shape, pool.keys.shape
-    q, k, v = (_in_rows(x) for x in (q, k, v))
-    y = torch.empty(N, H, E, dtype=q.dtype)
+    asked, kept = q.dtype, pool.keys.dtype
+    one = asked if kept == torch.int8 else kept          # autocast rounds v alone: a rotation gives float32 again
+    q, k, v = (_in_rows(x.to(one)) for x in (q, k, v))
+    y = torch.empty(N, H, E, dtype=one)
     strides = (ctypes.c_long * 3)(q.stride(0), k.stride(0), v.stride(0))
     sizes = (ctypes.c_long * 7)(len(reads.tokens), N, H, K, E, size, reads.window)
-    kernel(q.dtype, pool.keys.dtype)(
+    kernel(one, kept)(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), strides,
         *map(address, (pool.keys, pool.values, pool.key_scales, pool.value_scales, slots, reads.tokens, reads.tables)),
         sizes, y.data_ptr(), torch.get_num_threads())
-    return y
+    return y.to(asked)
 
 
 def _in_rows(x: Tensor) -> Tensor:

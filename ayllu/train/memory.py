@@ -21,9 +21,11 @@ from torch.utils._pytree import tree_leaves
 from ayllu.model.account import compiled_layer_bytes
 from ayllu.train.compiled import may_compile
 from ayllu.train.control import Parts
+from ayllu.train.grpo_config import GrpoConfig
 from ayllu.train.loop import step
 from ayllu.train.method import TrainConfig, empty_state, loss_of, shape_of
-from ayllu.train.rehearse import COPIES, Meter, Windows, look, shortened
+from ayllu.train.rehearse import COPIES, Meter, shortened
+from ayllu.train.worst import Windows, look, rollouts
 
 NUMBER = torch.ops.aten._local_scalar_dense.default      # what .item() asks for
 
@@ -109,6 +111,7 @@ def predict(config: TrainConfig, device: torch.device) -> Peaks:
             ledger.count(parameter)
         batch = Windows(shortened(config, 2)).batch(0)   # the second adds to gradients, as all after it
         loss, peaks, copies = loss_of(eager, device, state), Peaks(), []
+        engine = rollouts(config, state.model) if isinstance(config, GrpoConfig) else None      # its pages count
         step(state, batch, loss, config.loop, config.optim, device)
         if config.adapt.kind == "follow":
             parts = Parts(state.model, state.optimizer, state.average)
@@ -127,7 +130,7 @@ def predict(config: TrainConfig, device: torch.device) -> Peaks:
         if device.type == "cpu":
             for name, size in peaks.moments.items():
                 peaks.moments[name] = size + min(60_000_000 if compiled else _kept(config), size // 2)
-        del copies
+        del copies, engine
     return peaks
 
 

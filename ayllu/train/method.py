@@ -1,27 +1,44 @@
 """Where the kinds of training differ when a run is foreseen and rehearsed without its data."""
 
 import json
-from math import prod
+from functools import partial
+from math import ceil, prod
 from pathlib import Path
+from typing import cast
 
 import torch
 
+from ayllu.adapters.lora import attach, new_adapter
 from ayllu.adapters.names import modules
+from ayllu.data.label_loader import Texts
 from ayllu.data.shards import Shards
 from ayllu.errors import ConfigError
 from ayllu.model.account import n_parameters
-from ayllu.model.config import ModelSettings
+from ayllu.model.build import CausalModel, build_model
+from ayllu.model.config import LlamaConfig, ModelSettings
+from ayllu.model.heads import Classifier, HeadConfig
+from ayllu.model.init import initialise
+from ayllu.model.llama import Llama
+from ayllu.model.parallel import ALONE
 from ayllu.quant.nf4 import bytes_of
-from ayllu.train import prefer, pretrain, sft
+from ayllu.train import heads, prefer, pretrain, reward_model, sft
+from ayllu.train.average import new_average
 from ayllu.train.base import dtype_of, frozen_dtype, packable, random_base
+from ayllu.train.grpo_config import GrpoConfig
+from ayllu.train.grpo_loss import grpo_loss
+from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.loop import LossFunction
+from ayllu.train.optim import build_optimizer
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.prefer_loss import Tally
 from ayllu.train.pretrain import PretrainConfig
-from ayllu.train.sft_config import SftConfig
+from ayllu.train.sft_config import Lora, SftConfig
 from ayllu.train.state import TrainState
+from ayllu.train.trainee import TraineeLoss
 
-TrainConfig = PretrainConfig | SftConfig | PreferConfig
+TrainConfig = PretrainConfig | SftConfig | PreferConfig | GrpoConfig | HeadRecipe
+KINDS: dict[str | None, type[TrainConfig]] = {"sft": SftConfig, "grpo": GrpoConfig, "head": HeadRecipe,
+                                              None: PretrainConfig}
 
 
 def shape_of(config: TrainConfig) -> ModelSettings:
@@ -40,41 +57,85 @@ def empty_state(config: TrainConfig, device: torch.device) -> TrainState:
         shards = Shards(Path(), {"vocab_size": config.model.vocab_size, "key": ""})
         return pretrain.new_state(plain, shards, Path(), device)
     assert config.model is not None                      # shape_of has said so
-    return sft.new_state(config.model_copy(update={"adapt": adapt}), random_base(config, config.model, device))
+    if isinstance(config, HeadRecipe):
+        return _head_state(config, config.model, device)
+    base = random_base(config, config.model, device)
+    config = config.model_copy(update={"adapt": adapt})
+    if isinstance(config, PreferConfig) and config.method == "reward":
+        return reward_model.new_state(config, Classifier(base, reward_model.HEAD, config.seed), ALONE, {})
+    return sft.new_state(config, base)
+
+
+def _head_state(config: HeadRecipe, shape: ModelSettings, device: torch.device) -> TrainState:
+    """A head with one output: others take next to nothing beside the body."""
+    with device:
+        body = build_model(shape)
+    initialise(body, shape.n_layers, config.seed)
+    body.requires_grad_(config.learns == "all")
+    if isinstance(body, Llama) and config.learns == "adapter":
+        attach(body, new_adapter(body, config.lora.own(), config.seed))
+    head = HeadConfig(kind=config.kind, n_outputs=1, pooling=config.pooling, attention=config.attention)
+    model = cast(CausalModel, Classifier(body, head, config.seed))
+    return TrainState(model, build_optimizer(model, config.optim), facts={},
+                      average=new_average(model) if config.loop.ema else None)
 
 
 def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> LossFunction:
     """The loss that the recipe asks for."""
     if isinstance(config, PretrainConfig):
         return pretrain.training_loss(config, device)
+    if isinstance(config, PreferConfig) and config.method == "reward":
+        return cast(LossFunction, partial(reward_model.reward_loss, margin=config.margin, tally=Tally()))
     if isinstance(config, PreferConfig):
         return prefer.training_loss(config, device, Tally())
+    if isinstance(config, GrpoConfig):
+        lenient = config.model_copy(update={"tolerance": 1e9})               # random weights round further apart
+        return TraineeLoss(partial(grpo_loss, config=lenient, tally=Tally()), config.loop.precision, False,
+                           config.loop.activation_checkpointing)
+    if isinstance(config, HeadRecipe):
+        plain = config.model_copy(update={"class_weights": "none"})          # which there are no labels for
+        return heads.head_loss(plain, Texts([], []), cast(Classifier, state.model), device)
     teacher = None
     if config.distill is not None and config.distill.model is not None:
-        plain = config.model_copy(update={"lora": None, "quant": "none"})
-        teacher = random_base(plain, config.distill.model, device, frozen_dtype(config))
+        plain_sft = config.model_copy(update={"lora": None, "quant": "none"})
+        teacher = random_base(plain_sft, config.distill.model, device, frozen_dtype(config))
     return sft.training_loss(config, device, state.model, teacher)
 
 
 def looks(config: TrainConfig) -> int:
-    """Held-out losses of one evaluation: one for each language, or one over all that is held out."""
+    """How often an evaluation does what `look` (worst.py) does: for each language, for each batch of held-out texts or
+    prompts, or once over all that is held out."""
+    if isinstance(config, HeadRecipe):
+        shares = config.data.held_out_share, config.data.test_share
+        rows = config.loop.steps * config.loop.batch_size / config.epochs * shares[0] / (1 - sum(shares))
+        return ceil(rows / heads.ROWS)
+    if isinstance(config, GrpoConfig):
+        return ceil(config.eval_prompts / config.prompts_a_step)
     return len({source.language for source in config.data.sources}) if isinstance(config, PretrainConfig) else 1
+
+
+def adapter_of(config: TrainConfig) -> Lora | None:
+    """What is trained beside frozen weights, if anything is."""
+    if isinstance(config, HeadRecipe):
+        return config.lora if config.learns == "adapter" else None
+    return None if isinstance(config, PretrainConfig) else config.lora
 
 
 def least_bytes(config: TrainConfig) -> float:
     """Weights, and for what is trained of them a gradient and one moment, all in float32 but a frozen base."""
-    shape = shape_of(config)
-    if isinstance(config, PretrainConfig) or config.lora is None:
+    shape, lora = shape_of(config), adapter_of(config)
+    if isinstance(config, HeadRecipe) and config.learns == "head":
+        return 4 * n_parameters(shape)
+    if lora is None or not isinstance(shape, LlamaConfig):
         return 12 * n_parameters(shape)
-    assert config.model is not None
-    widths = modules(config.model)
-    trained = sum(config.lora.rank(name) * sum(widths[name]) for name in config.lora.targets(config.model))
-    packed = sum(map(prod, packable(config.model).values())) if config.quant == "nf4" else 0
+    widths = modules(shape)
+    trained = sum(lora.rank(name) * sum(widths[name]) for name in lora.targets(shape))
+    if isinstance(config, PretrainConfig | HeadRecipe):
+        return 4 * n_parameters(shape) + 12 * trained
+    packed = sum(map(prod, packable(shape).values())) if config.quant == "nf4" else 0
     return dtype_of(config).itemsize * (n_parameters(shape) - packed) + bytes_of(packed) + 12 * trained
 
 
 def read_settings(text: str) -> TrainConfig:
     """What `model_dump_json` gave."""
-    method = json.loads(text).get("method")
-    kind = SftConfig if method == "sft" else PreferConfig if method else PretrainConfig
-    return kind.model_validate_json(text)
+    return KINDS.get(json.loads(text).get("method"), PreferConfig).model_validate_json(text)

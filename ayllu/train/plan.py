@@ -24,6 +24,9 @@ from ayllu.train.planned import SHARE, check_planned, plan_of, planned_ranks, se
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import measure_apart
 
+ASSUMED = {"grpo": ("every prompt and every answer as long as they may be; without what the rewards take",),
+           "head": ("every text as long as the longest; without what ngrams=true takes",)}
+
 
 def dry_run(config: TrainConfig) -> dict[str, Any]:
     """Predict, rehearse and count; ConfigError where the run can't fit. A run on many ranks is reckoned only."""
@@ -46,7 +49,8 @@ def dry_run(config: TrainConfig) -> dict[str, Any]:
     tokens = config.loop.steps * config.loop.batch_size * config.context
     assumed = [f"{rate:.0f} W" + ("" if config.plan.watts else " (plan.watts isn't set: an assumption)"),
                f"{config.plan.price_per_kwh} {config.plan.currency} per kWh, {config.plan.price_per_hour} per hour",
-               "every step as fast as the rehearsed one; without the last evaluation, over all held-out text"]
+               "every step as fast as the rehearsed one; without the last evaluation, over all held-out text",
+               *ASSUMED.get(config.method if not isinstance(config, PretrainConfig) else "", ())]
     return {"parameters": n_parameters(shape_of(config)), "tokens": tokens, "steps": config.loop.steps,
             "micro_batch": config.loop.micro_batch, "predicted_bytes": found["base"] + peaks.most,
             "measured_bytes": found["peak"], "base_bytes": found["base"], "limit_bytes": int(limit),
@@ -62,8 +66,8 @@ def ready(config: TrainConfig, resume: bool = False) -> TrainConfig:
     config = settled(config, device, Path(config.out) if resume else None)
     if dist.world_size() == 1:
         check_fits(config, device)
-    else:
-        check_planned(_for_many(config))
+    elif isinstance(config, PretrainConfig):
+        check_planned(config)
     return config
 
 
@@ -92,7 +96,8 @@ def settled(config: TrainConfig, device: torch.device, run: Path | None) -> Trai
 def _for_many(config: TrainConfig) -> PretrainConfig:
     """Many ranks are reckoned for pretraining only."""
     if not isinstance(config, PretrainConfig):
-        raise ConfigError(f"fine-tuning on {planned_ranks(config)} ranks isn't foreseen yet: start it with one process")
+        raise ConfigError(f"method={config.method} on {planned_ranks(config)} ranks isn't foreseen yet: try it with "
+                          "one process and without parallel.data, and set loop.micro_batch to a number")
     return config
 
 

@@ -15,29 +15,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ayllu.data.loader import Batch
-from ayllu.data.pack_loader import PackedBatch
-from ayllu.data.pair_loader import PairBatch
-from ayllu.data.pairs import Answer, Compared
 from ayllu.device import pick_device
 from ayllu.errors import ConfigError
 from ayllu.model.generate import generate
-from ayllu.model.parallel import ALONE
 from ayllu.model.params import SamplingParams
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.control import Control, Parts
-from ayllu.train.loop import fit
-from ayllu.train.losses import bits_per_byte
+from ayllu.train.grpo_config import GrpoConfig
+from ayllu.train.heads_config import HeadRecipe
+from ayllu.train.loop import BatchSource, fit
 from ayllu.train.method import TrainConfig, empty_state, loss_of, read_settings, shape_of
-from ayllu.train.prefer_config import PreferConfig
-from ayllu.train.prefer_eval import row_logps
-from ayllu.train.pretrain import PretrainConfig
-from ayllu.train.sft_config import SftConfig
-from ayllu.train.sft_loss import answer_loss
 from ayllu.train.state import TrainState
+from ayllu.train.worst import Windows, look, rollouts
 
 STEPS, EVERY = 4, 2                                      # two evaluations and saves, each after two steps
 PARTS = 4                                                # micro-batches of a rehearsed step; time is scaled to all
@@ -99,56 +90,12 @@ class Watch:
         """Samples and held-out windows, as on the way of a run."""
         room = min(60, shape_of(self.config).max_context - 2)
         state.model.eval()
-        if room > 0 and self.config.samples:
+        asked = () if isinstance(self.config, HeadRecipe) else self.config.samples
+        if room > 0 and asked:
             generate(state.model, [[0, 0]], SamplingParams(max_tokens=room, seed=0, ignore_eos=True), ())
         look(self.config, state, self.device)
         self.lap("evaluation")
         return {}
-
-
-def look(config: TrainConfig, state: TrainState, device: torch.device, most: int | None = None) -> None:
-    """What an evaluation on the way computes for one language, over random ids; of conversations, `most` batches."""
-    autocast = None if config.loop.precision == "float32" else torch.bfloat16
-    if isinstance(config, SftConfig):
-        batch = Windows(config).batch(0)
-        assert isinstance(batch, PackedBatch)
-        part = next(batch.split(int(config.loop.micro_batch)))
-        n = -(-config.eval_tokens // part.ids.numel())
-        answer_loss(state.model, [part] * (n if most is None else min(n, most)), device, autocast, ALONE)
-        return
-    if isinstance(config, PreferConfig):
-        rows = full_rows(config, config.eval_rows if most is None else min(config.eval_rows, most))
-        row_logps(state.model, rows, [], int(config.loop.micro_batch), device, autocast)
-        return
-    rng = np.random.default_rng(0)
-    ids = torch.from_numpy(rng.integers(0, config.model.vocab_size, config.eval_tokens))
-    bits_per_byte(state.model, ids, 1, config.context, device, autocast)
-
-
-class Windows:
-    """The largest batch that a run may draw: every window full, a packed one with a single document."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        self.config = config
-
-    def batch(self, step: int) -> Batch | PackedBatch | PairBatch:
-        """Random ids; the same at every step."""
-        if isinstance(self.config, PreferConfig):
-            rows = full_rows(self.config, self.config.loop.batch_size)
-            crossed = tuple(row.answers[0] for row in rows) if self.config.method == "kto" else ()
-            return PairBatch(rows, np.zeros((len(rows), 3)), crossed, np.zeros(len(rows)))
-        shape = self.config.loop.batch_size, self.config.context
-        ids = torch.from_numpy(np.random.default_rng(0).integers(0, shape_of(self.config).vocab_size, shape))
-        if isinstance(self.config, PretrainConfig) and self.config.packing.kind == "none":
-            return Batch(ids, ids.clone())
-        return PackedBatch(ids, ids.clone(), torch.ones(shape), torch.zeros(shape, dtype=torch.int64),
-                           torch.arange(shape[1]).repeat(shape[0], 1), torch.zeros(shape, dtype=torch.bool))
-
-
-def full_rows(config: PreferConfig, n: int) -> list[Compared]:
-    """Rows with two answers that fill the window after one id of a prompt."""
-    ids = np.random.default_rng(0).integers(0, shape_of(config).vocab_size, (n, 2, config.context + 1))
-    return [Compared(Answer(good, 1), Answer(bad, 1), "") for good, bad in ids.astype(np.int32)]
 
 
 def rehearse(config: TrainConfig, device: torch.device, run: Path, meter: Meter) -> Watch:
@@ -157,8 +104,11 @@ def rehearse(config: TrainConfig, device: torch.device, run: Path, meter: Meter)
     state = empty_state(config, device)
     loop = config.loop.model_copy(update={"steps": STEPS, "eval_every": EVERY, "checkpoint_every": EVERY, "keep": 1,
                                           "patience": 0})
+    batches: BatchSource = Windows(config)
+    if isinstance(config, GrpoConfig):
+        state.follower = batches = rollouts(config, state.model)
     meter.restart()
-    fit(state, Windows(config), loss_of(config, device, state), loop=loop, optim=config.optim, run=run, observer=watch,
+    fit(state, batches, loss_of(config, device, state), loop=loop, optim=config.optim, run=run, observer=watch,
         evaluate=watch.evaluate, device=device)
     watch.lap("saving")
     return watch
@@ -177,11 +127,13 @@ def twin(config: TrainConfig) -> TrainConfig:
         "dim": 64, "n_layers": min(shape.n_layers, 2), "hidden_dim": 64, "vocab_size": 64, "n_heads": 4,
         "n_kv_heads": 4 if shape.n_heads == shape.n_kv_heads else 2, "head_dim": 16})
     loop = config.loop.model_copy(update={"batch_size": 2, "micro_batch": 1})
+    if isinstance(config, GrpoConfig):
+        config = config.model_copy(update={"group": 2, "max_tokens": min(config.max_tokens, config.context // 2, 8)})
     distill = getattr(config, "distill", None)
     if distill is not None and distill.model is not None:                    # the teacher has the same vocabulary
         config = config.model_copy(update={"distill": distill.model_copy(update={"model": model})})
-    return config.model_copy(update={"model": model, "loop": loop, "context": min(config.context, 32),
-                                     "eval_tokens": 64})
+    fewer = {"eval_tokens": 64} if "eval_tokens" in type(config).model_fields else {}
+    return config.model_copy(update={"model": model, "loop": loop, "context": min(config.context, 32), **fewer})
 
 
 def measure(config: TrainConfig) -> dict[str, Any]:
@@ -193,7 +145,7 @@ def measure(config: TrainConfig) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="ayllu-rehearsal-") as folder:
         rehearse(twin(config), device, Path(folder) / "twin", meter)
         base = meter.now()
-        short = shortened(config, PARTS)
+        short = config if isinstance(config, GrpoConfig) else shortened(config, PARTS)   # the engine holds all answers
         watch = rehearse(short, device, Path(folder) / "run", meter)
     steps, saves, whole = watch.seconds["step"], watch.seconds["saving"], config.loop.batch_size / short.loop.batch_size
     return {"base": base, "peak": max(watch.peaks.values()), "peaks": watch.peaks, "first_step_s": steps[0] * whole,

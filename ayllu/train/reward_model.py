@@ -148,18 +148,23 @@ def reward_loss(model: Classifier, batch: Whole, margin: float, tally: Tally) ->
     return Loss(each.sum(), torch.tensor(float(len(each)), device=each.device), each.detach())
 
 
-@torch.no_grad()
 def scores(model: Classifier, rows: Sequence[Compared], config: PreferConfig, device: torch.device) -> np.ndarray:
     """(rows, 2) of the better answers and of the worse."""
+    return scored(model, rows, config, device).cpu().numpy()
+
+
+@torch.no_grad()
+def scored(model: Classifier, rows: Sequence[Compared], config: PreferConfig, device: torch.device) -> Tensor:
+    """The same as a tensor."""
     model.eval()
     out = []
     for part in ScoreBatch(rows).split(int(config.loop.micro_batch)):
         batch = part.to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.loop.precision != "float32"):
             found = model(batch.ids, batch.is_token)[:, 0]
-        out.append(found.float().view(2, -1).T.cpu().numpy())
+        out.append(found.float().view(2, -1).T)
     model.train()
-    return np.concatenate(out)
+    return torch.cat(out)
 
 
 def judged(found: np.ndarray, rows: Sequence[Compared], config: PreferConfig) -> dict[str, float]:

@@ -128,6 +128,17 @@ def test_the_first_update_follows_the_policy_gradient(settings, variant):
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("precision", ["autocast", "bf16_masters"])
+def test_low_precision_draws_from_the_model_in_training(settings, precision):
+    """Products are rounded to bfloat16 on both sides, and in other orders: 0.05 is what training allows."""
+    config, rollouts = begun(settings, f"loop.precision={precision}")
+    drawn = rollouts.batch(0)
+    assert all(one.answer.size for one in drawn.drawn)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        grpo_loss(rollouts.answering.model, drawn.to(CPU), config, tally := Tally())
+    assert 0 < tally.row()["engine_gap"] < 0.02
+
+
 def test_answers_of_another_model_are_not_learned_from(settings):
     config, rollouts = begun(settings)
     drawn = rollouts.batch(0)
