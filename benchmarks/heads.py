@@ -61,8 +61,8 @@ ALONE = {"ours": "ours_alone", "original": "original_alone"}
 PAIRS = (("ours", "tfidf"), ("ours", "original"), ("ours_alone", "original_alone"))
 SHOWN = ("ours", "ours_alone", "tfidf", "original", "original_alone")
 RECIPE = ("ngrams=true", "epochs=4", "optim.lr=1e-3", "label_smoothing=0.1", "word_dropout=0.15", "dropout=0.1",
-          "loop.patience=0", "loop.batch_size=32", "loop.micro_batch=8", "loop.checkpoint_every=1000000",
-          "data.too_long=ends", "context=512", "data.held_out_share=0.1")
+          "loop.patience=0", "loop.batch_size=32", "loop.precision=bf16_masters", "loop.eval_every=1000000",
+          "loop.checkpoint_every=1000000", "data.too_long=ends", "context=512")
 Run = dict[str, Any]
 Split = tuple[list[Labelled], list[Labelled]]
 
@@ -73,7 +73,7 @@ def load(name: str, data: Path, quick: bool) -> Split:
     assert train is not None
     if test is None:
         train, test = [[r for r in train if (position(r.text) < 0.2) is tested] for tested in (False, True)]
-    return (train[:200], test[:100]) if quick else (train, test)
+    return (train[::len(train) // 200], test[::len(test) // 100]) if quick else (train, test)
 
 
 def _read(file: Path) -> list[Labelled]:
@@ -117,16 +117,20 @@ def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bo
     """What a head says that was trained on the training rows: with its grams (`predicted`), and the model `alone`."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        for file, rows in zip(("train", "test"), split, strict=True):
+        held = [position(f"held out {row.text}") < 0.1 for row in split[0]]
+        parts = {"train": [row for row, out in zip(split[0], held, strict=True) if not out],
+                 "held_out": [row for row, out in zip(split[0], held, strict=True) if out], "test": split[1]}
+        for file, rows in parts.items():
             lines = (json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)
             (place / f"{file}.jsonl").write_text("".join(lines), encoding="utf-8")
         table = {"name": "heads", "out": str(place / "run"), "base": base, "seed": seed,
-                 "data": {"path": str(place / "train.jsonl"), "test": str(place / "test.jsonl")}}
+                 "data": {"path": str(place / "train.jsonl"), "held_out": str(place / "held_out.jsonl"),
+                          "test": str(place / "test.jsonl")}}
         fast = ["loop.steps=3", "context=64"] if quick else []
         recipe = build_recipe(HeadRecipe, table, [*RECIPE, *changes, *fast], where="heads")
         config, lesson = prepared_head(recipe, place)
         made = train_head(config, lesson, place)
-        both = Labeller.load(made["head"], config.device)
+        both = Labeller.load(made["head"], config.device, is_fast=True)
         return {name: [answer.labels[0] for answer in labeller([str(row.text) for row in split[1]])]
                 for name, labeller in (("predicted", both), ("alone", replace(both, wide=None)))}
 

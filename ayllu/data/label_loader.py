@@ -59,18 +59,14 @@ class Texts:
     def batch(self, rows: Sequence[int]) -> TextBatch:
         """Some of them, padded."""
         T = max(len(self.ids[row]) for row in rows)
-        ids, labels = np.zeros((len(rows), T), np.int64), [self.labels[row] for row in rows]
-        is_token = np.zeros((len(rows), T), bool)
-        by_token = isinstance(labels[0], list) and isinstance((labels[0] or [0.0])[0], int)
-        marks = np.full((len(rows), T), IGNORED, np.int64)
+        ids, is_token = np.zeros((len(rows), T), np.int64), np.zeros((len(rows), T), bool)
         for i, row in enumerate(rows):
             n = len(self.ids[row])
             ids[i, :n], is_token[i, :n] = self.ids[row], True
-            if by_token:
-                marks[i, :n] = labels[i]
-        kind = torch.long if isinstance(labels[0], int) else torch.float32
-        return TextBatch(torch.from_numpy(ids), torch.from_numpy(is_token),
-                         torch.from_numpy(marks) if by_token else torch.tensor(labels, dtype=kind))
+        found, seen = labels_of(self, rows), torch.from_numpy(is_token)
+        if by_token(self.labels[rows[0]]):
+            found = torch.full(ids.shape, IGNORED).masked_scatter_(seen, found)
+        return TextBatch(torch.from_numpy(ids), seen, found)
 
     def in_order(self, rows: int) -> Iterator[tuple[list[int], TextBatch]]:
         """All of them once, those of a length together: (which they are, the batch)."""
@@ -78,6 +74,19 @@ class Texts:
         for first in range(0, len(order), rows):
             part = order[first:first + rows]
             yield part, self.batch(part)
+
+
+def by_token(label: object) -> bool:
+    """Whether this is a list of each token's label; yes and no for many labels are floats."""
+    return isinstance(label, list) and isinstance((label or [0.0])[0], int)
+
+
+def labels_of(texts: Texts, rows: Sequence[int]) -> Tensor:
+    """(B,) long, (B, N) or (B,) float; where tokens have labels, those of one text after the other, long."""
+    labels = [texts.labels[row] for row in rows]
+    if by_token(labels[0]):
+        return torch.tensor([n for label in labels for n in label])           # type: ignore[union-attr]
+    return torch.tensor(labels, dtype=torch.long if isinstance(labels[0], int) else torch.float32)
 
 
 @dataclass
@@ -94,10 +103,13 @@ class LabelLoader:
         self.order = Order([len(self.texts)], None, self.seed)
 
     def batch(self, step: int) -> TextBatch:
-        """The rows of this rank for one step."""
+        """The texts of this rank for one step."""
+        return self.texts.batch(self.rows(step))
+
+    def rows(self, step: int) -> list[int]:
+        """Their numbers."""
         first = step * self.batch_size
-        return self.texts.batch([self.order.at(i)[0]
-                                 for i in range(first + self.rank, first + self.batch_size, self.world_size)])
+        return [self.order.at(i)[0] for i in range(first + self.rank, first + self.batch_size, self.world_size)]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from ayllu.checkpoint.load import build_model
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.checkpoint.transformer import OpenTransformer
 from ayllu.data.label_loader import IGNORED, LabelLoader, Texts
+from ayllu.data.text_packs import PackLoader
+from ayllu.device import keep_memory
 from ayllu.errors import ConfigError
 from ayllu.files import atomic_folder, write_json
 from ayllu.log import say
@@ -32,6 +34,7 @@ from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.heads_lesson import HeadLesson, Side, name_of
 from ayllu.train.heads_loss import balanced, flat, label_loss, logits_of, mean_loss
 from ayllu.train.heads_measure import measure
+from ayllu.train.heads_packed import PackedLoss, packed_loss, why_padded
 from ayllu.train.loop import LossFunction
 from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume
@@ -54,8 +57,10 @@ def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
     model, base = head_model(config, lesson, device)
     mean, spread, texts = _standard(config, lesson.train.texts)
     held = lesson.held_out.texts if config.kind != "regression" else _shifted(lesson.held_out.texts, mean, spread)
-    state = _new_state(config, model, layout, {"data": lesson.digest, "base": base})
-    batches = LabelLoader(texts, config.loop.batch_size, config.seed, layout.data_rank, layout.data)
+    state = new_state(config, model, layout, {"data": lesson.digest, "base": base})
+    rows = LabelLoader(texts, config.loop.batch_size, config.seed, layout.data_rank, layout.data)
+    if packed := why_padded(config, model, device) is None:
+        keep_memory()
     if resumed := restore(state, run, fall_back=resume == "auto"):
         say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
 
@@ -64,8 +69,8 @@ def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
         return {"held_out": mean_loss(logits, held, config.kind), **_right(logits, held, config.kind)}
 
     length = max(sum(map(len, texts.ids)) // len(texts), 1)
-    last = follow(config, state, batches, head_loss(config, texts, model, device), length, resumed, device,
-                  lambda state: ([], look(state)), look)
+    last = follow(config, state, PackLoader(rows) if packed else rows, head_loss(config, texts, model, device, packed),
+                  length, resumed, device, lambda state: ([], look(state)), look)
     with state.averaged():
         facts, wide = _facts(config, lesson, model, held, mean, spread, base, device)
         made = dist.from_first(_write(config, lesson, model, facts, wide, run) if dist.is_main() else {})
@@ -98,7 +103,8 @@ def head_model(config: HeadRecipe, lesson: HeadLesson, device: torch.device) -> 
     return model, base
 
 
-def _new_state(config: HeadRecipe, model: Classifier, layout: Layout, facts: dict[str, Any]) -> TrainState:
+def new_state(config: HeadRecipe, model: Classifier, layout: Layout, facts: dict[str, Any]) -> TrainState:
+    """The state before the first step."""
     threads = torch.get_num_threads() if dist.world_size() == 1 else 0
     always: dict[str, Any] = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
                               "batch_size": config.loop.batch_size, "seed": config.seed}
@@ -123,13 +129,16 @@ def slow_lower_layers(optimizer: torch.optim.Optimizer, model: Classifier, decay
     optimizer.param_groups[:] = groups
 
 
-def head_loss(config: HeadRecipe, texts: Texts, model: Classifier, device: torch.device) -> LossFunction:
-    """The loss that the recipe asks for."""
+def head_loss(config: HeadRecipe, texts: Texts, model: Classifier, device: torch.device,
+              packed: bool = False) -> LossFunction:
+    """The loss that the recipe asks for, of padded texts or of packed ones."""
     weights = None
     if config.class_weights == "balanced":
         weights = balanced(texts, model.head.n_outputs, config.kind).to(device)
-    return cast(LossFunction, partial(label_loss, weights=weights, smoothing=config.label_smoothing,
-                                      hidden=config.word_dropout))
+    extras: dict[str, Any] = {"weights": weights, "smoothing": config.label_smoothing, "hidden": config.word_dropout}
+    if not packed:
+        return cast(LossFunction, partial(label_loss, **extras))
+    return cast(LossFunction, PackedLoss(partial(packed_loss, **extras), config.loop.precision))
 
 
 def _standard(config: HeadRecipe, texts: Texts) -> tuple[float, float, Texts]:

@@ -3,8 +3,6 @@
 B batch  T tokens  N labels
 """
 
-
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,8 +25,12 @@ def label_loss(model: Classifier, batch: TextBatch, weights: Tensor | None = Non
         kept = torch.rand(seen.shape, device=seen.device) >= hidden
         kept[:, 0] = True
         seen = seen & kept
-    logits, labels = model(batch.ids, seen), batch.labels
-    match model.head.kind:
+    return loss_of(model.head.kind, model(batch.ids, seen), batch.labels, weights, smoothing)
+
+
+def loss_of(kind: Kind, logits: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> Loss:
+    """That of logits (B, N), or of words' (..., N)."""
+    match kind:
         case "multi":
             soft = labels * (1 - smoothing) + smoothing / 2
             each = F.binary_cross_entropy_with_logits(logits, soft, pos_weight=weights, reduction="none").mean(1)

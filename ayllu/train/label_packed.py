@@ -7,12 +7,13 @@ they are.
 N tokens  D width  E head width  C outputs
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from ayllu.data.label_loader import Texts
+from ayllu.data.text_packs import batches
 from ayllu.engine.paths import runner_for
 from ayllu.model.attend import Within
 from ayllu.model.fused import FusedRunner, why_not_fused
@@ -21,8 +22,6 @@ from ayllu.model.llama import Llama
 from ayllu.native.attention import fits
 from ayllu.native.build import missing
 from ayllu.train.trainee import NativeAttend
-
-TOKENS = 4096                                            # of a batch: enough for full products, few for the caches
 
 
 def why_not(model: Classifier) -> str | None:
@@ -80,17 +79,3 @@ class Packed:
         if window is not None:
             begin, end = torch.maximum(begin, place - window + 1), torch.minimum(end, place + window)
         return Within(begin[None].int(), end[None].int())
-
-
-def batches(lengths: Sequence[int], most: int = TOKENS) -> Iterator[list[int]]:
-    """Numbers of texts in order, of `most` tokens together; a longer one runs alone."""
-    batch: list[int] = []
-    n = 0
-    for i, length in enumerate(lengths):
-        if batch and n + length > most:
-            yield batch
-            batch, n = [], 0
-        batch.append(i)
-        n += length
-    if batch:
-        yield batch

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from ayllu.data.label_loader import Texts
+from ayllu.data.text_packs import batches
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.init import initialise
 from ayllu.model.llama import Llama, LlamaConfig
 from ayllu.native.build import missing
 from ayllu.train.heads_loss import logits_of
-from ayllu.train.label_packed import Packed, batches, why_not
+from ayllu.train.label_packed import Packed, why_not
 
 needs_amx = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
