@@ -4,6 +4,7 @@
 //
 // N tokens  D width  F feed-forward width  H heads  G heads of keys  E head width  V vocabulary
 #include "crew.h"
+#include "mix_tiles.h"
 #include "paged.h"
 #include "pointwise.h"
 #include "products.h"
@@ -73,6 +74,29 @@ void multiply_gated(Crew::Step& step, const Bf* x, long N, const Matrix& m, Bf* 
     });
 }
 
+// Tokens that follow one another in a row, as many as are computed together.
+std::vector<Group> groups(const Tokens& t, long most) {
+    std::vector<Group> found;
+    for (long i = 0; i < t.N; i++) {
+        const bool follows = i && t.begins[i] == t.begins[i - 1] && t.positions[i] == t.positions[i - 1] + 1;
+        if (follows && found.back().n < most) found.back().n++;
+        else found.push_back({i, 1});
+    }
+    return found;
+}
+
+template <long E>
+void mix(Crew::Step& step, const Pages<Bf>& pages, const Shape& s, const Layer& l, const Tokens& t, const Room& room) {
+    const TileMix<E> mixed(pages, s.H);
+    const std::vector<Group> all = groups(t, mixed.tokens());
+    const long width = (s.H + 2 * s.G) * s.E;
+    step.share(long(all.size()) * s.G, [&](long at) {
+        const auto [i, n] = all[at / s.G];
+        mixed(t.tables + t.begins[i], t.positions[i], n, l.window, at % s.G, room.qkv + i * width, width,
+              room.y + i * s.H * s.E);
+    });
+}
+
 template <typename T> void attend(Crew::Step& step, const Shape& s, const Layer& l, const Tokens& t, const Room& room) {
     const Pages<T> pages{(T*)l.keys, (T*)l.values, l.key_scales, l.value_scales, s.G, s.E, s.size};
     const Attention<Bf, T> attention{pages, s.H};
@@ -82,6 +106,8 @@ template <typename T> void attend(Crew::Step& step, const Shape& s, const Layer&
         turn_token(q, t.cos + t.positions[i] * s.E, t.sin + t.positions[i] * s.E, s.H + s.G, s.E);
         keep_token(k, k + s.G * s.E, pages, t.slots[i]);
     }
+    if constexpr (std::is_same_v<T, Bf>)
+        if (fits_tiles(pages)) return (s.E == 64 ? mix<64> : mix<0>)(step, pages, s, l, t, room);
     step.share(t.N * s.G, [&](long at) {
         const long i = at / s.G, g = at % s.G, position = t.positions[i];
         thread_local std::vector<float> some;

@@ -22,7 +22,12 @@ MODELS = {"gqa": {}, "tied": {"tie_embeddings": True}, "wide heads": {"head_dim"
           "mistral": {"sliding_window": 7}, "qwen2": {"qkv_bias": True, "sliding_window": 9, "first_sliding_layer": 2},
           "biased": {"qkv_bias": True, "out_bias": True, "mlp_bias": True},
           "yarn": {"rope_scaling": RopeScaling(kind="yarn", factor=4, original_context=32)}}
+# Heads and pages that are whole tiles (native/mix_tiles.h); more heads than are computed together, two blocks of slots.
+TILED = {"tiles": {"head_dim": 64}, "narrow": {"head_dim": 32, "n_kv_heads": 4},
+         "one key": {"head_dim": 96, "n_heads": 12, "n_kv_heads": 1}, "window": {"head_dim": 64, "sliding_window": 70},
+         "short window": {"head_dim": 64, "n_heads": 2, "sliding_window": 5}}
 SETTINGS = EngineSettings(n_pages=60, page_size=4, token_budget=40, max_rows=12)
+LARGE_PAGES = SETTINGS.model_copy(update={"page_size": 16})
 
 
 def engine_of(settings=SETTINGS, dtype=torch.bfloat16, **more):
@@ -42,11 +47,12 @@ def requests():
 
 
 @pytest.mark.parametrize("more", [{}, {"kv_dtype": "int8"}, {"n_guesses": 3}], ids=str)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS | TILED)
 def test_steps_are_the_runners(name, more, monkeypatch):
     """Each step is computed in both ways, from the same pages. Both round to bfloat16 in the same places (2^-9 of a
     number) from sums in another order; over 3 layers that grows to a few roundings of the largest numbers."""
-    engine, seen = engine_of(SETTINGS.model_copy(update=more), **MODELS[name]), []
+    settings = LARGE_PAGES if name in TILED else SETTINGS
+    engine, seen = engine_of(settings.model_copy(update=more), **(MODELS | TILED)[name]), []
     paths, native = engine.paths, engine.paths.step
     fast, head = paths.hidden, paths.logits
 
@@ -73,6 +79,33 @@ def test_steps_are_the_runners(name, more, monkeypatch):
     run(engine, requests())
     assert native._step.n == len(seen)                   # no step was left to the runner
     assert any(singles and chunks for singles, chunks in seen)
+
+
+@pytest.mark.parametrize("name", TILED)
+def test_a_tokens_bits_depend_on_its_row_alone(name):
+    """Whether a prompt is read at once or in pieces of any length, beside whatever else."""
+    found = []
+    for budget in (400, 40, 13):
+        settings = LARGE_PAGES.model_copy(update={"token_budget": budget, "prefix_cache": False})
+        engine = engine_of(settings, **TILED[name])
+        found.append({})
+        engine.paths.hidden = Told(engine.paths.hidden, found[-1])
+        run(engine, [Request((*range(3, 100), 5), SamplingParams(temperature=0, max_tokens=2)), *requests()])
+    assert len(found[0]) > 400
+    for others in found[1:]:
+        assert all(torch.equal(hidden, others[key]) for key, hidden in found[0].items())
+
+
+class Told:
+    def __init__(self, compute, found):
+        self.compute, self.found = compute, found
+
+    def __call__(self, batch, adapt):
+        hidden = self.compute(batch, adapt)
+        for work, span in zip(batch.works, batch.spans, strict=True):
+            for i in range(span.end - span.begin):
+                self.found[work.row.number, span.start + i] = hidden[span.begin + i].clone()
+        return hidden
 
 
 class Counted:
