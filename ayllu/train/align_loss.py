@@ -29,6 +29,10 @@ class Aligned(nn.Module):
 
     def hidden(self, batch: MediaBatch) -> Tensor:                            # (B, T, D)
         """The trunk's output where features stand in their places."""
+        return self.body.trunk(self.embedded(batch))
+
+    def embedded(self, batch: MediaBatch) -> Tensor:                          # (B, T, D)
+        """What the trunk is given."""
         x = self.body.embed(batch.ids)
         media = [medium for row in batch.media for medium in row]
         features = self.senses.features([replace(m, values=m.values.to(x.device)) for m in media])
@@ -38,7 +42,7 @@ class Aligned(nn.Module):
         for i, places in enumerate(batch.places):
             rows.append(spliced(x[i], places, features[at:at + len(places)]))
             at += len(places)
-        return self.body.trunk(torch.stack(rows))
+        return torch.stack(rows)
 
 
 def align_loss(model: CausalModel, batch: MediaBatch, kl: Kl | None = None) -> Loss:
