@@ -8,7 +8,7 @@ emoji         skin tones whose plain form is learned, in English and Chinese: th
               rows; so `emoji base` counts the name before the colon on both sides ("waving hand")
 syllable      toned pinyin (audio_cmn), each held out as a whole: initial, final and tone; beside the nearest neighbour
 
-    python benchmarks/senses.py SENSES --data runs/senses/data [--quick] [--json FILE] [--leave-out george|all]
+    python benchmarks/senses.py SENSES --data runs/senses/data [--adapter FOLDER] [--quick] [--json FILE] [--leave-out george|all]
 
 --leave-out trains an ear without a speaker's spoken digits and tests it on all of them (recipes/senses.toml, digits
 alone, --epochs of them); with `all`, one ear after the other. The last line has the worst of the ratios to the goals:
@@ -33,19 +33,21 @@ import senses_peers
 import torch
 from torch import Tensor
 
+from ayllu.adapters.lora import attach
+from ayllu.adapters.store import read_adapter
 from ayllu.checkpoint.load import load_checkpoint, open_checkpoint
 from ayllu.config import load_recipe
 from ayllu.data.chats import ends, template_of
-from ayllu.data.media_loader import MediaLoader, MediaSample, samples
+from ayllu.data.media_loader import MediaLoader, MediaSample, counter, samples
 from ayllu.data.media_rows import media_rows
-from ayllu.errors import DataError
+from ayllu.errors import ConfigError, DataError
 from ayllu.evaluate.intervals import bootstrap_mean
 from ayllu.files import write_json
 from ayllu.log import say, setup
 from ayllu.media.senses import Senses, read_senses
 from ayllu.model.llama import Llama
 from ayllu.text.tokenizer import Tokenizer
-from ayllu.train.align import align, features_of, prepared_media
+from ayllu.train.align import align, prepared_media
 from ayllu.train.align_config import AlignRecipe
 from ayllu.train.align_loss import Aligned
 
@@ -82,14 +84,18 @@ class Item:
 class Subject:
     """A Llama with senses, asked for its answers."""
 
-    def __init__(self, folder: Path, base: str) -> None:
+    def __init__(self, folder: Path, base: str, adapter: Path | None = None) -> None:
         self.source = open_checkpoint(base)
         tokenizer = self.source.open_tokenizer()
         assert tokenizer is not None
         self.tokenizer: Tokenizer = tokenizer
         self.senses: Senses = read_senses(folder)
+        if self.senses.config.cross:
+            raise ConfigError(f"{folder} looks beside the text (cross): only features within the text are measured")
         body = load_checkpoint(base, dtype="float32").model
         assert isinstance(body, Llama)
+        if adapter:
+            attach(body, read_adapter(adapter, body.config))
         self.model = Aligned(body, self.senses).eval()
         self.ends = set(ends(tokenizer))
 
@@ -103,7 +109,7 @@ class Subject:
             path = Path(top) / "rows.jsonl"
             path.write_text("".join(json.dumps(rows[i]) + "\n" for i in chosen), encoding="utf-8")
             found, rejects = samples(media_rows(path, data / "media.tar", f"{part}.jsonl"), self.tokenizer, template,
-                                     features_of(self.senses.config), 4096)
+                                     counter(self.senses), 4096)
         if rejects:
             raise DataError(f"{len(rejects)} rows of {data / part}.jsonl can't be taken: {rejects[0].reason}")
         return [Item(rows[i]["kind"], sample.media[0].name, rows[i]["text"],
@@ -326,6 +332,7 @@ def main() -> None:
     parser.add_argument("senses", type=Path)
     parser.add_argument("--data", type=Path, default=Path("runs/senses/data"), help="what recipes/senses/make.py wrote")
     parser.add_argument("--base", default="ayllu-mini-chat")
+    parser.add_argument("--adapter", type=Path, help="that was learned with the senses (learns=adapter)")
     parser.add_argument("--leave-out", metavar="SPEAKER")
     parser.add_argument("--epochs", type=float, default=20, help="of an ear without a speaker")
     parser.add_argument("--quick", action="store_true", help="20 rows of a kind: whether it works")
@@ -341,7 +348,7 @@ def main() -> None:
             print(f"without {name}: {100 * found[name]['right']:.1f} % of {found[name]['n']} right "
                   f"({found[name]['steps']} steps)")
     else:
-        found |= run(Subject(args.senses, args.base), args.data, args.quick)
+        found |= run(Subject(args.senses, args.base, args.adapter), args.data, args.quick)
         found["ratios"] = ratios(found)
         show(found)
         for name, ratio in found["ratios"].items():

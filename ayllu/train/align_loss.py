@@ -29,20 +29,23 @@ class Aligned(nn.Module):
 
     def hidden(self, batch: MediaBatch) -> Tensor:                            # (B, T, D)
         """The trunk's output where features stand in their places."""
-        return self.body.trunk(self.embedded(batch))
+        if self.senses.cross is None:
+            return self.body.trunk(self.embedded(batch))
+        x = self.body.embed(batch.ids)
+        return self.senses.cross.trunk(self.body, x, memory_of(batch.places, self._features(batch), x.shape[1]))
 
     def embedded(self, batch: MediaBatch) -> Tensor:                          # (B, T, D)
-        """What the trunk is given."""
-        x = self.body.embed(batch.ids)
-        media = [medium for row in batch.media for medium in row]
-        features = self.senses.features([replace(m, values=m.values.to(x.device)) for m in media])
-        if self.senses.cross is not None:
-            return self.senses.cross.trunk(self.body, x, memory_of(batch.places, features, x.shape[1]))
+        """What the trunk is given: features in the places of their marks."""
+        x, features = self.body.embed(batch.ids), self._features(batch)
         rows, at = [], 0
         for i, places in enumerate(batch.places):
             rows.append(spliced(x[i], places, features[at:at + len(places)]))
             at += len(places)
         return torch.stack(rows)
+
+    def _features(self, batch: MediaBatch) -> list[Tensor]:
+        media = [medium for row in batch.media for medium in row]
+        return self.senses.features([replace(m, values=m.values.to(batch.ids.device)) for m in media])
 
 
 def align_loss(model: CausalModel, batch: MediaBatch, kl: Kl | None = None) -> Loss:
