@@ -8,7 +8,8 @@ emoji         skin tones whose plain form is learned, in English and Chinese: th
               rows; so `emoji base` counts the name before the colon on both sides ("waving hand")
 syllable      toned pinyin (audio_cmn), each held out as a whole: initial, final and tone; beside the nearest neighbour
 
-    python benchmarks/senses.py SENSES --data runs/senses/data [--adapter FOLDER] [--quick] [--json FILE] [--leave-out george|all]
+    python benchmarks/senses.py SENSES --data runs/senses/data [--adapter FOLDER] [--quick] [--json FILE]
+                                [--leave-out george|all]
 
 --leave-out trains an ear without a speaker's spoken digits and tests it on all of them (recipes/senses.toml, digits
 alone, --epochs of them); with `all`, one ear after the other. The last line has the worst of the ratios to the goals:
