@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import torch
 
-from ayllu.engine.dialogue import ChatPrompt, Message, as_prompt
+from ayllu.engine.dialogue import ChatPrompt, Message
 from ayllu.engine.llm import DEFAULT_MAX_TOKENS, LLM, TextStream
 from ayllu.engine.result import Result
 from ayllu.engine.runner import Batch
@@ -54,9 +54,13 @@ class Speech(Protocol):
 class Speaker(Protocol):
     """A model that converses. Options: max_tokens (at most; less where the context has less room), temperature, top_p,
     min_p, top_k, repetition_penalty, seed, stop (texts), prefix (text that the answer begins with; not repeated in it).
+
+    A message's content is a text or a list of parts in OpenAI's form, which engine/parts.py makes of files.
     """
 
     name: str
+    sees: bool                                           # whether messages may hold images
+    hears: bool                                          # ... and sounds
     context: int                                         # tokens of a conversation with its answer
     is_small: bool                                       # too small to be trusted with free text: say so
 
@@ -134,10 +138,12 @@ class LocalSpeaker:
         self.llm, self.name, self.tokenizer = llm, name, llm.tokenizer
         self.context = llm.config.max_context
         self.is_small = n_parameters(llm.config) < SMALL
+        self.sees = llm.perception is not None and llm.perception.sees
+        self.hears = llm.perception is not None and llm.perception.hears
 
     @classmethod
     def load(cls, model: str = "ayllu-mini-chat", **options: Any) -> "LocalSpeaker":
-        """`options` as in `LLM.load`: dtype, device, adapter, context, ..."""
+        """`options` as in `LLM.load`: dtype, device, adapter, context, senses, ..."""
         return cls(LLM.load(model, **options), Path(model).name or model)
 
     def stream(self, messages: Sequence[Message], **options: Any) -> LocalSpeech:
@@ -151,9 +157,12 @@ class LocalSpeaker:
         found = [self._prompt(messages, prefix) for messages in prompts]
         if not found:
             return []
-        params = [self.llm.params_for(prompt.ids, **self._options(prompt, options)) for prompt in found]
-        results = self.llm.generate([prompt.ids for prompt in found], params)
-        return [_answer(result, prompt.strip) for prompt, result in zip(found, results, strict=True)]
+        shows = [i for i, prompt in enumerate(found) if prompt.media]
+        answers = {i: self._whole(found[i], options) for i in shows}
+        texts = [prompt for prompt in found if not prompt.media]
+        params = [self.llm.params_for(prompt.ids, **self._options(prompt, options)) for prompt in texts]
+        results = iter(self.llm.generate([prompt.ids for prompt in texts], params) if texts else ())
+        return [answers[i] if prompt.media else _answer(next(results), prompt.strip) for i, prompt in enumerate(found)]
 
     def room(self, messages: Sequence[Message]) -> int:
         """Tokens that are left for the answer."""
@@ -190,13 +199,23 @@ class LocalSpeaker:
         if len(ids) > self.context:
             raise ContextTooLong(f"the conversation with the answer has {len(ids)} tokens and the model's context "
                                  f"takes {self.context}: shorten it")
-        return tail_logprobs(self.llm.runner, [ids], len(prompt.ids))[0] if len(ids) > len(prompt.ids) else []
+        if len(ids) == len(prompt.ids):
+            return []
+        return tail_logprobs(self.llm.runner, [ids], len(prompt.ids), prompt.passages)[0]
 
     def _prompt(self, messages: Sequence[Message], prefix: str = "") -> ChatPrompt:
-        prompt = as_prompt(messages, self.tokenizer, self.llm.checkpoint.chat_template)
+        prompt = self.llm.chat_prompt(messages)
         if not prefix:
             return prompt
-        return ChatPrompt([*prompt.ids, *answer_ids(prompt, prefix, self.tokenizer)], prompt.stop, strip=False)
+        return ChatPrompt([*prompt.ids, *answer_ids(prompt, prefix, self.tokenizer)], prompt.stop, False, prompt.media)
+
+    def _whole(self, prompt: ChatPrompt, options: dict[str, Any]) -> Answer:
+        """An answer to what is shown."""
+        speech = LocalSpeech(self.llm.stream_prompt(prompt, **self._options(prompt, options)))
+        for _ in speech:
+            pass
+        assert speech.answer is not None                 # a generation has one token at least
+        return speech.answer
 
     def _options(self, prompt: ChatPrompt, options: dict[str, Any]) -> dict[str, Any]:
         """What was asked for, with a limit that the context has room for."""

@@ -10,6 +10,7 @@ from ayllu.log import say
 
 BUNDLED = "ayllu-mini"                                   # the base, and the same taught to answer
 BUNDLED_CHAT = "ayllu-mini-chat"
+BUNDLED_SENSES = "ayllu-mini-senses"                     # the eye and ear of the latter
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -40,6 +41,14 @@ def bundled(name: str = BUNDLED) -> Path:
     if not folder.is_dir():
         raise CheckpointError(f"this installation of Ayllu came without the bundled model (expected at {folder}): "
                               "install from a release, or train it with the recipe in recipes/")
+    return folder
+
+
+def senses_of(model: str | Path) -> Path | None:
+    """The senses that come with a model: of the bundled chat model, where they were installed too."""
+    folder = Path(__file__).resolve().parent.parent / "weights" / BUNDLED_SENSES
+    if not folder.is_dir() or (str(model) != BUNDLED_CHAT and Path(model).resolve() != folder.parent / BUNDLED_CHAT):
+        return None
     return folder
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from ayllu.errors import DataError
 from ayllu.files import state_folder, write_json
 
+Content = str | list[dict[str, Any]]                     # a text, or parts with images and sounds (engine/parts.py)
+
 
 @dataclass
 class Conversation:
@@ -15,20 +17,20 @@ class Conversation:
 
     model: str
     system: str | None = None
-    turns: list[dict[str, str]] = field(default_factory=list)
+    turns: list[dict[str, Any]] = field(default_factory=list)
     options: dict[str, Any] = field(default_factory=dict)
 
-    def messages(self, text: str | None = None) -> list[dict[str, str]]:
+    def messages(self, text: Content | None = None) -> list[dict[str, Any]]:
         """All messages, with one more of the user."""
         first = [] if self.system is None else [{"role": "system", "content": self.system}]
         last = [] if text is None else [{"role": "user", "content": text}]
         return [*first, *self.turns, *last]
 
-    def add(self, question: str, answer: str) -> None:
+    def add(self, question: Content, answer: str) -> None:
         """One exchange."""
         self.turns += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
 
-    def undo(self) -> str | None:
+    def undo(self) -> Content | None:
         """Take back the last exchange; gives its question."""
         if not self.turns:
             return None
@@ -71,7 +73,8 @@ def _is_conversation(table: Any) -> bool:
     if not isinstance(table, dict) or set(table) != {"model", "system", "turns", "options"}:
         return False
     turns = table["turns"]
-    roles = [turn.get("role") for turn in turns if isinstance(turn, dict) and isinstance(turn.get("content"), str)]
+    roles = [turn.get("role") for turn in turns
+             if isinstance(turn, dict) and isinstance(turn.get("content"), str | list)]
     return (isinstance(table["model"], str) and isinstance(table["system"], str | None)
             and isinstance(table["options"], dict) and len(turns) % 2 == 0
             and roles == ["user", "assistant"] * (len(turns) // 2))

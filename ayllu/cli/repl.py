@@ -3,12 +3,13 @@
 import difflib
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ayllu.cli.conversation import Conversation
+from ayllu.cli.conversation import Content, Conversation
 from ayllu.cli.output import write_text
 from ayllu.cli.sampling import stats_line
 from ayllu.config import validate
+from ayllu.engine.parts import audio_part, image_part
 from ayllu.errors import AylluError, ConfigError, ContextTooLong
 from ayllu.log import say
 from ayllu.model.params import SamplingParams
@@ -33,8 +34,10 @@ class Repl:
     def __init__(self, llm: "LLM", conversation: Conversation, is_person: bool) -> None:
         self.llm, self.conversation, self.is_person = llm, conversation, is_person
         self.last: Result | None = None
+        self.shown: list[dict[str, Any]] = []            # images and sounds for the next message
         self.commands: dict[str, Callable[[str], None]] = {
-            "help": self._help, "system": self._system, "set": self._set, "save": self._save, "load": self._load,
+            "help": self._help, "image": self._image, "audio": self._audio, "system": self._system, "set": self._set,
+            "save": self._save, "load": self._load,
             "undo": self._undo, "retry": self._retry, "stats": self._stats, "clear": self._clear, "bye": self._bye}
 
     def run(self, read: Read) -> None:
@@ -43,7 +46,11 @@ class Repl:
             try:
                 text, is_block = read_message(read)
                 self._take(text.strip(), is_block)
-            except (EOFError, Leave):
+            except EOFError:
+                if self.shown and not self.is_person:    # a recording may be the question itself
+                    self.ask("")
+                return
+            except Leave:
                 return
             except KeyboardInterrupt:                    # at the prompt: the line is dropped, the program stays
                 if not self.is_person:
@@ -58,9 +65,19 @@ class Repl:
             name, _, rest = text[1:].partition(" ")
             self._command(name)(rest.strip())
         elif text:
-            self.answer(text)
+            self.ask(text)
 
-    def answer(self, text: str, drop: tuple[str, ...] = ()) -> None:
+    def show(self, part: dict[str, Any]) -> None:
+        """An image or a sound for the next message; what is wrong with it is said now."""
+        self.llm.chat_prompt([{"role": "user", "content": [part]}])
+        self.shown.append(part)
+
+    def ask(self, text: str) -> None:
+        """A message, with what was shown for it."""
+        shown, self.shown = self.shown, []
+        self.answer([*shown, {"type": "text", "text": text}] if shown else text)
+
+    def answer(self, text: Content, drop: tuple[str, ...] = ()) -> None:
         """Ask the model and show its answer as it comes; Ctrl-C ends the answer, which stays as far as it came."""
         options = {key: value for key, value in self.conversation.options.items() if key not in drop}
         stream = self.llm.stream_chat(self.conversation.messages(text), **options)
@@ -99,6 +116,16 @@ class Repl:
         if rest:
             self.conversation.system = None if rest == "none" else rest
         say(f"system: {self.conversation.system or '(none)'}")
+
+    def _image(self, rest: str) -> None:
+        """/image FILE: show a picture with the next message"""
+        self.show(image_part(_needed(rest, "image")))
+        say("shown with your next message")
+
+    def _audio(self, rest: str) -> None:
+        """/audio FILE: play a recording with the next message"""
+        self.show(audio_part(_needed(rest, "audio")))
+        say("played with your next message")
 
     def _set(self, rest: str) -> None:
         """/set [NAME [VALUE]]: show or change how answers are sampled; without VALUE back to the default"""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A folder, a file of any format, a hub name, or ayllu-mini.")]
 Adapter = Annotated[Path | None, typer.Option(help="An adapter for the model: a PEFT folder.")]
+Senses = Annotated[str | None, typer.Option(metavar="FOLDER", help="An eye and an ear for the model, as `ayllu align` "
+                                            "leaves them; the bundled chat model has its own.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; by default the checkpoint's own.")]
 RopeScaling = Annotated[str | None, typer.Option(metavar="KIND:FACTOR", help="Stretch the positions beyond the trained "
                                                  "context: linear:4, dynamic:4, yarn:4 or llama3:4; none undoes it.")]
@@ -33,11 +35,12 @@ def stated(**options: Any) -> dict[str, Any]:
 
 
 def load_llm(model: str, dtype: str | None, device: str, adapter: Path | None = None,
-             rope_scaling: str | None = None) -> "LLM":
+             rope_scaling: str | None = None, senses: str | None = None) -> "LLM":
     """Load the model; importing torch is most of the wait."""
     from ayllu.engine.llm import LLM
 
-    return LLM.load(model, dtype=dtype, device=device, adapter=adapter, rope_scaling=rope_scaling)
+    return LLM.load(model, dtype=dtype, device=device, adapter=adapter, rope_scaling=rope_scaling,
+                    senses=senses or "auto")
 
 
 def read_prompt(prompt: str | None) -> str:

@@ -74,6 +74,9 @@ def serve(
                                               "data folder.")] = None,
     support: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The pages and rules of your customer service "
                                                  "(`ayllu support init FOLDER`); by default the sample shop.")] = None,
+    senses: flags.Senses = None,
+    media_hosts: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Machines that images in messages may be "
+                                                    "fetched from; by default none.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No line for each request.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -117,6 +120,8 @@ def serve(
                 "redact": redact, "adapter_folder": lora_folder}
         served = apart.load(model, load, {**here, "workspace": _workspace(data), "support": support})
         try:
+            hosts = [host.strip().lower() for host in (media_hosts or "").split(",") if host.strip()]
+            start.attach_senses(served, model, senses, device, hosts)
             listener = start.Listener(served, door, port, tls).bind()
             _quieten(quiet)
             _announce(listener, as_json)
@@ -180,13 +185,14 @@ def _announce(listener: "Listener", as_json: bool) -> None:
     facts = {"url": listener.url, "model": served.name, "context": served.context,
              "weight_bytes": served.weight_bytes, "cache_bytes": cache,
              "cache_tokens": n_tokens, "adapters": list(served.adapters),
-             "needs_key": bool(door.keys), "redacts": served.redact,
+             "needs_key": bool(door.keys), "redacts": served.redact, "takes": served.takes,
              "data": str(served.workspace.folder) if served.workspace else None}
     memory = (f"{human_bytes(served.weight_bytes)} of weights ({served.dtype}), {human_bytes(cache)} for keys and "
               f"values of {n_tokens:,} tokens")
     say(f"{served.name} at {listener.url}  (Ctrl-C ends it)\n"
         f"  page     open {listener.url} in a browser\n"
         f"  context  {served.context:,} tokens\n"
+        + (f"  takes    {', '.join(served.takes)}\n" if served.perception else "")
         + (f"  adapters {', '.join(served.adapters)}\n" if served.adapters else "") +
         f"  memory   {memory}\n"
         f"  key      {'needed' if door.keys else 'none: only this machine can connect'}"

@@ -18,6 +18,7 @@ from ayllu.data.media_rows import Folder, MediaFile, MediaRow
 from ayllu.data.order import Order
 from ayllu.data.rows import BadRow, Reject
 from ayllu.errors import BadMedia, DataError, RequestError
+from ayllu.media.marks import mark_ids, marks_of
 from ayllu.media.senses import Kind, Medium, Senses
 from ayllu.media.splice import Place, expanded
 from ayllu.text.chat import ChatTemplate
@@ -76,22 +77,6 @@ class MediaBatch:
         return MediaBatch(ids, labels, weights, self.places, self.media, text)
 
 
-def marks_of(tokenizer: Tokenizer) -> dict[str, str]:
-    """For each stand-in its special token: <image> and <audio>, or the unknown token where a vocabulary has none."""
-    known = {control.text for control in tokenizer.codec.controls}
-    unknown = tokenizer.named.unk_id
-    found = {}
-    for kind, stand_in in MEDIA.items():
-        if f"<{kind}>" in known:
-            found[stand_in] = f"<{kind}>"
-        elif unknown is not None and tokenizer.id_to_piece(unknown) in known:
-            found[stand_in] = tokenizer.id_to_piece(unknown)
-        else:
-            raise DataError(f"this tokenizer has no token <{kind}> and no unknown token that could stand for one: "
-                            "take a model whose vocabulary has one")
-    return found
-
-
 def counter(senses: Senses) -> Callable[[MediaFile], int]:
     """How many placeholders a file has; only where that depends on its content is it read."""
     most = senses.config.most_features
@@ -127,8 +112,8 @@ def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate,
     weights = np.zeros(len(found.ids), np.float32)
     for start, end in found.spans:
         weights[start:end] = 1
-    marks = {_id_of(tokenizer, text) for text in media.values()}
-    ids, places = expanded(found.ids, sorted(marks), lengths)
+    marks = mark_ids(tokenizer)
+    ids, places = expanded(found.ids, marks, lengths)
     wide = np.zeros(len(ids), np.float32)
     kept = np.ones(len(ids), bool)
     for place in places:
@@ -162,10 +147,6 @@ def as_text(row: MediaRow, sample: MediaSample, tokenizer: Tokenizer, template: 
         raise BadRow("with its transcript the answer has other ids: the template or the tokenizer joins it to what "
                      "stands before")
     return AsText(ids, weights)
-
-
-def _id_of(tokenizer: Tokenizer, text: str) -> int:
-    return next(control.id for control in tokenizer.codec.controls if control.text == text)
 
 
 def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: ChatTemplate,

@@ -18,13 +18,16 @@ import torch
 from ayllu.adapters.lora import Adapter, attach, check_fits, fingerprint
 from ayllu.adapters.store import read_adapter, read_manner
 from ayllu.checkpoint.load import Checkpoint, load_checkpoint
+from ayllu.checkpoint.resolve import senses_of
 from ayllu.config import validate
 from ayllu.device import pick_device
 from ayllu.engine.dialogue import ChatPrompt, Message, as_prompt
+from ayllu.engine.perception import Perception
 from ayllu.engine.result import Result, TextRow, Timing
 from ayllu.engine.runner import AdaptedRunner, Batch, FusedRunner, RunnerKind, make_runner
 from ayllu.errors import ConfigError, RequestError
 from ayllu.log import warn
+from ayllu.media.senses import Senses
 from ayllu.model.beam import beam_search
 from ayllu.model.generate import Generation
 from ayllu.model.params import SamplingParams
@@ -104,7 +107,7 @@ class LLM:
     """
 
     def __init__(self, checkpoint: Checkpoint, runner: RunnerKind = "auto",
-                 adapter: Adapter | str | Path | None = None) -> None:
+                 adapter: Adapter | str | Path | None = None, senses: Senses | str | Path | None = None) -> None:
         manner = read_manner(adapter) if isinstance(adapter, str | Path) else None
         if manner is not None:                           # it answers as it was taught, and not as its base was
             generation = checkpoint.generation.model_copy(update={"eos_ids": manner.eos_ids})
@@ -119,16 +122,19 @@ class LLM:
         self.runner: Runner = self._adapted(runner)
         own = checkpoint.generation.eos_ids
         self.eos_ids = tuple(own) or (self.tokenizer.eos_ids if self.tokenizer else ())
+        self.perception = None if senses is None else Perception(
+            senses, self._need_tokenizer(), self.config.dim, fingerprint=self.fingerprint, device=self.runner.device)
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, dtype: str | None = None, device: str = "auto",
              runner: RunnerKind = "auto", adapter: Adapter | str | Path | None = None,
-             rope_scaling: str | None = None, context: int | None = None) -> "LLM":
+             rope_scaling: str | None = None, context: int | None = None,
+             senses: Senses | str | Path | None = "auto") -> "LLM":
         """Load a checkpoint by folder, file or name. `dtype` None keeps the file's own; `rope_scaling` ("yarn:4") and
-        `context` (tokens) take the place of its own."""
+        `context` (tokens) take the place of its own. `senses`: a folder, or "auto" for those that come with a model."""
         checkpoint = load_checkpoint(name_or_path, dtype=dtype, device=pick_device(device), rope_scaling=rope_scaling,
                                      context=context)
-        return cls(checkpoint, runner, adapter)
+        return cls(checkpoint, runner, adapter, senses_of(name_or_path) if senses == "auto" else senses)
 
     def encode(self, prompt: Prompt) -> list[int]:
         """Ids of a prompt, with BOS where the model wants it; ids are taken as they are."""
@@ -171,15 +177,18 @@ class LLM:
     def stream_chat(self, messages: Sequence[Message], params: SamplingParams | None = None,
                     **options: Any) -> TextStream:
         """The assistant's next message, piece by piece; a model without a chat template gets a plain transcript."""
-        return self.stream_prompt(as_prompt(messages, self._need_tokenizer(), self.checkpoint.chat_template), params,
-                                  **options)
+        return self.stream_prompt(self.chat_prompt(messages), params, **options)
+
+    def chat_prompt(self, messages: Sequence[Message]) -> ChatPrompt:
+        """The ids of a conversation up to the assistant's next message, with what is shown in it."""
+        return as_prompt(messages, self._need_tokenizer(), self.checkpoint.chat_template, self.perception)
 
     def stream_prompt(self, prompt: ChatPrompt, params: SamplingParams | None = None, **options: Any) -> TextStream:
         """The same for a conversation that is a prompt already."""
         start = time.perf_counter()
         settings = self._settings(params, options, [prompt.ids])[0]
         settings = settings.model_copy(update={"stop": tuple(dict.fromkeys((*settings.stop, *prompt.stop)))})
-        generation = Generation(self.runner, [prompt.ids], settings, self.eos_ids)
+        generation = Generation(self.runner, [prompt.ids], settings, self.eos_ids, [prompt.passages])
         return TextStream(generation, TextRow(self.tokenizer, prompt.ids, settings.stop, prompt.strip), start)
 
     def params_for(self, ids: Sequence[int], **options: Any) -> SamplingParams:

@@ -182,15 +182,21 @@ def write_senses(folder: Path, senses: Senses, dtype: torch.dtype = torch.float1
         write_json(made / CONFIG, json.loads(senses.config.model_dump_json()))
 
 
-def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32, crossing: bool = False) -> Senses:
-    """What `write_senses` left. Who computes cross-attention says `crossing`; for others such senses are useless."""
-    folder = Path(folder)
+def read_config(folder: Path, crossing: bool = False) -> SensesConfig:
+    """What senses there are in a folder. Who computes cross-attention says `crossing`; for others such are useless."""
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} holds no senses: expected {CONFIG} and {WEIGHTS}, as ayllu align writes them")
     config = validate(SensesConfig, read_json(inside(folder, CONFIG)), where=str(folder / CONFIG))
     if config.cross and not crossing:
         raise CheckpointError(f"{folder} holds senses with gated cross-attention, which ayllu align trains and "
                               "ayllu.media.cross computes, and nothing else yet: take some without [cross]")
+    return config
+
+
+def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32, crossing: bool = False) -> Senses:
+    """What `write_senses` left."""
+    folder = Path(folder)
+    config = read_config(folder, crossing)
     try:
         tensors = load_file(inside(folder, WEIGHTS))
     except (SafetensorError, OSError) as error:

@@ -18,6 +18,7 @@ from ayllu.errors import ContextTooLong, RequestError
 from ayllu.model.cache import DenseCache
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.request import check_ids
+from ayllu.model.shown import Passage, shown_in
 from ayllu.model.step import Batch, Model, Runner, as_runner
 
 ROWS = 16                                                # candidates per pass: bounds the memory of the logits
@@ -47,11 +48,14 @@ def score_candidates(model: Model | Runner, prompt: Sequence[int],
             for tail, ids, n in zip(logprobs, full, shared, strict=True)]
 
 
-def tail_logprobs(runner: Runner, rows: list[list[int]], base: int) -> list[list[float]]:
-    """For each row, the log-probability of each id from place `base` on; all rows agree before it."""
+def tail_logprobs(runner: Runner, rows: list[list[int]], base: int,
+                  passages: Sequence[Passage] = ()) -> list[list[float]]:
+    """For each row, the log-probability of each id from place `base` on; all rows agree before it. `passages` are shown
+    in what they agree on, before its last id."""
     cache = runner.new_cache([0], max(len(ids) for ids in rows))
     if base > 1:
-        runner.hidden(Batch(torch.tensor([rows[0][:base - 1]], device=runner.device), cache))
+        shown = shown_in([passages], [0], base - 1, runner.dtype, runner.device)
+        runner.hidden(Batch(torch.tensor([rows[0][:base - 1]], device=runner.device), cache, shown=shown))
     out: list[list[float]] = []
     scaling = runner.config.rope_scaling
     size = 1 if scaling is not None and scaling.follows_length else ROWS    # filling would count as length there

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from ayllu.server.asking import Ask, Event, Run, begin
 from ayllu.server.beams import with_search
 from ayllu.server.faults import FieldError
+from ayllu.server.media import shows
 from ayllu.server.openai import (
     content_logprobs,
     error_event,
@@ -40,6 +41,7 @@ from ayllu.server.schema.chat import (
     ChatOptions,
     ChatRequest,
 )
+from ayllu.server.schema.media import as_text, placed
 from ayllu.server.served import Served
 from ayllu.server.sse import DONE, EVENTS, TextEvents, event
 from ayllu.server.tools import History, ToolUse, arguments_in, choice_of, function_tools, planned
@@ -58,7 +60,8 @@ async def chat_completions(body: ChatRequest, request: Request) -> Response:
     mode, names = choice_of(body.tool_choice)
     use = ToolUse(function_tools(body.tools), mode, names, body.parallel_tool_calls is not False)
     form, calls = await prepared(lambda: planned(served, use, form_in(body)))
-    prompt = await prepared(lambda: prompt_of(served, body.messages, body, redactor))
+    prompt = await prepared(lambda: prompt_of(served, body.messages, body, redactor),
+                            shows=shows([message.content for message in body.messages]))
     if body.top_logprobs and not body.logprobs:
         raise FieldError("top_logprobs", "top_logprobs needs logprobs=true")
     params = params_of(served, body, logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -87,14 +90,15 @@ def _turns(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     history = History()
     for n, message in enumerate(messages):
         if message.tool_call_id is not None:
-            history.result(message.content, message.tool_call_id, f"messages.{n}.tool_call_id")
+            history.result(as_text(message.content), message.tool_call_id, f"messages.{n}.tool_call_id")
         elif message.tool_calls:
             where = f"messages.{n}.tool_calls.{{}}.function.arguments"
-            history.call(message.content, [
+            history.call(as_text(message.content), [
                 (call.id, call.function.name, arguments_in(call.function.arguments, where.format(k)))
                 for k, call in enumerate(message.tool_calls)])
         else:
-            history.say(message.role, message.content, **({"name": message.name} if message.name else {}))
+            history.say(message.role, placed(message.content, f"messages.{n}.content"),
+                        **({"name": message.name} if message.name else {}))
     return history.turns
 
 

@@ -15,9 +15,10 @@ from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.replying import streamed, whole
 from ayllu.server.schema import messages as schema
 from ayllu.server.schema.forms import json_form
+from ayllu.server.schema.media import ImageBlock
 from ayllu.server.schema.messages import CountRequest, MessageRequest, MessageUsage, Turn
 from ayllu.server.schema.tool_grammar import Mode, Tool
-from ayllu.server.schema.tools import AnthropicChoice, TextBlock, ToolResultBlock, ToolUseBlock
+from ayllu.server.schema.tools import AnthropicChoice, Block, TextBlock, ToolResultBlock, ToolUseBlock
 from ayllu.server.served import Served
 from ayllu.server.sse import EVENTS, Json, event
 from ayllu.server.tools import History, ToolUse, arguments_of, checked_arguments, planned
@@ -35,7 +36,7 @@ async def messages(body: MessageRequest, request: Request) -> Response:
     served = served_of(request)
     name, redactor = served.check_model(body.model), redactor_for(served)
     form, calls = await prepared(lambda: planned(served, _use(body), _form(body)))
-    prompt = await prepared(lambda: _prompt(served, body, redactor))
+    prompt = await prepared(lambda: _prompt(served, body, redactor), shows=_shows(body))
     params = served.params(DEFAULTS, {
         "temperature": body.temperature, "top_p": body.top_p, "max_tokens": body.max_tokens,
         "top_k": None if body.top_k is None else max(0, body.top_k), "stop": tuple(body.stop_sequences or ())})
@@ -52,7 +53,7 @@ async def count_tokens(body: CountRequest, request: Request) -> Response:
     """How many tokens the same prompt has; nothing is generated."""
     served = served_of(request)
     served.check_model(body.model)
-    prompt = await prepared(lambda: _prompt(served, body, redactor_for(served)))
+    prompt = await prepared(lambda: _prompt(served, body, redactor_for(served)), shows=_shows(body))
     return Json(schema.TokenCount(input_tokens=len(prompt.ids)).model_dump())
 
 
@@ -92,10 +93,25 @@ def _tell(history: History, turn: Turn, where: str) -> None:
                 raise FieldError(where.format(n), f"{where.format(n)}: only the assistant calls tools")
             calls.append((block.id, block.name, checked_arguments(block.input, where.format(n) + ".input")))
     texts = [block.text for block in turn.content if isinstance(block, TextBlock)]
-    if calls:
+    if images := [n for n, block in enumerate(turn.content) if isinstance(block, ImageBlock)]:
+        if turn.role != "user":
+            raise FieldError(where.format(images[0]), f"{where.format(images[0])}: only the user shows images")
+        history.say("user", [part for n, block in enumerate(turn.content) for part in _parts(block, where.format(n))])
+    elif calls:
         history.call("".join(texts), calls)
     elif texts or not turn.content:
         history.say(turn.role, "".join(texts))
+
+
+def _parts(block: Block, where: str) -> list[dict[str, Any]]:
+    """A block in OpenAI's form."""
+    if isinstance(block, ImageBlock):
+        return [{**block.as_part(), "where": where}]
+    return [{"type": "text", "text": block.text}] if isinstance(block, TextBlock) else []
+
+
+def _shows(body: CountRequest) -> bool:
+    return any(isinstance(block, ImageBlock) for turn in body.messages for block in turn.content)
 
 
 def _whole(run: Run, id: str, name: str, answer: Written) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def _model(served: Served, name: str) -> Model:
     created = served.started if adapter is None else int(adapter.loaded_at)
     return Model(id=name, created=created, owned_by="ayllu", max_model_len=served.context, display_name=name,
                  parent=None if name == served.name else served.name, root=adapter.origin if adapter else served.name,
+                 input_modalities=served.takes,
                  created_at=datetime.fromtimestamp(created, UTC).isoformat().replace("+00:00", "Z"))
 
 

@@ -18,6 +18,7 @@ from ayllu.server.openai import content_logprobs, new_id, prepared, redactor_for
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt, text_prompt
 from ayllu.server.replying import streamed, whole
 from ayllu.server.schema.forms import ANY_OBJECT, json_form
+from ayllu.server.schema.media import placed, with_images
 from ayllu.server.schema.ollama import GenerateRequest, OllamaChatRequest, OllamaRequest, Options, Part
 from ayllu.server.served import Served
 from ayllu.server.sse import LINES, Json, line
@@ -51,7 +52,8 @@ async def chat(body: OllamaChatRequest, request: Request) -> Response:
                          done_reason="load").model_dump(exclude_none=True))
     use = ToolUse(function_tools(body.tools))
     form, calls = await prepared(lambda: planned(served, use, _form(body)))
-    prompt = await prepared(lambda: _chat_prompt(served, body, use, redactor))
+    prompt = await prepared(lambda: _chat_prompt(served, body, use, redactor),
+                            shows=any(message.images for message in body.messages))
     return await _answer(served, body, name, prompt, redactor, request, form, calls)
 
 
@@ -72,7 +74,7 @@ def _chat_prompt(served: Served, body: OllamaChatRequest, use: ToolUse, redactor
                  checked_arguments(call.function.arguments, f"{where}.tool_calls.{k}.function.arguments"))
                 for k, call in enumerate(message.tool_calls)])
         else:
-            history.say(message.role, message.content)
+            history.say(message.role, placed(with_images(message.content, message.images), f"{where}.images"))
     turns = history.turns
     return chat_prompt(turns, served, redactor, tools=use.tools, goes_on=turns[-1]["role"] == "assistant")
 
@@ -85,15 +87,17 @@ async def generate(body: GenerateRequest, request: Request) -> Response:
     if not body.prompt:
         return Json(Part(model=name, created_at=timestamp(), response="", done=True,
                          done_reason="load").model_dump(exclude_none=True))
-    prompt = await prepared(lambda: _generate_prompt(served, body, redactor))
+    prompt = await prepared(lambda: _generate_prompt(served, body, redactor), shows=bool(body.images))
     return await _answer(served, body, name, prompt, redactor, request, _form(body))
 
 
 def _generate_prompt(served: Served, body: GenerateRequest, redactor: Redactor) -> Prompt:
-    if body.raw or (served.chat_template is None and not body.system):
+    if (body.raw or (served.chat_template is None and not body.system)) and not body.images:
         return text_prompt(body.prompt, served.tokenizer, redactor)
-    turns = [{"role": "system", "content": body.system}] if body.system else []
-    turns.append({"role": "user", "content": body.prompt})
+    if body.raw:
+        raise FieldError("images", "images: with raw there is no template that could place them: leave raw out")
+    turns: list[dict[str, Any]] = [{"role": "system", "content": body.system}] if body.system else []
+    turns.append({"role": "user", "content": placed(with_images(body.prompt, body.images), "images")})
     return chat_prompt(turns, served, redactor)
 
 

@@ -70,6 +70,10 @@ def _of_template(served: Served) -> list[str]:
     return ["tools"] if form is not None and not form.is_told else []
 
 
+def _of_senses(served: Served) -> list[str]:
+    return [{"image": "vision"}.get(kind, kind) for kind in served.takes[1:]]
+
+
 def _details(served: Served, parent: str = "") -> Details:
     n = served.n_parameters
     size = f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.1f}M"
@@ -96,8 +100,9 @@ async def show(body: ShowRequest, request: Request) -> Response:
         modelfile, parent = f"{modelfile}ADAPTER {adapter}\n", served.name
     return Json(Shown(modelfile=modelfile, parameters="\n".join(_settings(served)), license=licence,
                       template=served.chat_template or "{{ .Prompt }}", details=_details(served, parent),
-                      model_info=info, capabilities=["completion", *_of_template(served), "embedding"],
-                      modified_at=timestamp(served.started)).model_dump())
+                      model_info=info, modified_at=timestamp(served.started),
+                      capabilities=["completion", *_of_template(served), *_of_senses(served), "embedding"],
+                      ).model_dump())
 
 
 def _settings(served: Served) -> list[str]:

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 
 from starlette.requests import Request
@@ -21,6 +22,7 @@ from ayllu.server.writing import Entry, Written, token_text
 from ayllu.text.tokenizer import Tokenizer
 
 DEFAULTS = {"temperature": 1.0, "top_p": 1.0}            # of the published document
+SHOWN = ThreadPoolExecutor(2, thread_name_prefix="ayllu-senses")
 SHORT = 2000                                             # characters that are tokenised at once: 0.1 ms
 T = TypeVar("T")
 
@@ -40,9 +42,11 @@ def redactor_for(served: Served) -> Redactor:
     return Redactor(served.redact)
 
 
-async def prepared(make: Callable[[], T], n_characters: int | None = None) -> T:
+async def prepared(make: Callable[[], T], n_characters: int | None = None, shows: bool = False) -> T:
     """Prompts are written in a thread: a long text or a template must not hold up the other streams. A short plain text
-    takes less time than the way there and back."""
+    takes less time than the way there and back. Those that show images or sounds have threads of their own."""
+    if shows:
+        return await asyncio.get_running_loop().run_in_executor(SHOWN, make)
     if n_characters is not None and n_characters <= SHORT:
         return make()
     return await asyncio.to_thread(make)

@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 from ayllu import __version__
 from ayllu.errors import RequestError
 from ayllu.server.chat import prompt_of
+from ayllu.server.media import shows
 from ayllu.server.metrics import CONTENT_TYPE
 from ayllu.server.openai import prepared, redactor_for, served_of
 from ayllu.server.prompts import Redactor
@@ -43,7 +44,7 @@ async def tokenize(body: schema.TokenizeRequest, request: Request) -> Response:
     """Ids of a text or of a chat."""
     served = served_of(request)
     served.check_model(body.model)
-    ids = await prepared(lambda: _ids(served, body))
+    ids = await prepared(lambda: _ids(served, body), shows=shows([m.content for m in body.messages or ()]))
     found = schema.Tokens(tokens=ids, count=len(ids), max_model_len=served.context)
     if body.return_token_strs or body.with_pieces:
         found.token_strs = [token_text(served.tokenizer, id)[0] for id in ids]
@@ -93,6 +94,7 @@ async def apply_template(body: schema.TemplateRequest, request: Request) -> Resp
     """The exact prompt that the model would read for these messages."""
     served = served_of(request)
     served.check_model(body.model)
-    prompt = await prepared(lambda: prompt_of(served, body.messages, body, redactor_for(served)))
+    prompt = await prepared(lambda: prompt_of(served, body.messages, body, redactor_for(served)),
+                            shows=shows([m.content for m in body.messages]))
     return Json(schema.Prompted(prompt=prompt.text, tokens=prompt.ids, count=len(prompt.ids),
                                 max_model_len=served.context).model_dump())

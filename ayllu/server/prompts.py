@@ -4,13 +4,16 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ayllu.engine.dialogue import LABELS, transcript
+from ayllu.engine.dialogue import LABELS, NO_PLACE, transcript
+from ayllu.engine.perception import Shown
+from ayllu.engine.request import Media
 from ayllu.errors import RequestError
 from ayllu.privacy.pii import redact
 from ayllu.server.faults import FieldError
+from ayllu.server.media import seen
 from ayllu.server.schema.tool_grammar import Tool
 from ayllu.server.served import Served
 from ayllu.text.call_form import CallForm, told_turns
@@ -29,6 +32,7 @@ class Prompt:
     text: str
     stop: tuple[str, ...] = ()                           # besides the caller's own
     strip: bool = False                                  # a transcript's answer begins with a space that is no content
+    media: tuple[Media, ...] = ()                        # what is shown in place of some of the ids
 
 
 @dataclass
@@ -45,6 +49,12 @@ class Redactor:
         text, found = redact(text)
         self.counts += found
         return text
+
+    def clean_content(self, content: Any) -> Any:
+        """A message's text, or the texts among its parts; images and sounds are as they are."""
+        if not isinstance(content, list):
+            return self.clean_all(content)
+        return [{**part, "text": self.clean(part["text"])} if part.get("type") == "text" else part for part in content]
 
     def clean_all(self, value: Any) -> Any:
         """The same for each text within lists and tables."""
@@ -82,7 +92,8 @@ def chat_prompt(messages: Sequence[dict[str, Any]], served: Served, redactor: Re
                 variables: dict[str, Any] | None = None) -> Prompt:
     """The prompt for the assistant's next message; with `goes_on`, for the rest of the assistant's last one."""
     tokenizer, template = served.tokenizer, served.chat_template
-    turns = [_cleaned(m, redactor) for m in messages]
+    spoken, shown = seen(served, messages)
+    turns = [_cleaned(m, redactor) for m in spoken]
     if goes_on and (turns[-1]["role"] != "assistant" or turns[-1].get("tool_calls")):
         raise RequestError("continue_final_message: the last message must be a text of the assistant's; it is from "
                            f"{turns[-1]['role']!r}")
@@ -90,13 +101,17 @@ def chat_prompt(messages: Sequence[dict[str, Any]], served: Served, redactor: Re
     if told or any(turn["role"] == "tool" or turn.get("tool_calls") for turn in turns):
         turns, told = _with_tools(turns, told, form_for(served), tokenizer)
     if template is None:
+        if shown:
+            raise RequestError(NO_PLACE)
         return _transcript(turns, tokenizer, goes_on, variables)
     given = _checked_variables(variables)
+    marks = served.perception.marks if shown and served.perception else None
     if not goes_on:
         rendered = ChatTemplate(template).render(turns, tokenizer, add_generation_prompt=add_generation_prompt,
-                                                 tools=told, with_spans=False, **given)
-        return Prompt(rendered.ids, rendered.text)
-    rendered = ChatTemplate(template).render(turns, tokenizer, add_generation_prompt=False, tools=told, **given)
+                                                 tools=told, with_spans=False, media=marks, **given)
+        return _placed(served, Prompt(rendered.ids, rendered.text), shown)
+    rendered = ChatTemplate(template).render(turns, tokenizer, add_generation_prompt=False, tools=told, media=marks,
+                                             **given)
     if not rendered.spans:
         raise RequestError("continue_final_message: this model's chat template doesn't show where the last message "
                            "ends")
@@ -104,7 +119,14 @@ def chat_prompt(messages: Sequence[dict[str, Any]], served: Served, redactor: Re
     ends = {*tokenizer.eos_ids, *turn_ends(tokenizer.codec.controls)}
     while ids and ids[-1] in ends:
         ids.pop()
-    return Prompt(ids, tokenizer.decode(ids))
+    return _placed(served, Prompt(ids, tokenizer.decode(ids)), shown)
+
+
+def _placed(served: Served, prompt: Prompt, shown: Sequence[Shown]) -> Prompt:
+    if served.perception is None or not shown:
+        return prompt
+    ids, media = served.perception.placed(prompt.ids, shown)
+    return replace(prompt, ids=ids, media=media)
 
 
 def form_for(served: Served) -> CallForm:
@@ -175,7 +197,7 @@ def _checked_variables(variables: dict[str, Any] | None) -> dict[str, Any]:
     """A template's own inputs can't be replaced from outside."""
     given = dict(variables or {})
     taken = {"messages", "tools", "tokenizer", "add_generation_prompt", "allow_special", "allow_markup", "with_spans",
-             "now", "self", "bos_token", "eos_token", "pad_token", "unk_token"} & set(given)
+             "media", "now", "self", "bos_token", "eos_token", "pad_token", "unk_token"} & set(given)
     if taken or len(given) > TEMPLATE_VARIABLES:
         raise RequestError(f"chat_template_kwargs: {sorted(taken) or len(given)} can't be given; at most "
                            f"{TEMPLATE_VARIABLES} names that the template itself asks for")

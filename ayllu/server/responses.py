@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu.server.asking import Ask, Form, Run, begin, form_of
+from ayllu.server.media import shows
 from ayllu.server.openai import (
     DEFAULTS,
     content_logprobs,
@@ -25,7 +26,8 @@ from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.replying import streamed, whole
 from ayllu.server.schema import responses as schema
 from ayllu.server.schema.base import Body
-from ayllu.server.schema.responses import ResponseRequest
+from ayllu.server.schema.media import placed
+from ayllu.server.schema.responses import InputItem, ResponseRequest
 from ayllu.server.schema.tool_grammar import Tool
 from ayllu.server.schema.tools import FunctionCallItem, FunctionOutputItem
 from ayllu.server.served import Served
@@ -46,7 +48,8 @@ async def responses(body: ResponseRequest, request: Request) -> Response:
     name, redactor = served.check_model(body.model), redactor_for(served)
     use = _use(body)
     form, calls = await prepared(lambda: planned(served, use, _form(body)))
-    prompt = await prepared(lambda: _prompt(served, body, use, redactor))
+    shown = shows([item.content for item in body.input if isinstance(item, InputItem)])
+    prompt = await prepared(lambda: _prompt(served, body, use, redactor), shows=shown)
     wants_logprobs = LOGPROBS in (body.include or []) or bool(body.top_logprobs)
     params = served.params(DEFAULTS, {
         "temperature": body.temperature, "top_p": body.top_p, "min_p": body.min_p, "seed": seed_of(body.seed),
@@ -83,7 +86,7 @@ def _prompt(served: Served, body: ResponseRequest, use: ToolUse, redactor: Redac
         elif isinstance(item, FunctionOutputItem):
             history.result(item.output, item.call_id, f"input.{n}.call_id")
         else:
-            history.say(item.role, item.content)
+            history.say(item.role, placed(item.content, f"input.{n}.content"))
     return chat_prompt(history.turns, served, redactor, tools=use.tools)
 
 

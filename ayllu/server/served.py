@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ayllu.checkpoint.licence import Licence
 from ayllu.config import validate
+from ayllu.engine.perception import Perception
 from ayllu.engine.shelf import Loaded
 from ayllu.model.account import n_parameters, weight_bytes
 from ayllu.model.params import SamplingParams
@@ -40,6 +41,8 @@ class Served:
     aliases: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     redact: bool = False
+    perception: Perception | None = None                 # what it sees and hears with
+    media_hosts: frozenset[str] = frozenset()            # machines that images may be fetched from
     base: str = ""                                       # the model's fingerprint, which adapters may name
     adapter_folder: Path | None = None                   # below which clients may name adapters
     support: Path | None = None                          # the folder of its customer service; None: the sample shop
@@ -100,6 +103,16 @@ class Served:
     def call_form(self) -> CallForm | None:
         """How the model writes tool calls; None where its template does so in a way that can't be read."""
         return call_form(self.chat_template, self.tokenizer)
+
+    @property
+    def takes(self) -> list[Literal["text", "image", "audio"]]:
+        """What a message may hold."""
+        found: list[Literal["text", "image", "audio"]] = ["text"]
+        if self.perception is not None and self.perception.sees:
+            found.append("image")
+        if self.perception is not None and self.perception.hears:
+            found.append("audio")
+        return found
 
     def check_model(self, name: str | None) -> str:
         """The name under which the answer comes: strictly what was asked for."""

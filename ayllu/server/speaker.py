@@ -75,6 +75,7 @@ class ServedSpeaker:
         self.name = served.check_model(model)
         self.context = served.context
         self.is_small = served.n_parameters < SMALL
+        self.sees, self.hears = "image" in served.takes, "audio" in served.takes
         self.tally = tally or Tally()                    # what the caller's log line says of tokens
 
     def stream(self, messages: Sequence[Message], **options: Any) -> ServedSpeech:
@@ -107,7 +108,7 @@ class ServedSpeaker:
         ids = answer_ids(found, answer, self.served.tokenizer)
         if not ids:
             return []
-        whole = Prompt([*found.ids, *ids], "")
+        whole = Prompt([*found.ids, *ids], "", media=found.media)
         if len(whole.ids) >= self.context:
             raise ContextTooLong(f"the conversation with the answer has {len(whole.ids)} tokens and the model's "
                                  f"context takes {self.context - 1}: shorten it")
@@ -122,13 +123,13 @@ class ServedSpeaker:
 
     def _said(self, messages: Sequence[Message]) -> ChatPrompt:
         redactor = Redactor(self.served.redact)
-        cleaned = [{**message, "content": redactor.clean(message["content"])} for message in messages]
-        return as_prompt(cleaned, self.served.tokenizer, self.served.chat_template)
+        cleaned = [{**message, "content": redactor.clean_content(message["content"])} for message in messages]
+        return as_prompt(cleaned, self.served.tokenizer, self.served.chat_template, self.served.perception)
 
     def _prompt(self, messages: Sequence[Message], prefix: str = "") -> Prompt:
         found = self._said(messages)
         ids = [*found.ids, *answer_ids(found, prefix, self.served.tokenizer)] if prefix else found.ids
-        return Prompt(ids, "", found.stop, found.strip and not prefix)
+        return Prompt(ids, "", found.stop, found.strip and not prefix, found.media)
 
     async def _begin(self, prompt: Prompt, options: dict[str, Any], prompt_logprobs: int | None = None) -> Run:
         served = self.served

@@ -4,16 +4,18 @@ import os
 import signal
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ayllu import dist
+from ayllu.checkpoint.resolve import senses_of
 from ayllu.device import pick_device
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
+from ayllu.engine.perception import Perception
 from ayllu.engine.ranks import LedEngine, follow
 from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
@@ -86,6 +88,17 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
     return served
 
 
+def attach_senses(served: Served, model: str, senses: str | Path | None, device: str = "auto",
+                  hosts: Iterable[str] = ()) -> None:
+    """Let it see and hear: with the senses that were named, or with those that come with the model. They lie where the
+    callers are answered, not in the engine's process."""
+    served.media_hosts = frozenset(hosts)
+    found = senses or senses_of(model)
+    if found is not None:
+        served.perception = Perception(found, served.tokenizer, served.service.engine.config.dim,
+                                       fingerprint=served.base, device=pick_device(device))
+
+
 def follow_first(model: str, *, dtype: str | None = None, device: str = "auto", engine: EngineSettings | None = None,
                  rope_scaling: str | None = None, context: int | None = None) -> None:
     """What every rank but the first does until that one ends, whatever signals come."""
@@ -98,7 +111,8 @@ def _load(model: str, dtype: str | None, device: str, rope_scaling: str | None, 
     """The model, or of several ranks each one's share of it."""
     dtype = dtype or served_dtype(model, pick_device(device))
     if dist.world_size() == 1:
-        return LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context)
+        return LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context,
+                        senses=None)
     from ayllu.engine.share import load_share
 
     return LLM(load_share(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context), "eager")
@@ -118,7 +132,7 @@ def _draft(model: str | None, llm: LLM, device: str) -> Runner | None:
     """The model that guesses ahead; its ids must mean the same."""
     if model is None:
         return None
-    draft = LLM.load(model, dtype=served_dtype(model, pick_device(device)), device=device)
+    draft = LLM.load(model, dtype=served_dtype(model, pick_device(device)), device=device, senses=None)
     if draft.tokenizer is None or llm.tokenizer is None or draft.tokenizer.fingerprint != llm.tokenizer.fingerprint:
         raise ConfigError(f"--draft {model} has another vocabulary than the model that is served: choose one that was "
                           "trained with the same tokenizer")

@@ -10,6 +10,7 @@ from ayllu.server.asking import Form
 from ayllu.server.faults import FieldError
 from ayllu.server.prompts import form_for
 from ayllu.server.schema.forms import json_form
+from ayllu.server.schema.media import Content
 from ayllu.server.schema.tool_grammar import Mode, Tool, tool_grammar
 from ayllu.server.schema.tools import (
     AllowedChoice,
@@ -90,8 +91,8 @@ class History:
         self._names: dict[str, str] = {}                 # of the calls so far, by id
         self._done: set[str] = set()                     # ids that have a result
 
-    def say(self, role: str, content: str | None, **more: Any) -> None:
-        """A text of anybody."""
+    def say(self, role: str, content: Content | None, **more: Any) -> None:
+        """A text of anybody, or parts of a user."""
         self.turns.append({"role": role, "content": content or "", **more})
 
     def call(self, content: str | None, calls: Sequence[tuple[str, str, dict[str, Any]]], *,

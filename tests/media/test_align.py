@@ -10,10 +10,11 @@ import torch
 from media_pairs import NAMES, model_of, png, recipe, wav
 
 from ayllu.config import build_recipe
-from ayllu.data.media_loader import MediaLoader, marks_of, moved
+from ayllu.data.media_loader import MediaLoader, moved
 from ayllu.data.media_rows import Folder, media_rows
 from ayllu.data.rows import Reject
 from ayllu.errors import BadMedia, CheckpointError, ConfigError, DataError
+from ayllu.media.marks import marks_of
 from ayllu.media.senses import read_senses
 from ayllu.text.marks import MEDIA, Found, with_media
 from ayllu.train.align import align, prepared_media

@@ -28,6 +28,7 @@ class Limits:
     bytes: int = 16 << 20
     timeout_s: float = 20.0                              # for all of it
     allow_private: bool = False
+    hosts: frozenset[str] | None = None                  # no others, wherever a redirect leads; None: any
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ def public_address(host: str, port: int, allow_private: bool) -> str:
         raise DataError(f"{host} can't be resolved ({error}): check the name and the network") from error
     addresses = [ipaddress.ip_address(str(one[4][0]).split("%")[0]) for one in found]
     if not allow_private and (private := [a for a in addresses if not _is_public(a)]):
-        raise Refused(f"{host} is {private[0]}, which is no public address: --allow-private lets it be read")
+        raise Refused(f"{host} is {private[0]}, which is no public address, so it isn't read (`ayllu translate` has "
+                      "--allow-private)")
     return str(addresses[0])
 
 
@@ -80,6 +82,8 @@ def _once(url: str, limits: Limits, deadline: float) -> Page | str:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
         raise Refused(f"{url[:200]} is no plain http or https address: give one without a user's name")
+    if limits.hosts is not None and parts.hostname not in limits.hosts:
+        raise Refused(f"{url[:200]} leads to {parts.hostname}, which isn't among the machines that may be asked")
     try:
         port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     except ValueError as error:

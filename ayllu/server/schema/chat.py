@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from ayllu.server.schema.base import Answer, Body, Refuse, TextParts
+from ayllu.server.schema.base import Answer, Body, Refuse
+from ayllu.server.schema.media import ChatContent
 from ayllu.server.schema.sampling import Sampling
 from ayllu.server.schema.tools import CallId, ChatCall, ChatToolChoice, FunctionTool
 
@@ -15,20 +16,22 @@ class ChatMessage(Body):
     """One turn. What clients send back of an answer is taken and, where it is no text, passed over."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: TextParts = None
+    content: ChatContent = None
     name: str | None = None
     tool_calls: list[ChatCall] | None = None
     tool_call_id: CallId | None = None
     refusal: str | None = None
     annotations: list[Any] | None = None
     reasoning_content: str | None = None
-    audio: Annotated[Any, Refuse("this model hears nothing")] = None
+    audio: Annotated[Any, Refuse("an earlier answer in sound isn't kept: send its text")] = None
     function_call: Annotated[Any, Refuse("use tool_calls")] = None
 
     @model_validator(mode="after")
     def _of_its_role(self) -> Self:
         if self.content is None and not self.tool_calls:
             raise ValueError("this message has no content")
+        if isinstance(self.content, list) and self.role != "user":
+            raise ValueError(f"an image or a sound in a message of the role {self.role}: the user shows them")
         if self.tool_calls and self.role != "assistant":
             raise ValueError(f"tool_calls in a message of the role {self.role}: only the assistant calls tools")
         if (self.tool_call_id is None) == (self.role == "tool"):

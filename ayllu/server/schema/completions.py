@@ -98,6 +98,7 @@ class Model(Answer):
     type: Literal["model"] = "model"
     display_name: str
     created_at: str
+    input_modalities: list[Literal["text", "image", "audio"]]
     lifecycle: Literal["active"] = "active"
 
 

@@ -8,7 +8,7 @@ from ayllu.server.schema.base import Answer, Body, Refuse, TextParts
 from ayllu.server.schema.forms import OutputConfig
 from ayllu.server.schema.tools import AnthropicChoice, AnthropicTool, Block
 
-_KINDS = ("text", "tool_use", "tool_result")
+_KINDS = ("text", "image", "tool_use", "tool_result")
 
 
 def _as_blocks(value: Any) -> Any:

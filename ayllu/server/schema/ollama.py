@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body, Refuse, Texts
+from ayllu.server.schema.media import Images
 from ayllu.server.schema.tools import CallId, FunctionTool, OllamaCall
 
 ModelName = Annotated[str, Field(min_length=1, max_length=256)]
@@ -70,7 +71,7 @@ class OllamaMessage(Body):
     tool_name: str | None = None                         # of a tool's result: which tool
     tool_call_id: CallId | None = None                   # ... and which call, where a client kept ids
     tool_calls: list[OllamaCall] | None = None
-    images: Annotated[Any, Refuse("this model sees no images", ([],))] = None
+    images: Images = None
 
 
 class OllamaChatRequest(OllamaRequest):
@@ -89,7 +90,7 @@ class GenerateRequest(OllamaRequest):
     suffix: Annotated[Any, Refuse("filling in is not served", ("",))] = None
     template: Annotated[Any, Refuse("use raw and write the prompt yourself", ("",))] = None
     context: Annotated[Any, Refuse("use /api/chat and send the messages", ([],))] = None
-    images: Annotated[Any, Refuse("this model sees no images", ([],))] = None
+    images: Images = None
     width: Annotated[Any, Refuse("this model paints nothing", (0,))] = None
     height: Annotated[Any, Refuse("this model paints nothing", (0,))] = None
     steps: Annotated[Any, Refuse("this model paints nothing", (0,))] = None

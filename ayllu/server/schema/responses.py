@@ -1,11 +1,12 @@
 """OpenAI's /v1/responses, without memory: each call brings all that the model shall know."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from ayllu.server.schema.base import Answer, Body, InputTextParts, Refuse, Texts
+from ayllu.server.schema.base import Answer, Body, Refuse, Texts
 from ayllu.server.schema.forms import TextFormat
+from ayllu.server.schema.media import InputContent
 from ayllu.server.schema.tools import FunctionCallItem, FunctionOutputItem, ResponseTool, ResponseToolChoice
 
 STATELESS = "this server keeps no conversations: send the whole input"
@@ -16,10 +17,16 @@ class InputItem(Body):
 
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
-    content: InputTextParts
+    content: InputContent
     id: str | None = None
     status: str | None = None
     phase: str | None = None
+
+    @model_validator(mode="after")
+    def _of_its_role(self) -> Self:
+        if isinstance(self.content, list) and self.role != "user":
+            raise ValueError(f"an image or a sound in a message of the role {self.role}: the user shows them")
+        return self
 
 
 _KINDS = ("message", "function_call", "function_call_output")
@@ -100,7 +107,7 @@ class ResponseRequest(Body):
     prompt_cache_options: Annotated[Any, Refuse("prefixes are cached by themselves", ({"mode": "implicit"},))] = None
     prompt_cache_retention: Annotated[Any, Refuse("prefixes live in memory", ("in_memory",))] = None
     access_programs: Annotated[Any, Refuse("there are none")] = None
-    image: Annotated[Any, Refuse("this model reads text only")] = None
+    image: Annotated[Any, Refuse("an image is a part of the input: input_image")] = None
 
 
 class InputDetails(Answer):

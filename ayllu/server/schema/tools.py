@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from ayllu.server.schema.base import Body, InputTextParts, TextParts
+from ayllu.server.schema.media import ImageBlock
 from ayllu.server.schema.tool_grammar import Schema
 
 ToolName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/-]{1,128}$")]
@@ -169,7 +170,7 @@ class ToolResultBlock(Body):
     cache_control: dict[str, Any] | None = None
 
 
-Block = Annotated[TextBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")]
+Block = Annotated[TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock, Field(discriminator="type")]
 
 
 class FunctionCallItem(Body):
