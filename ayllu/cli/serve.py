@@ -210,15 +210,20 @@ def key(
     admin: Annotated[bool, typer.Option("--admin", help="It may load and unload adapters, too.")] = False,
     widget: Annotated[bool, typer.Option("--widget", help="It may only write to customer service: fit to stand in a "
                                          "web page, where anybody reads it.")] = False,
+    translator: Annotated[list[str] | None, typer.Option(
+        metavar="ORIGIN", help="It may only translate texts, from the pages of this origin (https://...; again for "
+        "more): fit for the line of translate.js.")] = None,
     operator: Annotated[bool, typer.Option("--operator", help="It may answer customers of its tenant, too.")] = False,
     as_json: Json = False,
 ) -> None:
     """Make an API key for `ayllu serve --keys FILE`. It is shown once; the file keeps its digest only."""
-    from ayllu.server.keys import add_key
+    from ayllu.server.keys import add_key, origin_in
 
-    if widget and (admin or operator):
+    origins = tuple(origin_in(text) for text in translator or ())
+    if (widget or origins) and (admin or operator):
         raise ConfigError("a key for a web page can't be more: leave --admin and --operator away, or make two keys")
     more = (*("admin",) * admin, *("operate",) * operator)
-    secret = add_key(file, name, tenant, ("support",) if widget else ("generate", "jobs", *more))
+    public = (*("support",) * widget, *("translate",) * bool(origins))
+    secret = add_key(file, name, tenant, public or ("generate", "jobs", *more), origins)
     say(f"the key of {name}, shown this once:")
     print_json({"key": secret, "name": name, "file": str(file)}) if as_json else print(secret)

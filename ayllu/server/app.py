@@ -43,6 +43,7 @@ from ayllu.server.faults import Fault, body_of, fault_of
 from ayllu.server.frontdesk import FrontDesk
 from ayllu.server.gate import Door, Gate
 from ayllu.server.kinds import KINDS
+from ayllu.server.pace import Pace
 from ayllu.server.schema.own import AnthropicError, ErrorBody, OllamaError
 from ayllu.server.served import Served
 from ayllu.server.sse import Json
@@ -73,6 +74,7 @@ def routes(served: Served) -> FastAPI:
     app = Routes(title="Ayllu", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan,
                  swagger_ui_oauth2_redirect_url=None)
     app.state.served = served
+    app.state.pace = Pace()
     app.state.front = FrontDesk(served, served.workspace.folder) if served.workspace else None
     for module in ROUTERS:
         app.include_router(module.router)

@@ -10,34 +10,10 @@ from ayllu.apps.support.rules import load_rules
 from ayllu.apps.support.service import Support, open_support, place_of
 from ayllu.errors import AylluError
 from ayllu.log import warn
-from ayllu.server.faults import Fault
+from ayllu.server.pace import Pace
 from ayllu.server.served import Served
 
-MOST_KNOWN = 10_000                                      # addresses that are counted at a time
 LOOK_S = 10.0                                            # how often the folder is looked at
-KEY_TIMES = 30                                           # one key may bring as much as so many addresses
-
-
-class Pace:
-    """So many calls a minute from each: a bucket that fills evenly, and holds a minute's worth."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock, self._lock = clock, threading.Lock()
-        self._buckets: dict[str, tuple[float, float]] = {}                   # name -> (calls left, at what time)
-
-    def take(self, name: str, per_minute: float) -> None:
-        """One call; refused with 429 where the bucket is empty."""
-        with self._lock:
-            now = self._clock()
-            left, at = self._buckets.pop(name, (per_minute, now))
-            left = min(per_minute, left + (now - at) * per_minute / 60)
-            if len(self._buckets) >= MOST_KNOWN:
-                self._buckets.pop(next(iter(self._buckets)))                 # who was silent longest
-            self._buckets[name] = (left - (left >= 1), now)
-        if left < 1:
-            wait = int((1 - left) * 60 / per_minute) + 1
-            raise Fault(429, f"{per_minute:g} messages a minute are taken: wait {wait} s", "rate_limit_error", None,
-                        "rate_limited", {"retry-after": str(wait)})
 
 
 class FrontDesk:

@@ -26,7 +26,7 @@ OPEN_PATHS = PAGE_PATHS | {"/health"}
 QUEUED_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/generate",
                           "/api/chat"})
 UPLOAD_PATHS = frozenset({"/v1/files"})                   # where a POST brings a file
-SUPPORT_PATH = "/v1/support"
+PUBLIC_PATHS = {"support": ("/v1/support", True), "translate": ("/v1/translate", False)}      # and what lies below it
 CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta, x-file-name"
 
 
@@ -171,7 +171,7 @@ class Gate:
         origin = headers.get("origin")
         if origin is None or origin == f"{scheme}://{host}":
             return None
-        if origin not in self.door.origins:
+        if origin not in self.door.origins and origin not in self.door.keys.origins:
             raise Fault(403, "a page from another origin may not use this server: start it with --allow-origin ORIGIN",
                         "permission_error", None, "bad_origin")
         return origin
@@ -181,9 +181,9 @@ class Gate:
             return LOCAL
         kind, _, token = headers.get("authorization", "").partition(" ")
         presented = token.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
-        principal = self.door.keys.find(presented) if presented else None
+        principal = self.door.keys.find(presented, headers.get("origin")) if presented else None
         if principal is None:
-            says = "this key is not known" if presented else "no API key came with the request"
+            says = "this key is not known, or not for this page" if presented else "no API key came with the request"
             raise Fault(401, f"{says}: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'",
                         "authentication_error", None, "invalid_api_key", {"www-authenticate": "Bearer"})
         return principal
@@ -230,11 +230,13 @@ class Gate:
 
 
 def _check_public(path: str, principal: Principal) -> None:
-    """A key that stands in a web page, where anybody reads it, opens customer service and nothing else."""
-    is_public = principal.may("support") and not principal.may("generate")
-    if is_public and path != SUPPORT_PATH and not path.startswith(f"{SUPPORT_PATH}/"):
-        raise Fault(403, "this key is for customer service only: use one with more scopes", "permission_error", None,
-                    "key_scope")
+    """A key that stands in a web page, where anybody reads it, opens what it is for and nothing else."""
+    public = [PUBLIC_PATHS[scope] for scope in PUBLIC_PATHS if principal.may(scope)]
+    if principal.may("generate") or not public:
+        return
+    if not any(path == own or (below and path.startswith(f"{own}/")) for own, below in public):
+        raise Fault(403, "this key stands in web pages and is for customer service or translation only: use one with "
+                    "more scopes", "permission_error", None, "key_scope")
 
 
 def _check_stated(headers: dict[str, str], most: int) -> None:

@@ -1,7 +1,8 @@
 """API keys: shown once, kept as digests, compared in constant time.
 
 A key is 32 random bytes, so a plain SHA-256 is enough: there is no dictionary that a salt or a slow hash would have to
-stand against. A file of keys is JSON: [{"name", "tenant", "scopes", "sha256"}].
+stand against. A file of keys is JSON: [{"name", "tenant", "scopes", "sha256"}], with "origins" where a key is for the
+pages of these alone.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -28,6 +30,7 @@ class Key(Settings):
     name: str = Field(min_length=1, max_length=64, pattern=r"^[\w.@-]+$")
     tenant: str = Field(min_length=1, max_length=64, pattern=r"^[\w.@-]+$")
     scopes: tuple[str, ...] = ("generate",)
+    origins: tuple[str, ...] = ()                        # pages that it's for; none: it's bound to no page
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @property
@@ -40,18 +43,28 @@ class Keys:
     """All keys of a server."""
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        self._keys = [(bytes.fromhex(key.sha256), key.principal) for key in keys]
+        self._keys = [(bytes.fromhex(key.sha256), key) for key in keys]
+        self.origins = frozenset(origin for key in keys for origin in key.origins)
 
     def __bool__(self) -> bool:
         return bool(self._keys)
 
-    def find(self, presented: str) -> Principal | None:
-        """Whose key this is. All are compared, so that time tells nothing about which one nearly fitted."""
+    def find(self, presented: str, origin: str | None = None) -> Principal | None:
+        """Whose key this is; None, too, where it comes from a page that it isn't for. All are compared, so that time
+        tells nothing about which one nearly fitted."""
         digest, found = _digest(presented), None
-        for known, principal in self._keys:
-            if hmac.compare_digest(known, digest):
-                found = principal
+        for known, key in self._keys:
+            if hmac.compare_digest(known, digest) and (not key.origins or origin in key.origins):
+                found = key.principal
         return found
+
+
+def origin_in(text: str) -> str:
+    """A page's origin as browsers send it."""
+    parts = urlsplit(text.strip().lower())
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(f"{text!r} is no origin of a page: write it as https://www.example.org, without a path")
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _digest(key: str) -> bytes:
@@ -80,14 +93,14 @@ def read_keys(path: Path) -> list[Key]:
     return keys
 
 
-def add_key(path: Path, name: str, tenant: str | None, scopes: tuple[str, ...]) -> str:
+def add_key(path: Path, name: str, tenant: str | None, scopes: tuple[str, ...], origins: tuple[str, ...] = ()) -> str:
     """Make a key, keep its digest in the file (readable by its owner only), and give the key: it is not kept."""
     keys = read_keys(path) if path.exists() else []
     if any(key.name == name for key in keys):
         raise ConfigError(f"{path} has a key named {name} already: choose another name, or remove that line")
     secret = PREFIX + secrets.token_urlsafe(32)
     try:
-        new = key_of(secret, name, tenant, scopes)
+        new = key_of(secret, name, tenant, scopes).model_copy(update={"origins": origins})
     except ValidationError as error:
         raise ConfigError(f"the name or tenant {name!r} has signs other than letters, digits and . _ @ -") from error
     text = json.dumps([key.model_dump() for key in [*keys, new]], indent=1) + "\n"

@@ -18,7 +18,7 @@ from ayllu.apps.support.figures import figures
 from ayllu.apps.support.service import Support, language_in
 from ayllu.principal import LOCAL, Principal
 from ayllu.server.faults import Fault, FieldError
-from ayllu.server.frontdesk import KEY_TIMES, FrontDesk
+from ayllu.server.frontdesk import FrontDesk
 from ayllu.server.openai import prepared, served_of, who
 from ayllu.server.schema import support as schema
 from ayllu.server.speaker import ServedSpeaker
@@ -46,9 +46,7 @@ async def _asked(request: Request, ask: Callable[[Support, Principal], T], *, pa
         principal.require("support")
     service = await prepared(front.service)
     if paced:
-        most = service.rules.limits.messages_per_minute
-        front.pace.take(f"address {request.client.host if request.client else ''}", most)
-        front.pace.take(f"key {principal.tenant} {principal.owner}", most * KEY_TIMES)
+        front.pace.take_from(request, principal, service.rules.limits.messages_per_minute)
     return await prepared(lambda: ask(service, principal))
 
 

@@ -21,6 +21,7 @@ from ayllu.apps.translate.memory import PERSON, Memory
 from ayllu.apps.translate.translator import Translator
 from ayllu.errors import DataError, RequestError
 from ayllu.principal import Principal
+from ayllu.server.faults import FieldError
 from ayllu.server.openai import prepared, served_of, who
 from ayllu.server.schema import translate as schema
 from ayllu.server.speaker import ServedSpeaker
@@ -30,6 +31,7 @@ from ayllu.server.work import Work
 from ayllu.server.workspace import Workspace
 
 router = APIRouter(tags=["Translation"])
+PUBLIC_CALLS, PUBLIC_TEXTS, PUBLIC_SIGNS = 60, 24, 20_000    # a minute from an address; texts and characters of a call
 
 
 def memory_of(workspace: Workspace | None, principal: Principal) -> Memory | None:
@@ -52,7 +54,10 @@ async def about(request: Request) -> Response:
 async def translate(body: schema.TranslateRequest, request: Request) -> Response:
     """Texts, or a page whose words alone change. Doubtful translations are marked, none is left out."""
     served, principal = served_of(request), who(request)
-    principal.require("generate")
+    if not principal.may("generate"):
+        principal.require("translate")
+        _check_public(body)
+        request.app.state.pace.take_from(request, principal, PUBLIC_CALLS)
     speaker = ServedSpeaker(served, principal, model=body.model, tally=request.scope["ayllu.tally"])
     workspace = served.workspace if principal.may("jobs") and body.memory else None
 
@@ -79,6 +84,17 @@ async def correct(body: schema.Correction, request: Request) -> Response:
             return memory.count()
 
     return Json({"entries": await prepared(keep)})
+
+
+def _check_public(body: schema.TranslateRequest) -> None:
+    """With a key that stands in a web page, what translate.js asks for, and no more."""
+    texts = body.texts or []
+    if body.html is not None or body.check or body.glossary or body.model:
+        raise FieldError("html, check, glossary, model", "a key that stands in web pages translates texts and nothing "
+                         "else: leave these away")
+    if len(texts) > PUBLIC_TEXTS or sum(map(len, texts)) > PUBLIC_SIGNS:
+        raise FieldError("texts", f"with a key that stands in web pages a call may bring {PUBLIC_TEXTS} texts and "
+                         f"{PUBLIC_SIGNS:,} characters: send less at a time")
 
 
 def _maker(terms: dict[str, str], check: bool, speaker: Speaker, memory: Memory | None) -> Callable[[Pair], Translator]:

@@ -8,9 +8,10 @@ from server.live import serving
 
 from ayllu.apps.support.pages import sample
 from ayllu.server.faults import Fault
-from ayllu.server.frontdesk import KEY_TIMES, FrontDesk, Pace
+from ayllu.server.frontdesk import FrontDesk
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
+from ayllu.server.pace import KEY_TIMES, Pace
 from ayllu.server.workspace import Workspace
 
 WIDGET, OPERATOR, STRANGER, WRITER = (f"a-key-of-the-{name}-1234" for name in ("widget", "operator", "other", "writer"))

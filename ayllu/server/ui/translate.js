@@ -5,7 +5,8 @@
     The page keeps its elements: text nodes get other words, and inline elements are moved with theirs, so links and
     listeners stay. What is in view goes first; what comes later (a MutationObserver hears of it) is translated, too.
     Translations are kept in this browser, and the words of the page come back by the same switch. `data-to`: languages to
-    choose from; `data-from`: that of the page, by default its lang; `data-key`: a key, where the server wants one. */
+    choose from; `data-from`: that of the page, by default its lang; `data-key`: a key, where the server wants one; anybody reads
+    it there, so let it be one of `ayllu key --translator ORIGIN`. */
 
 (() => {
   const script = document.currentScript;
