@@ -16,7 +16,7 @@ from ayllu.apps.index.ranking import fused, mixed
 
 Ranked = list[tuple[int, float]]
 
-WORTH, TIES = 0.005, 0.005                                # half a point of MRR; a weight that only orders ties
+WORTH, TIES = 0.005, 0.001                                # half a point of MRR; a weight that only orders ties
 WEIGHTS_TRIED = (0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)
 Table = dict[str, dict[float, float]]                    # way of putting two rankings together: MRR by weight
 

@@ -27,7 +27,7 @@ from ayllu.errors import DataError, RequestError
 Way = Literal["hybrid", "words", "dense"]
 DEEP = 100                                               # of each ranking, what is fused
 SHORT = 160                                              # characters of a chunk on average, below which texts are short
-DENSE, DENSE_SHORT = 0.005, 0.45                         # weight of the vectors: chosen on dev parts, docs/documents.md
+DENSE, DENSE_SHORT = 0.001, 0.45                         # weight of the vectors: chosen on dev parts, docs/documents.md
 
 
 @dataclass(frozen=True)

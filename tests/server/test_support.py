@@ -98,7 +98,7 @@ def test_a_customer_and_a_person(web, ana):
 def test_a_key_on_a_web_page_opens_nothing_else(web, method, path):
     answer = web.request(method, path, json={})
     assert answer.status_code == 403
-    assert "customer service only" in answer.text
+    assert "this key stands in web pages" in answer.text
 
 
 @pytest.mark.parametrize(("method", "path"), [
