@@ -5,7 +5,7 @@
 
 The recipe and the rows are those of heads.py, on one thread. The sides take turns; of each the least of all rounds is
 told, in CPU seconds of this process, since what else runs on a machine takes less from these than from seconds. The
-padded side computes 8 texts at once, as its recipe did.
+padded side computes 8 texts at once by autocast, as its recipe did.
 """
 
 import argparse
