@@ -201,7 +201,7 @@ class LocalSpeaker:
                                  f"takes {self.context}: shorten it")
         if len(ids) == len(prompt.ids):
             return []
-        return tail_logprobs(self.llm.runner, [ids], len(prompt.ids), prompt.passages)[0]
+        return tail_logprobs(self.llm.runner_of(prompt), [ids], len(prompt.ids), prompt.passages)[0]
 
     def _prompt(self, messages: Sequence[Message], prefix: str = "") -> ChatPrompt:
         prompt = self.llm.chat_prompt(messages)

@@ -115,7 +115,8 @@ def serve(
         if not dist.is_main():
             start.follow_first(model, **own)
             return
-        load = {**own, "name": name, "draft": draft, "adapters": tuple(lora or ()), "max_wait_s": max_wait}
+        adapters = (*(lora or ()), *start.looking(model, senses))
+        load = {**own, "name": name, "draft": draft, "adapters": adapters, "max_wait_s": max_wait}
         here = {"aliases": tuple(alias or ()), "limits": Limits(tokens=max_tokens, request_s=timeout),
                 "redact": redact, "adapter_folder": lora_folder}
         served = apart.load(model, load, {**here, "workspace": _workspace(data), "support": support})

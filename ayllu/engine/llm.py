@@ -122,6 +122,7 @@ class LLM:
         self.runner: Runner = self._adapted(runner)
         own = checkpoint.generation.eos_ids
         self.eos_ids = tuple(own) or (self.tokenizer.eos_ids if self.tokenizer else ())
+        self._looking: AdaptedRunner | None = None
         self.perception = None if senses is None else Perception(
             senses, self._need_tokenizer(), self.config.dim, fingerprint=self.fingerprint, device=self.runner.device)
 
@@ -188,7 +189,7 @@ class LLM:
         start = time.perf_counter()
         settings = self._settings(params, options, [prompt.ids])[0]
         settings = settings.model_copy(update={"stop": tuple(dict.fromkeys((*settings.stop, *prompt.stop)))})
-        generation = Generation(self.runner, [prompt.ids], settings, self.eos_ids, [prompt.passages])
+        generation = Generation(self.runner_of(prompt), [prompt.ids], settings, self.eos_ids, [prompt.passages])
         return TextStream(generation, TextRow(self.tokenizer, prompt.ids, settings.stop, prompt.strip), start)
 
     def params_for(self, ids: Sequence[int], **options: Any) -> SamplingParams:
@@ -213,6 +214,18 @@ class LLM:
             attach(model, adapter)
             return make_runner(model, kind)
         return AdaptedRunner(make_runner(model, kind), adapter)
+
+    def runner_of(self, prompt: ChatPrompt) -> Runner:
+        """The model; where images or sounds are shown, with the adapter that learned with the senses, if they have one
+        and no other adapter was asked for."""
+        found = self.perception.adapter if self.perception is not None and prompt.media else None
+        if found is None or self.adapter is not None:
+            return self.runner
+        if self._looking is None or self._looking.runner is not self.runner:
+            adapter = read_adapter(found, self.config)
+            check_fits(adapter, self.checkpoint.model)
+            self._looking = AdaptedRunner(self.runner, adapter)
+        return self._looking
 
     @property
     def has_chat_template(self) -> bool:

@@ -25,12 +25,13 @@ from ayllu.engine.request import Media
 from ayllu.errors import ConfigError, RequestError
 from ayllu.log import say
 from ayllu.media.marks import mark_ids, marks_of
-from ayllu.media.senses import Senses, read_config, read_senses
+from ayllu.media.senses import ADAPTER, Senses, read_config, read_senses
 from ayllu.media.splice import expanded
 from ayllu.text.tokenizer import Tokenizer
 
 KEPT_BYTES = 256 * 2**20                                 # of features
 BLIND = "this model reads text only: give it senses (--senses FOLDER), or leave images and sounds out"
+LOOKING = "ayllu.senses"                                 # the name of their adapter in an engine
 Shown = tuple[bytes, np.ndarray]                         # a file's digest, its features (n, L)
 
 
@@ -41,8 +42,8 @@ class Perception:
                  device: str | torch.device = "cpu") -> None:
         """`width` and `fingerprint` are the model's: senses of another width don't fit, those of another model say so.
         `senses`: a folder, a name, or in memory."""
-        self.folder = None if isinstance(senses, Senses) else _folder_of(senses)
-        self.config = senses.config if isinstance(senses, Senses) else read_config(_folder_of(senses))
+        self.folder = None if isinstance(senses, Senses) else folder_of(senses)
+        self.config = senses.config if isinstance(senses, Senses) else read_config(folder_of(senses))
         self._senses = senses if isinstance(senses, Senses) else None
         self.device = torch.device(device)
         for name, part in (("eye", self.config.eye), ("ear", self.config.ear)):
@@ -56,6 +57,11 @@ class Perception:
         self._kept: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._n_kept = 0
         self._lock = threading.Lock()                    # one file at a time: what decoding takes is bounded
+
+    @property
+    def adapter(self) -> Path | None:
+        """The adapter of the model that learned with them, for conversations that show something."""
+        return None if self.folder is None else adapter_of(self.folder)
 
     @property
     def sees(self) -> bool:
@@ -112,5 +118,11 @@ def read_by(perception: Perception | None, messages: Sequence[Mapping[str, Any]]
     return taken_out(messages)[0], []
 
 
-def _folder_of(name: str | Path) -> Path:
+def adapter_of(senses: Path) -> Path | None:
+    """The adapter in a folder of senses."""
+    return senses / ADAPTER if (senses / ADAPTER).is_dir() else None
+
+
+def folder_of(name: str | Path) -> Path:
+    """The folder of senses, which may be named as those that come with the package."""
     return bundled(BUNDLED_SENSES) if str(name) == BUNDLED_SENSES and not Path(name).exists() else Path(name)

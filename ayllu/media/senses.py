@@ -37,6 +37,7 @@ from ayllu.media.vision import VisionConfig, VisionTransformer
 
 Kind = Literal["image", "audio"]
 CONFIG, WEIGHTS = "senses.json", "senses.safetensors"
+ADAPTER = "adapter"                                      # a folder beside them: what the Llama learned with them
 
 
 class EyeConfig(Settings):

@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from ayllu.adapters.lora import Adapter, check_base
 from ayllu.adapters.store import read_adapter
 from ayllu.engine.engine import Engine
+from ayllu.engine.perception import LOOKING
 from ayllu.errors import AylluError, ConfigError, Refused, RequestError
 from ayllu.model.config import LlamaConfig
 from ayllu.server.faults import FieldError
@@ -46,6 +47,8 @@ async def load_adapter(body: schema.LoadAdapterRequest, request: Request) -> Res
 async def unload_adapter(body: schema.UnloadAdapterRequest, request: Request) -> Response:
     """Take an adapter's name away; needs the scope "admin". Answers under way are finished with it."""
     who(request).require("admin")
+    if body.lora_name == LOOKING:
+        raise FieldError("lora_name", f"lora_name: {LOOKING!r} belongs to the senses of this server and stays")
     n = await served_of(request).service.unload_adapter(body.lora_name)
     more = f" {n} requests still use it and are finished." if n else ""
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.{more}")
@@ -92,7 +95,7 @@ def _read(served: Served, name: str, path: Path) -> Adapter:
     engine = served.service.engine
     if not isinstance(engine.config, LlamaConfig):
         raise RequestError("only the Llama family takes adapters")
-    if name in served.own_names:
+    if name in served.own_names or (name == LOOKING and name in engine.adapters.loaded):
         raise RequestError(f"{name!r} is the name of the model itself: choose another one for the adapter")
     try:
         adapter = read_adapter(path, engine.config, most_bytes=engine.adapters.most_bytes)

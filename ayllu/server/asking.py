@@ -218,7 +218,7 @@ def _requests(served: Served, ask: Ask) -> Sequence[Request]:
                                                "max_tokens": _max_tokens(served, ask, len(prompt.ids))})
         request = Request(ids=tuple(prompt.ids), params=params, eos_ids=served.eos_ids, min_tokens=ask.min_tokens,
                           prompt_logprobs=ask.prompt_logprobs, tenant=ask.principal.tenant, priority=ask.priority,
-                          adapter=served.adapter_of(ask.model), media=prompt.media,
+                          adapter=served.adapter_for(ask.model, bool(prompt.media)), media=prompt.media,
                           grammar=ask.form.grammar if ask.form else None)
         found += [request] * (ask.n if is_split else 1)
     return found

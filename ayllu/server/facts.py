@@ -30,7 +30,7 @@ def facts_of(served: Served) -> Facts:
     far = FarEngine(engine.config, engine.settings, engine.context,
                     FarRunner(engine.runner.dtype, engine.runner.device),
                     FarCache(engine.cache.nbytes, cache_tokens(engine)),
-                    FarShelf(served.adapters, engine.adapters.most_bytes))
+                    FarShelf(dict(engine.adapters.loaded), engine.adapters.most_bytes))
     return Facts(far, {"name": served.name, "tokenizer": served.tokenizer, "chat_template": served.chat_template,
                        "eos_ids": served.eos_ids, "defaults": served.defaults, "format": served.format,
                        "licence": served.licence, "base": served.base})

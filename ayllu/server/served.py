@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ayllu.checkpoint.licence import Licence
 from ayllu.config import validate
-from ayllu.engine.perception import Perception
+from ayllu.engine.perception import LOOKING, Perception
 from ayllu.engine.shelf import Loaded
 from ayllu.model.account import n_parameters, weight_bytes
 from ayllu.model.params import SamplingParams
@@ -91,13 +91,19 @@ class Served:
 
     @property
     def adapters(self) -> dict[str, Loaded]:
-        """A copy of what the engine holds, since its thread changes that."""
-        return dict(self.service.engine.adapters.loaded)
+        """A copy of what the engine holds, since its thread changes that; the senses' own isn't asked for by name."""
+        return {name: found for name, found in dict(self.service.engine.adapters.loaded).items() if name != LOOKING}
 
     def adapter_of(self, name: str) -> str | None:
         """The adapter that a name (which was checked before) stands for; Ollama's clients may have added a tag."""
         plain = name.removesuffix(":latest")
         return None if {name, plain} & self.own_names else plain
+
+    def adapter_for(self, name: str, shows: bool) -> str | None:
+        """The same for a conversation that may show images or sounds: then the plain model has the adapter that learned
+        with its senses."""
+        own = LOOKING if shows and LOOKING in self.service.engine.adapters.loaded else None
+        return self.adapter_of(name) or own
 
     @cached_property
     def call_form(self) -> CallForm | None:

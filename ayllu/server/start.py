@@ -15,7 +15,7 @@ from ayllu.device import pick_device
 from ayllu.engine.constrain import Grammars
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.llm import LLM
-from ayllu.engine.perception import Perception
+from ayllu.engine.perception import LOOKING, Perception, adapter_of, folder_of
 from ayllu.engine.ranks import LedEngine, follow
 from ayllu.engine.runner import Runner
 from ayllu.engine.service import Service
@@ -88,15 +88,27 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
     return served
 
 
+def looking(model: str, senses: str | Path | None) -> tuple[str, ...]:
+    """The adapter that learned with the senses that `attach_senses` takes, as `adapters` of load_served."""
+    found = senses or _own_senses(model)
+    adapter = None if found is None else adapter_of(folder_of(found))
+    return () if adapter is None else (f"{LOOKING}={adapter}",)
+
+
 def attach_senses(served: Served, model: str, senses: str | Path | None, device: str = "auto",
                   hosts: Iterable[str] = ()) -> None:
     """Let it see and hear: with the senses that were named, or with those that come with the model. They lie where the
     callers are answered, not in the engine's process."""
     served.media_hosts = frozenset(hosts)
-    found = senses or senses_of(model)
+    found = senses or _own_senses(model)
     if found is not None:
         served.perception = Perception(found, served.tokenizer, served.service.engine.config.dim,
                                        fingerprint=served.base, device=pick_device(device))
+
+
+def _own_senses(model: str) -> Path | None:
+    """Those that come with it; of several ranks, which take no adapters, none."""
+    return senses_of(model) if dist.world_size() == 1 else None
 
 
 def follow_first(model: str, *, dtype: str | None = None, device: str = "auto", engine: EngineSettings | None = None,

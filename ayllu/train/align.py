@@ -1,7 +1,7 @@
 """`ayllu align`: an eye or an ear learns to say what it perceives in the words of a Llama, by the one loop.
 
 The Llama stays as it was unless learns=adapter or all. What a run leaves is RUN/senses and, where they learned,
-RUN/adapter or RUN/model.
+RUN/senses/adapter or RUN/model.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from typing import Any, cast
 import torch
 
 from ayllu import dist
-from ayllu.adapters.lora import attach, fingerprint, new_adapter, taken
-from ayllu.adapters.store import write_adapter
+from ayllu.adapters.lora import Adapter, attach, check_fits, fingerprint, new_adapter, taken
+from ayllu.adapters.store import read_adapter, write_adapter
 from ayllu.checkpoint.load import build_model, open_checkpoint
 from ayllu.checkpoint.safefile import read_safetensors
 from ayllu.checkpoint.source import OpenCheckpoint
@@ -30,7 +30,7 @@ from ayllu.log import say, warn
 from ayllu.media.cross import CrossConfig
 from ayllu.media.encoder import Shape
 from ayllu.media.names import audio_config, audio_weights, vision_config, vision_weights
-from ayllu.media.senses import EarConfig, EyeConfig, Senses, SensesConfig, read_senses, write_senses
+from ayllu.media.senses import ADAPTER, EarConfig, EyeConfig, Senses, SensesConfig, read_senses, write_senses
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.text.chat import ChatTemplate
@@ -208,7 +208,7 @@ def _train(config: AlignRecipe, lesson: MediaLesson, folder: Path, resume: Resum
         raise ConfigError(f"{config.base} is no Llama: senses are for the Llama family")
     base = fingerprint(body)
     model = Aligned(body, lesson.senses.to(device))
-    freeze(model, config)
+    freeze(model, config, _first_adapter(config, folder, body))
     threads = torch.get_num_threads() if dist.world_size() == 1 else 0
     facts: dict[str, Any] = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
                              "batch_size": config.loop.batch_size, "seed": config.seed, "data": lesson.digest,
@@ -235,8 +235,23 @@ def _train(config: AlignRecipe, lesson: MediaLesson, folder: Path, resume: Resum
     return reached(state, last, run=str(run), **made)
 
 
-def freeze(model: Aligned, config: AlignRecipe) -> None:
-    """Only what the recipe says learns."""
+def _first_adapter(config: AlignRecipe, folder: Path, body: Llama) -> Adapter | None:
+    """The one that learned with the senses that the run begins with."""
+    found = None if config.senses is None else Path(path_of(config.senses, folder)) / ADAPTER
+    if found is None or not found.is_dir():
+        return None
+    if config.learns != "adapter":
+        raise ConfigError(f"{found.parent} holds an adapter of the Llama: set learns=adapter, with which it goes on")
+    adapter = read_adapter(found, body.config)
+    check_fits(adapter, body)
+    if (adapter.config.r, adapter.config.lora_alpha) != (config.lora.r, config.lora.lora_alpha):
+        raise ConfigError(f"{found} has other settings than [lora]: write its own there (r = {adapter.config.r}, "
+                          f"lora_alpha = {adapter.config.lora_alpha:g})")
+    return adapter
+
+
+def freeze(model: Aligned, config: AlignRecipe, first: Adapter | None = None) -> None:
+    """Only what the recipe says learns; `first`: the adapter that goes on."""
     learns = config.learns
     model.body.requires_grad_(learns == "all")
     for part in (model.senses.eye, model.senses.ear):
@@ -249,7 +264,7 @@ def freeze(model: Aligned, config: AlignRecipe) -> None:
             for parameter in model.body.parameters():    # what a file lends must not be written to
                 parameter.data = parameter.data.clone()
     if learns == "adapter":
-        attach(model.body, new_adapter(model.body, config.lora.own(), config.seed))
+        attach(model.body, first or new_adapter(model.body, config.lora.own(), config.seed))
 
 
 @torch.no_grad()
@@ -279,9 +294,9 @@ def _write(config: AlignRecipe, model: Aligned, lesson: MediaLesson, base: str, 
     write_senses(run / "senses", model.senses)
     made = {"senses": str(run / "senses")}
     if config.learns == "adapter":
-        write_adapter(run / "adapter", taken(model.body, config.lora.own(), base), base_name=config.base,
+        write_adapter(run / "senses" / ADAPTER, taken(model.body, config.lora.own(), base), base_name=config.base,
                       overwrite=True)
-        made["adapter"] = str(run / "adapter")
+        made["adapter"] = str(run / "senses" / ADAPTER)
     if config.learns == "all":
         export(model.body, lesson.tokenizer, run / "model", {}, config.licence)
         made["model"] = str(run / "model")
