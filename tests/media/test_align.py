@@ -51,6 +51,27 @@ def test_a_resumed_run_ends_at_the_same_numbers(folder, chat_checkpoint):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_an_adapter_lies_with_its_senses_and_goes_on(folder, chat_checkpoint):
+    def run(out, steps=1, **more):
+        config, lesson = prepared_media(recipe(folder, chat_checkpoint, out=str(folder / out), learns="adapter",
+                                               loop={"steps": steps, "batch_size": 8, "micro_batch": 8}, **more),
+                                        folder)
+        return align(config, lesson, folder)
+
+    first = run("first", steps=40)
+    assert first["adapter"] == str(folder / "first" / "senses" / "adapter")
+    stage = {"senses": first["senses"], "eye": None, "ear": None, "optim": {"lr": 1e-9}}
+    second = run("second", **stage)
+    assert second["held_out"] == pytest.approx(first["held_out"], rel=0.02)   # halves of 16 bits are between them
+    fresh = run("fresh", optim={"lr": 1e-9})
+    assert fresh["held_out"] > 1.5 * second["held_out"]
+    for wrong, told in (({"learns": "encoder"}, "set learns=adapter"), ({"lora": {"r": 3}}, "other settings")):
+        config, lesson = prepared_media(recipe(folder, chat_checkpoint, **{**stage, "learns": "adapter", **wrong,
+                                                                           "out": str(folder / told)}), folder)
+        with pytest.raises(ConfigError, match=told):
+            align(config, lesson, folder)
+
+
 def test_a_text_without_media_is_the_llamas_own(folder, chat_checkpoint):
     _config, lesson = prepared_media(recipe(folder, chat_checkpoint, learns="projector"), folder)
     body = model_of(chat_checkpoint)
