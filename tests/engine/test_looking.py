@@ -1,4 +1,4 @@
-"""The adapter that learned with the senses: it answers where something is shown, and the plain model everywhere else."""
+"""The adapter that learned with the senses answers where something is shown; the plain model does everywhere else."""
 
 import base64
 
