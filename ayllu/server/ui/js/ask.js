@@ -60,11 +60,11 @@ function common(side, kind, seed) {
   return found;
 }
 
-/** What /tokenize and /apply-template are asked, to count or to get the ids of a prompt. */
+/** What /tokenize and /apply-template are asked, to count or to get the ids of a prompt; images and sounds aren't sent. */
 export function tokenizeBody(conversation, nodes, side, { continues = false } = {}) {
   if (conversation.kind === "text") return { prompt: asText(nodes) };
   const { chat_template_kwargs, tools } = parameters(side, conversation.kind);
-  const messages = asMessages(nodes, side.system);
+  const messages = asMessages(nodes, side.system, { bare: true });
   const body = { messages, continue_final_message: continues, add_generation_prompt: !continues };
   return { ...body, ...(tools ? { tools } : {}), ...(chat_template_kwargs ? { chat_template_kwargs } : {}) };
 }

@@ -3,6 +3,8 @@
     A call: {id, name, arguments}, arguments as the text of JSON that the model wrote. An answer with `calls` may have a
     child of the role "tool" whose `results` are texts, one for each call. */
 
+import { partsOf } from "./media.js";
+
 /** Take a part of a call out of a streamed delta: name first, then pieces of the arguments. */
 export function addCall(node, { index, id, function: { name, arguments: piece = "" } }) {
   node.calls ??= [];
@@ -26,11 +28,12 @@ function isWhole(call) {
   }
 }
 
-/** The messages of one node; `before` is the node above it. Calls that were cut are left out: nobody could take them. */
-export function messagesOf(node, before) {
+/** The messages of one node; `before` is the node above it; `bare` leaves images and sounds out. Calls that were cut are left out: nobody could take them. */
+export function messagesOf(node, before, { bare = false } = {}) {
   if (node.role === "tool") {
     return node.results.map((content, i) => ({ role: "tool", tool_call_id: before.calls[i].id, content }));
   }
+  if (node.media?.length && !bare) return [{ role: node.role, content: partsOf(node.media, node.text) }];
   const calls = areWhole(node.calls) ? node.calls.map(asSent) : null;
   if (!node.text && !calls) return [];
   return [{ role: node.role, content: node.text || null, ...(calls ? { tool_calls: calls } : {}) }];

@@ -1,5 +1,6 @@
 /** Where a person writes; below it, how much of the context is used. */
 
+import { attachments, taken, waiting } from "./attach.js";
 import { emit, on } from "./bus.js";
 import { h, iconButton } from "./dom.js";
 import { goOn, isBusy, send, stop } from "./flow.js";
@@ -24,6 +25,7 @@ export function composer() {
   });
   const go = iconButton("send", t("send"), () => submit(field), { class: "icon-button main" });
   const end = iconButton("stop", t("stop"), stop, { class: "icon-button main" });
+  const added = attachments();
   field.addEventListener("keydown", (event) => onkeydown(event, field));
   const refresh = () => {
     const isText = library.current.kind === "text";
@@ -35,13 +37,14 @@ export function composer() {
     const wasOnButton = document.activeElement === go || document.activeElement === end;
     go.hidden = isBusy();
     end.hidden = !isBusy();
-    go.disabled = server.state !== "ready" || !(field.value.trim() || canGoOn());
+    go.disabled = server.state !== "ready" || !(field.value.trim() || waiting().length || canGoOn());
     if (wasOnButton) (isBusy() ? end : field).focus();
+    added.update();
     grow(field);
   };
-  for (const name of ["jobs", "thread", "draft", "server"]) on(name, refresh);
+  for (const name of ["jobs", "thread", "draft", "server", "settings"]) on(name, refresh);
   on("focus", () => field.focus());
-  return h(
+  const whole = h(
     "section",
     { class: "composer", "aria-label": t("begin") },
     h(
@@ -53,12 +56,16 @@ export function composer() {
           submit(field);
         },
       },
+      added.tray,
       field,
+      added.buttons,
       go,
       end,
     ),
     h("div", { class: "row below" }, gauge(), h("span", { class: "keys" }, t("keys"))),
   );
+  added.listen(whole);
+  return whole;
 }
 
 /** In a text, sending nothing lets the model write on. */
@@ -67,12 +74,12 @@ const canGoOn = () => library.current.kind === "text" && tip(library.current).ro
 function submit(field) {
   if (isBusy() || server.state !== "ready") return;
   const text = library.current.kind === "text" ? field.value : field.value.trim();
-  if (!text.trim()) {
+  if (!text.trim() && !waiting().length) {
     if (canGoOn()) goOn(library.current, tip(library.current));
     return;
   }
   field.value = library.draft = "";
-  send(text);
+  send(text, taken());
 }
 
 function onkeydown(event, field) {

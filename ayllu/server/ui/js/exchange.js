@@ -1,12 +1,14 @@
 /** Conversations as files, and back. A file may come from anyone: only known fields of the right kind are taken over. */
 
 import { indented } from "./calls.js";
+import { MOST } from "./media.js";
 import { asText, newId, path } from "./tree.js";
 
 const FORMAT = "ayllu-conversations";
 const MOST_BYTES = 64 * 2 ** 20;
 const MOST_NODES = 20_000;
 const MOST_CALLS = 128;
+const TYPES = { image: /^image\/(png|jpeg|webp|gif)$/, audio: /^audio\/wav$/ };
 const ROLES = new Set(["root", "user", "assistant", "tool"]);
 
 export function asJson(conversations) {
@@ -21,10 +23,10 @@ export function asMarkdown(conversation, title) {
   return `# ${title}\n\n${turns.join("\n\n")}\n`;
 }
 
-function turnsOf({ role, text, model, calls = [], results = [] }, before) {
+function turnsOf({ role, text, model, calls = [], results = [], media = [] }, before) {
   if (role === "tool") return results.map((one, i) => `## Result of ${before.calls[i].name}\n\n${fenced("", one)}`);
   const called = calls.map((call) => `Calls \`${call.name}\`\n\n${fenced("json", indented(call.arguments || "{}"))}`);
-  return [`## ${role === "user" ? "User" : model || "Assistant"}`, text, ...called].filter(Boolean).join("\n\n");
+  return [`## ${role === "user" ? "User" : model || "Assistant"}`, ...media.map(({ kind, name }) => `(${kind}: ${name})`), text, ...called].filter(Boolean).join("\n\n");
 }
 
 /** A block of code whose fence is longer than any within it. */
@@ -101,7 +103,8 @@ function cleanNode(node, id, all, where) {
     );
     return { ...kept, results: node.results.map((one) => text(one, MOST_BYTES)) };
   }
-  if (node.role !== "assistant") return kept;
+  const media = node.role === "user" ? cleanMedia(node.media, `${where}.media`) : [];
+  if (node.role !== "assistant") return media.length ? { ...kept, media } : kept;
   const calls = cleanCalls(node.calls, `${where}.calls`);
   const isIds = Array.isArray(node.ids) && node.ids.every((one) => Number.isInteger(one) && one >= 0);
   return {
@@ -122,6 +125,14 @@ function cleanCalls(calls, where) {
     name: text(call?.name, 128),
     arguments: text(call?.arguments, MOST_BYTES),
   }));
+}
+
+function cleanMedia(media, where) {
+  need(media === undefined || (Array.isArray(media) && media.length <= MOST), where);
+  return (media ?? []).map(({ kind, type, name, data }) => {
+    need(Object.hasOwn(TYPES, kind) && TYPES[kind].test(type) && /^[A-Za-z0-9+/]+={0,2}$/.test(data), where);
+    return { kind, type, name: text(name, 256), data: text(data, MOST_BYTES) };
+  });
 }
 
 function cleanStats(stats) {

@@ -9,15 +9,15 @@ import { FieldFault } from "./params.js";
 import { modelOf, server } from "./server.js";
 import { settings } from "./settings.js";
 import { promptOf } from "./tokens.js";
-import { add, choose, drop, tip } from "./tree.js";
+import { add, choose, drop, hasMedia, tip } from "./tree.js";
 import { t } from "./words.js";
 
 /** Add what was typed and have it answered. */
-export async function send(text) {
+export async function send(text, media = []) {
   const conversation = library.current;
   const last = tip(conversation);
   delete conversation.nodes[last.parent]?.pair;
-  const node = add(conversation, last.id, "user", text);
+  const node = add(conversation, last.id, "user", text, media.length ? { media } : {});
   await ask(conversation, node);
 }
 
@@ -114,7 +114,7 @@ export function regenerate(conversation, node) {
 /** Write on where an answer ended. */
 export async function goOn(conversation, node) {
   const side = sideOf("a");
-  const prompt = node.finish === "length" && node.ids ? await idsBefore(conversation, node, side) : null;
+  const prompt = node.finish === "length" && node.ids && !hasMedia(conversation, node) ? await idsBefore(conversation, node, side) : null;
   if (!prompt) node.ids = null;
   const plan = continuePlan(
     conversation,
@@ -158,7 +158,7 @@ export async function edit(conversation, node, text) {
     node.parent,
     node.role,
     text,
-    node.role === "assistant" ? { finish: "edited", ids: null } : {},
+    node.role === "assistant" ? { finish: "edited", ids: null } : node.media ? { media: node.media } : {},
   );
   changed(conversation);
   emit("thread");

@@ -5,15 +5,17 @@ import { callCards } from "./callcards.js";
 import { copy, h, icon, iconButton, textButton } from "./dom.js";
 import { edit, goOn, isBusy, regenerate } from "./flow.js";
 import { renderInto } from "./render.js";
+import { shownMedia } from "./showmedia.js";
 import { tokenView } from "./tokenview.js";
-import { versions } from "./tree.js";
+import { hasMedia, versions } from "./tree.js";
 import { versionButtons } from "./versions.js";
 import { countdown, pauseOf, waiting } from "./waiting.js";
 import { n, t } from "./words.js";
 
-/** {body, under, update, edit}: `body` holds the text, `under` everything below it. */
+/** {media, body, under, update, edit}: `body` holds the text, `media` what was shown with it, `under` everything below. */
 export function message(conversation, node) {
   const isAnswer = node.role === "assistant";
+  const media = node.media?.length ? h("div", { class: "media" }, node.media.map((one) => shownMedia(one))) : null;
   const body = h(conversation.kind === "text" ? "span" : "div", { class: `body ${isAnswer ? "answer" : "yours"}` });
   const state = h("div", { class: "state" });
   const stats = h("p", { class: "stats" });
@@ -22,7 +24,7 @@ export function message(conversation, node) {
   const calls = isAnswer ? callCards(conversation, node) : { place: null, update: () => {} };
   const below = h("div", { class: "row wrap" }, buttons, stats);
   const under = h("div", { class: "under" }, calls.place, state, below, tokens);
-  const view = { node, body, under, isEditing: false };
+  const view = { node, media, body, under, isEditing: false };
   view.update = () => {
     if (!view.isEditing) write(conversation, node, body);
     // A countdown changes its words only, so that its button can be pressed and keeps the focus.
@@ -42,6 +44,7 @@ export function message(conversation, node) {
 }
 
 function write(conversation, node, body) {
+  body.hidden = Boolean(node.media) && !node.text;
   body.classList.toggle("writing", jobs.get(node.id)?.state === "streaming");
   if (node.role === "assistant" && conversation.kind === "chat") renderInto(body, node.text);
   else if (body.textContent !== node.text) body.textContent = node.text;
@@ -109,7 +112,7 @@ function actions(conversation, node, view, tokens) {
     ...can,
     "aria-expanded": String(tokens.childNodes.length > 0),
   });
-  found.push(button);
+  if (!hasMedia(conversation, node)) found.push(button);
   if (!node.calls)
     found.push(
       textButton(t("onward"), () => goOn(conversation, node), { ...can, class: "button quiet small", icon: "onward" }),
@@ -145,7 +148,7 @@ function beginEdit(conversation, view) {
     view.update();
   };
   const keep = () => {
-    if (field.value.trim() || conversation.kind === "text") {
+    if (field.value.trim() || conversation.kind === "text" || node.media) {
       end();
       edit(conversation, node, field.value);
     }
@@ -161,6 +164,7 @@ function beginEdit(conversation, view) {
     }
   });
   view.isEditing = true;
+  body.hidden = false;
   body.replaceChildren(
     h(
       "div",

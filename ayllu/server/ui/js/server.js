@@ -39,13 +39,18 @@ export async function renew() {
   }
 }
 
-function known({ id, parent, max_model_len }) {
-  return { id, parent, context: max_model_len };
+function known({ id, parent, max_model_len, input_modalities: takes = ["text"] }) {
+  return { id, parent, context: max_model_len, takes };
 }
 
 /** The context of a model, in tokens. */
 export function contextOf(model) {
   return (server.models.find(({ id }) => id === model) ?? server.models[0])?.context ?? 0;
+}
+
+/** What a model takes: "text", "image", "audio". */
+export function takesOf(model) {
+  return server.models.find(({ id }) => id === model)?.takes ?? [];
 }
 
 /** The name that a side asks for: its own while the server has it, else the first. */

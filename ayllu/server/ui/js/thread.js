@@ -103,10 +103,10 @@ function view(conversation, node) {
 }
 
 /** Headings that only screen readers show lead from message to message. */
-function section({ node, body, under }) {
+function section({ node, media, body, under }) {
   const label = t({ user: "you", tool: "calls.told" }[node.role] ?? "answer");
   const head = h("h2", { class: "unseen" }, label);
-  return h("section", { class: `message ${node.role}`, role: "group", "aria-label": label }, head, body, under);
+  return h("section", { class: `message ${node.role}`, role: "group", "aria-label": label }, head, media ?? "", body, under);
 }
 
 function columns(conversation, answers) {

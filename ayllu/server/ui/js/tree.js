@@ -2,7 +2,7 @@
 
     conversation: {id, title, kind: "chat" | "text", created, updated, nodes: {root: node, ...}}
     node: {id, parent, role: "root" | "user" | "assistant" | "tool", text, children: [id], active: id | null}
-    An answer also has what is known of it: model, ids, finish, stats, seed, error, and its calls of tools; their results
+    A message of a person may have `media` (media.js). An answer also has what is known of it: model, ids, finish, stats, seed, error, and its calls of tools; their results
     hang below it (calls.js). Two answers that are shown side by side stand in their parent's `pair`. */
 
 import { messagesOf } from "./calls.js";
@@ -29,6 +29,9 @@ export function pathTo(conversation, id) {
     found.unshift(node);
   return found;
 }
+
+/** Whether anything up to a node is an image or a sound: ids alone don't say what it was. */
+export const hasMedia = (conversation, node) => pathTo(conversation, node.id).some(({ media }) => media?.length);
 
 /** Hang a new node under `parent` and show it. */
 export function add(conversation, parent, role, text, facts = {}) {
@@ -69,13 +72,14 @@ export function asText(nodes) {
 }
 
 /** The messages of a chat, as the API takes them; an answer that never began is none. */
-export function asMessages(nodes, system) {
-  const turns = nodes.flatMap((node, i) => messagesOf(node, nodes[i - 1]));
+export function asMessages(nodes, system, options) {
+  const turns = nodes.flatMap((node, i) => messagesOf(node, nodes[i - 1], options));
   return system ? [{ role: "system", content: system }, ...turns] : turns;
 }
 
 /** A name for what has none yet. */
 export function titleOf(conversation, unnamed) {
-  const first = conversation.nodes[conversation.nodes.root.active]?.text.trim().replace(/\s+/g, " ");
+  const node = conversation.nodes[conversation.nodes.root.active];
+  const first = (node?.text.trim() || node?.media?.[0].name)?.replace(/\s+/g, " ");
   return conversation.title || (first ? [...first].slice(0, 60).join("") : unnamed);
 }
