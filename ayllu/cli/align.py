@@ -12,7 +12,10 @@ from ayllu.errors import ConfigError
 
 def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json). Overrides may "
                                                     "follow: optim.lr=1e-3")],
-          resume: Resume = False, as_json: Json = False) -> None:
+          resume: Resume = False, as_json: Json = False,
+          inspect: Annotated[int, typer.Option(help="Train nothing: draw so many examples as the model gets them",
+                                               min=0)] = 0,
+          out: Annotated[Path, typer.Option(help="The page that --inspect writes")] = Path("align.html")) -> None:
     """Teach a Llama to see or hear: an encoder and a projector learn beside it, from rows with images or sounds. With
     method="contrast" images, sounds and texts come into one space, for `ayllu search`.
 
