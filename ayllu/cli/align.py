@@ -1,13 +1,16 @@
 """`ayllu align`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ayllu.cli.output import Json, print_json
 from ayllu.cli.pretrain import Resume
 from ayllu.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ayllu.train.align_config import AlignRecipe
 
 
 def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json). Overrides may "
@@ -34,6 +37,9 @@ def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a 
     if wrong := [word for word in overrides if "=" not in word]:
         raise ConfigError(f"{wrong[0]!r} is no override: write KEY=VALUE after the recipe")
     folder, is_contrast = Path(recipe).parent, method_of(recipe, overrides) == "contrast"
+    if inspect:
+        _drawn(load_recipe(AlignRecipe, recipe, overrides), folder, inspect, out, as_json)
+        return
     try:
         if is_contrast:
             result = contrast_train(load_recipe(ContrastRecipe, recipe, overrides), folder, resume)
@@ -54,6 +60,15 @@ def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a 
         typer.echo(
             f"{result['steps']:,} steps; held-out loss {result.get('held_out', float('nan')):.4f}, "
             f"{result.get('answers_right', 0):.1%} of answers right\nsenses  {result['senses']}")
+
+
+def _drawn(config: "AlignRecipe", folder: Path, n: int, out: Path, as_json: bool) -> None:
+    """A page with examples, and nothing trained."""
+    from ayllu.train.align import prepared_media
+    from ayllu.train.align_look import looked_at
+    counts = looked_at(*prepared_media(config, folder), n, out)
+    print_json({**counts, "out": str(out)}) if as_json else typer.echo(
+        f"{counts['examples']} examples, {counts['learned']} of {counts['tokens']} tokens learned\npage  {out}")
 
 
 def method_of(recipe: str, overrides: list[str]) -> str:
