@@ -34,6 +34,8 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
             names: Annotated[bool, typer.Option("--keep-names", help="Leave people's names and handles as they are; "
                                                 "see what the report says of the law.")] = False,
             unit: Annotated[str | None, typer.Option(help="Of trends: hour, day, week or month.")] = None,
+            recordings: Annotated[str | None, typer.Option(help="POSTS is a folder of recordings: the model with an "
+                                                           "ear that writes them down first.")] = None,
             live: Annotated[bool, typer.Option("--live", help="Print each post of a pipe as one JSON line as soon "
                                                "as it is read; no report.")] = False, as_json: Json = False) -> None:
     """Say what posts feel and speak of, what changed and what may be done; nothing leaves this machine.
@@ -62,12 +64,32 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
         return
     source = SAMPLE if sample else sys.stdin if posts == "-" else Path(posts or "")
     folder = out or Path("runs") / f"{'sample' if sample else 'pipe' if posts == '-' else Path(posts or '').stem}-posts"
+    if recordings:
+        source = _heard(source, folder, recordings)
     result = _analysed(source, folder, settings)
     if as_json:
         short = {key: value for key, value in result.items() if key not in ("examples", "cited")}
         print_json({"out": str(folder / "report.html"), **short})
     else:
         typer.echo(_told(result, folder))
+
+
+def _heard(source: Any, folder: Path, model: str) -> Path:
+    """OUT/recordings.jsonl: what was said, as posts."""
+    import json
+
+    from ayllu.apps.perceive import transcripts
+    from ayllu.cli.documents import seeing
+    from ayllu.log import warn
+    if not isinstance(source, Path):
+        raise ConfigError("--recordings reads files: name a folder of recordings")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(transcripts(seeing(model), [source], lambda name, why: warn(f"{name} is left out: {why}")))
+    if not rows:
+        raise ConfigError(f"{source} holds no recording that can be heard: WAV, FLAC, OGG or MP3")
+    out = folder / "recordings.jsonl"
+    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return out
 
 
 def _analysed(source: Any, folder: Path, settings: Any) -> dict[str, Any]:

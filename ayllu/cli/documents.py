@@ -14,6 +14,7 @@ from ayllu.errors import ConfigError
 if TYPE_CHECKING:
     from ayllu.apps.collection import Collection
     from ayllu.apps.index.adding import Progress, Summary
+    from ayllu.apps.speaker import Speaker
 
 Here = Annotated[Path, typer.Argument(help="The collection's file; made by `add` where it is missing.")]
 
@@ -54,6 +55,8 @@ def add(collection: Here, paths: Annotated[list[Path], typer.Argument(help="File
         vectors: Annotated[str | None, typer.Option(help="Search by meaning, too: tokens:ayllu-mini, speaker:MODEL or "
                                                     "sentences:MODEL (with sentence-transformers).")] = None,
         workers: Annotated[int | None, typer.Option(min=1, help="Files read at a time.")] = None,
+        pictures: Annotated[str | None, typer.Option(help="A model with senses that says what is on pictures, also in "
+                                                     "PDF, DOCX and HTML, and what is said in recordings.")] = None,
         as_json: Json = False) -> None:
     """Read files and folders into a collection: TXT, Markdown, HTML, PDF, DOCX, CSV, XLSX, EPUB. Only what is new or
     changed is read; stopped by Ctrl-C, the same command goes on.
@@ -64,9 +67,28 @@ def add(collection: Here, paths: Annotated[list[Path], typer.Argument(help="File
     said = pairs(meta, "--meta")
     with Collection(collection) as found, shown() as progress:
         summary = found.add(paths, said, progress, workers)
+        if pictures:
+            summary.added += described(found, pictures, paths, summary.left_out)
         if name := vectors or found.store.fact("embedder"):
             found.add_vectors(name, progress)
     tell(summary, as_json, collection)
+
+
+def described(found: "Collection", model: str, paths: list[Path], left_out: dict[str, str]) -> int:
+    """Captions of pictures and the words of recordings, as documents."""
+    from ayllu.apps.perceive import describe
+    return describe(found, seeing(model), paths, left_out.__setitem__)
+
+
+def seeing(model: str) -> "Speaker":
+    """A model with senses; small ones are said to be weak."""
+    from ayllu.apps.speaker import LocalSpeaker
+    from ayllu.log import warn
+    speaker = LocalSpeaker.load(model)
+    if speaker.is_small:
+        warn(f"{model} is small: what it says of pictures and recordings that are unlike those it learned from (emoji "
+             "and digits; spoken digits and syllables) is a guess, and will be found as if it were true")
+    return speaker
 
 
 def update(collection: Here, as_json: Json = False) -> None:
