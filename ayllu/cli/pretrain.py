@@ -37,7 +37,7 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
     from ayllu.dist import is_main
     from ayllu.train import plan
     from ayllu.train.loop import Interrupted
-    from ayllu.train.pretrain import PretrainConfig
+    from ayllu.train.pretrain import PretrainConfig, with_teacher
     from ayllu.train.pretrain import cooldown as cool
     from ayllu.train.pretrain import pretrain as train
     words = [recipe, *(overrides or [])]
@@ -50,7 +50,7 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
     config = load_recipe(PretrainConfig, path, words[1:])
     if checkpoint and not cooldown:
         raise ConfigError("--checkpoint says where a cooldown begins: add --cooldown STEPS")
-    config = cool(config, cooldown, checkpoint) if cooldown else config
+    config = with_teacher(cool(config, cooldown, checkpoint) if cooldown else config, path.parent)
     if dry_run:
         found = plan.dry_run(config)
         if "ranks" in found:

@@ -12,8 +12,10 @@ from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import STD, Uninitialised, first_value, generator
 from ayllu.model.llama import Llama
+from ayllu.model.parallel import Layout, build_sharded, fill
 from ayllu.quant.linear import Nf4Linear, pack_linear
 from ayllu.quant.nf4 import BLOCK, random_packed
+from ayllu.train.compiled import may_compile
 from ayllu.train.sft_config import Tuning
 
 
@@ -21,11 +23,6 @@ def dtype_of(config: Tuning) -> torch.dtype:
     """Of the base's weights, those in NF4 apart."""
     is_low = config.base_dtype == "bfloat16" or (config.base_dtype == "auto" and config.loop.precision != "float32")
     return torch.bfloat16 if config.lora is not None and is_low else torch.float32
-
-
-def frozen_dtype(config: Tuning) -> torch.dtype:
-    """Of a model that only reads, beside the one that learns."""
-    return torch.float32 if config.loop.precision == "float32" else torch.bfloat16
 
 
 def base_model(config: Tuning, source: OpenCheckpoint, device: torch.device) -> tuple[Llama, str]:
@@ -41,9 +38,28 @@ def base_model(config: Tuning, source: OpenCheckpoint, device: torch.device) -> 
     return model, fingerprint(model)
 
 
-def random_base(config: Tuning, shape: LlamaConfig, device: torch.device, dtype: torch.dtype | None = None) -> Llama:
-    """A model of this shape with first values, for a rehearsal; `dtype` where it isn't the recipe's own."""
-    model, dtype = _empty(shape), dtype or dtype_of(config)
+def shared_base(config: Tuning, source: OpenCheckpoint, layout: Layout, device: torch.device) -> tuple[Llama, str]:
+    """The base in the ranks' shares and its fingerprint: each weight is read whole and put down as a share, one after
+    the other."""
+    model = build_sharded(source.config, layout, device, config.loop.precision, may_compile(config, device),
+                          config.loop.activation_checkpointing)
+    fill(model, source.tensors())
+    assert isinstance(model, Llama)
+    return model, fingerprint(model)
+
+
+def random_reader(shape: LlamaConfig, seed: int, device: torch.device, dtype: torch.dtype) -> Llama:
+    """A model that isn't trained, with first values."""
+    model = _empty(shape)
+    for name, parameter in list(model.named_parameters()):
+        value = first_value(name, parameter.shape, shape.n_layers, seed)
+        _set(model, name, nn.Parameter(value.to(device, dtype), requires_grad=False))
+    return model
+
+
+def random_base(config: Tuning, shape: LlamaConfig, device: torch.device) -> Llama:
+    """A model of this shape with first values, for a rehearsal."""
+    model, dtype = _empty(shape), dtype_of(config)
     packed = packable(shape) if config.quant == "nf4" else {}
     for name, parameter in list(model.named_parameters()):
         owner, _, leaf = name.rpartition(".")

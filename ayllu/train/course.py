@@ -54,16 +54,16 @@ def ranks_of(config: Recipe, model: ModelSettings, device: torch.device) -> Layo
 
 
 def whole_models(config: Recipe, model: ModelSettings, folder: Path, device: torch.device, name: str,
-                 data: Callable[[], Row] | None = None) -> Layout:
+                 data: Callable[[], Row] | None = None, may_share: bool = False) -> Layout:
     """Note in the run's folder what it is and what it learns from, and say where this process stands, for training
-    (`name` in an error) that each rank does with a whole model."""
+    (`name` in an error) that each rank does with a whole model, unless it `may_share` one."""
     run = Path(config.out)
     if dist.is_main():
         describe(run, config, folder, device)
         if data is not None:
             write_json(run / "data.json", data())
     layout = ranks_of(config, model, device)
-    if layout.is_sharded:
+    if layout.is_sharded and not may_share:
         raise ConfigError(f"{name} is shared out with whole models only so far: set parallel.mode=data and "
                           "parallel.tensor=1")
     torch.manual_seed(config.seed + layout.data_rank)    # of dropout and noise

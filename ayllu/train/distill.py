@@ -22,6 +22,7 @@ from ayllu.config import Settings
 from ayllu.data.pack_loader import PackedBatch
 from ayllu.model.build import CausalModel
 from ayllu.model.config import LlamaConfig
+from ayllu.model.parallel import Precision
 from ayllu.train.objective import By, hidden_states
 
 CHUNK = 256                                              # places whose two distributions exist at once
@@ -37,6 +38,11 @@ class DistillConfig(Settings):
     temperature: float = Field(default=1.0, gt=0)        # of both distributions
     direction: Direction = "forward"                     # KL(teacher || student), or the other way round
     top_k: int = Field(default=0, ge=0)                  # ids kept of each distribution; 0: all, computed every time
+
+
+def reading_dtype(precision: Precision) -> torch.dtype:
+    """Of a model that only reads, beside the one that learns."""
+    return torch.float32 if precision == "float32" else torch.bfloat16
 
 
 class Teacher:

@@ -5,16 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from ayllu.checkpoint.load import open_checkpoint
+from ayllu.checkpoint.load import build_model, open_checkpoint
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.chat_loader import ChatLoader
 from ayllu.data.chats import Gathered, as_tables, ends, gather, template_of
 from ayllu.data.mask_marks import Marks
 from ayllu.errors import ConfigError
 from ayllu.log import say
+from ayllu.model.build import CausalModel
+from ayllu.model.config import ModelSettings
+from ayllu.model.parallel import Precision
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
+from ayllu.train.distill import DistillConfig, reading_dtype
 from ayllu.train.sft_config import SftConfig, Tuning
 
 
@@ -55,13 +60,8 @@ def prepared(config: SftConfig, recipe_folder: Path) -> tuple[SftConfig, Lesson]
     shape = source.config
     lesson = Lesson(source, tokenizer, template, gather(config.data, folder, tokenizer, template, config.context))
     if config.distill is not None:
-        teacher = open_teacher(config.distill.teacher, tokenizer, folder).config
-        if teacher.vocab_size != shape.vocab_size:
-            raise ConfigError(f"the teacher has {teacher.vocab_size:,} rows of ids and the student "
-                              f"{shape.vocab_size:,}: both must have as many")
-        if config.context > teacher.max_context:
-            raise ConfigError(f"context={config.context} is longer than the teacher's, {teacher.max_context}: lower it")
-        config = config.model_copy(update={"distill": config.distill.model_copy(update={"model": teacher})})
+        check_teacher(config.distill, tokenizer, folder)
+        config = config.model_copy(update={"distill": with_shape(config.distill, folder, shape, config.context)})
     windows = len(lesson.loader(config).packing)
     steps = config.loop.steps or max(round(config.epochs * windows / config.loop.batch_size), 1)
     say(f"{len(lesson.gathered.train.starts):,} samples in {windows:,} windows: "
@@ -82,9 +82,32 @@ def opened(config: Tuning, folder: Path, template: str) -> tuple[OpenCheckpoint,
     return source, tokenizer, template_of(template, tokenizer, folder)
 
 
-def open_teacher(name: str, tokenizer: Tokenizer, folder: Path) -> OpenCheckpoint:
+def with_shape(distill: DistillConfig, folder: Path, student: ModelSettings, context: int) -> DistillConfig:
+    """The settings with the teacher's shape; ConfigError where it doesn't fit the student's."""
+    teacher = _open_teacher(distill, folder).config
+    if teacher.vocab_size != student.vocab_size:
+        raise ConfigError(f"the teacher has {teacher.vocab_size:,} rows of ids and the student "
+                          f"{student.vocab_size:,}: both must have as many")
+    if context > teacher.max_context:
+        raise ConfigError(f"context={context} is longer than the teacher's, {teacher.max_context}: lower it")
+    return distill.model_copy(update={"model": teacher})
+
+
+def _open_teacher(distill: DistillConfig, folder: Path) -> OpenCheckpoint:
+    return open_checkpoint(folder / distill.teacher if (folder / distill.teacher).exists() else distill.teacher)
+
+
+def teacher_of(distill: DistillConfig | None, precision: Precision, tokenizer: Tokenizer, folder: Path,
+               device: torch.device) -> CausalModel | None:
+    """The teacher's weights in the precision of a model that only reads, where a recipe names one."""
+    if distill is None:
+        return None
+    return build_model(check_teacher(distill, tokenizer, folder), dtype=reading_dtype(precision), device=device)
+
+
+def check_teacher(distill: DistillConfig, tokenizer: Tokenizer, folder: Path) -> OpenCheckpoint:
     """A teacher; ConfigError where its ids mean other texts than the student's."""
-    source = open_checkpoint(folder / name if (folder / name).exists() else name)
+    source = _open_teacher(distill, folder)
     theirs = source.open_tokenizer()
     if theirs is None or theirs.fingerprint != tokenizer.fingerprint:
         found = "none" if theirs is None else f"one of {theirs.vocab_size:,} ids ({theirs.fingerprint[:12]})"

@@ -105,6 +105,9 @@ def predict(config: TrainConfig, device: torch.device) -> Peaks:
     if device.type == "cpu" and may_compile(config, device) and not config.loop.activation_checkpointing:
         eager = eager.model_copy(update={"loop": config.loop.model_copy(update={"activation_checkpointing": True})})
         compiled = _kept_compiled(config)
+    distill = getattr(config, "distill", None)           # what is kept by its content can't be without content: all
+    if distill is not None:                              # of a distribution takes more than the likeliest ids
+        eager = eager.model_copy(update={"distill": distill.model_copy(update={"top_k": 0})})
     with without_data() as ledger:
         state = empty_state(eager, device)
         for parameter in state.model.parameters():

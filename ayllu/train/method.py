@@ -23,7 +23,8 @@ from ayllu.model.parallel import ALONE
 from ayllu.quant.nf4 import bytes_of
 from ayllu.train import heads, prefer, pretrain, reward_model, sft
 from ayllu.train.average import new_average
-from ayllu.train.base import dtype_of, frozen_dtype, packable, random_base
+from ayllu.train.base import dtype_of, packable, random_base, random_reader
+from ayllu.train.distill import DistillConfig, reading_dtype
 from ayllu.train.grpo_config import GrpoConfig
 from ayllu.train.grpo_loss import grpo_loss
 from ayllu.train.heads_config import HeadRecipe
@@ -32,6 +33,7 @@ from ayllu.train.optim import build_optimizer
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.prefer_loss import Tally
 from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.recipe import Recipe
 from ayllu.train.sft_config import Lora, SftConfig
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
@@ -83,7 +85,7 @@ def _head_state(config: HeadRecipe, shape: ModelSettings, device: torch.device) 
 def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> LossFunction:
     """The loss that the recipe asks for."""
     if isinstance(config, PretrainConfig):
-        return pretrain.training_loss(config, device)
+        return pretrain.training_loss(config, device, _teacher(config.distill, config, device))
     if isinstance(config, PreferConfig) and config.method == "reward":
         return cast(LossFunction, partial(reward_model.reward_loss, margin=config.margin, tally=Tally()))
     if isinstance(config, PreferConfig):
@@ -95,11 +97,14 @@ def loss_of(config: TrainConfig, device: torch.device, state: TrainState) -> Los
     if isinstance(config, HeadRecipe):
         plain = config.model_copy(update={"class_weights": "none"})          # which there are no labels for
         return heads.head_loss(plain, Texts([], []), cast(Classifier, state.model), device)
-    teacher = None
-    if config.distill is not None and config.distill.model is not None:
-        plain_sft = config.model_copy(update={"lora": None, "quant": "none"})
-        teacher = random_base(plain_sft, config.distill.model, device, frozen_dtype(config))
-    return sft.training_loss(config, device, state.model, teacher)
+    return sft.training_loss(config, device, state.model, _teacher(config.distill, config, device))
+
+
+def _teacher(distill: DistillConfig | None, config: Recipe, device: torch.device) -> Llama | None:
+    """A teacher with first values."""
+    if distill is None or distill.model is None:
+        return None
+    return random_reader(distill.model, config.seed, device, reading_dtype(config.loop.precision))
 
 
 def looks(config: TrainConfig) -> int:

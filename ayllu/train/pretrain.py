@@ -22,7 +22,7 @@ from ayllu.data.shards import Shards, prepare
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.files import atomic_path, cache_folder, write_json
 from ayllu.log import say
-from ayllu.model.build import ModelSettings, build_model
+from ayllu.model.build import CausalModel, ModelSettings, build_model
 from ayllu.model.init import initialise
 from ayllu.model.parallel import (
     ALONE,
@@ -41,9 +41,11 @@ from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import may_compile, packed_by, wants_compiler, wants_native
 from ayllu.train.control import Control
 from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.distill import DistillConfig, Teacher
 from ayllu.train.documents import held_out_documents, spelled_bytes
 from ayllu.train.export import export
 from ayllu.train.head_loss import Kernels
+from ayllu.train.lesson import teacher_of, with_shape
 from ayllu.train.loop import LossFunction
 from ayllu.train.losses import bits_per_byte, next_token_loss
 from ayllu.train.objective import masked_loss
@@ -52,6 +54,7 @@ from ayllu.train.recipe import Recipe, value_of
 from ayllu.train.run_folder import Resume, describe
 from ayllu.train.sample import sample_texts
 from ayllu.train.schedule import Schedule, factor
+from ayllu.train.sft_loss import sft_loss
 from ayllu.train.size import fill, without
 from ayllu.train.state import TrainState, load
 from ayllu.train.trainee import TraineeLoss
@@ -75,6 +78,7 @@ class PretrainConfig(Recipe):
     packing: PackingConfig = PackingConfig()
     masks: Mixture = Mixture()                           # objectives; others than causal need packing
     context: int = Field(default=512, gt=1)              # tokens per training window
+    distill: DistillConfig | None = None                 # distill.teacher=BIGGER and so on; None: no teacher
     init_from: str | None = None                         # a checkpoint whose weights are the start
     start_from: str | None = None                        # another run's checkpoint that this run goes on from
     samples: tuple[str, ...] = ("Once upon a time", "从前")
@@ -86,6 +90,9 @@ class PretrainConfig(Recipe):
         if self.packing.kind == "none" and self.masks.parts != Mixture().parts:
             raise ValueError("masks hide parts of whole documents, and plain windows have none: set "
                              "packing.kind=best_fit")
+        if self.distill is not None and (self.packing.kind == "none" or self.masks.parts != Mixture().parts):
+            raise ValueError("a teacher says what comes next in whole documents: set packing.kind=best_fit, and leave "
+                             "masks out")
         return self
 
     @property
@@ -118,6 +125,9 @@ def pretrain(config: PretrainConfig, recipe_folder: Path, resume: Resume = False
 
 def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: torch.device) -> dict[str, Any]:
     run, layout = Path(config.out), ranks_of(config, config.model, device)
+    if config.distill is not None and layout.is_sharded:
+        raise ConfigError("a teacher lies whole on each rank, and so must the student: set parallel.mode=data and "
+                          "parallel.tensor=1")
     recipe_folder = Path(config.folder or recipe_folder).resolve()
     for key, rule in config.sized.items():
         say(f"size={config.size}: {key} = {value_of(config, key)}  ({rule})")
@@ -130,6 +140,7 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: 
             shutil.copy(shards.folder / "manifest.json", run / "data.json")
     tokenizer = Tokenizer.load(tokenizer_path)
     state = new_state(config, shards, recipe_folder, device, layout)
+    teacher = teacher_of(config.distill, config.loop.precision, tokenizer, recipe_folder, device)
     batches = config.feed.batches(shards, Marks.of(tokenizer), layout.data_rank, layout.data)
     state.follower = batches if isinstance(batches, PackedLoader) else None
     if resumed := restore(state, run, fall_back=resume == "auto"):
@@ -149,7 +160,7 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: 
             texts = sample_texts(state.model, tokenizer, config.samples, layout=layout)
         return texts, held_out(state, shards, tokenizer, config, device, config.eval_tokens)
 
-    last = follow(config, state, batches, training_loss(config, device), config.context, resumed, device, look,
+    last = follow(config, state, batches, training_loss(config, device, teacher), config.context, resumed, device, look,
                   lambda state: held_out(state, shards, tokenizer, config, device, None))
     with state.averaged():
         whole = gather(state.model) if layout.is_sharded else state.model if dist.is_main() else None
@@ -215,7 +226,15 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
                       control=Control(config.adapt) if config.adapt.kind != "off" else None, layout=layout)
 
 
-def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
+def with_teacher(config: PretrainConfig, recipe_folder: Path) -> PretrainConfig:
+    """The settings with the shape of the teacher that they may name; ConfigError where it doesn't fit."""
+    if config.distill is None:
+        return config
+    folder = Path(config.folder or recipe_folder)
+    return config.model_copy(update={"distill": with_shape(config.distill, folder, config.model, config.context)})
+
+
+def training_loss(config: PretrainConfig, device: torch.device, teacher: CausalModel | None = None) -> LossFunction:
     """The loss that the recipe asks for; the model's blocks and the softmax compiled where there is a compiler."""
     compiled = wants_compiler(config, device)
     native = compiled and wants_native(config, device)
@@ -226,6 +245,8 @@ def training_loss(config: PretrainConfig, device: torch.device) -> LossFunction:
     if config.packing.kind != "none":
         by = packed_by(config.packing.attention, config, device, native and dist.world_size() == 1)
         loss = partial(masked_loss, by=by, **extras)
+        if config.distill and teacher is not None:
+            loss = partial(sft_loss, by=by, teacher=Teacher(teacher, config.distill), **extras)
     return TraineeLoss(loss, config.loop.precision, compiled, config.loop.activation_checkpointing, native)
 
 

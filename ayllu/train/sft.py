@@ -5,21 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ayllu import dist
 from ayllu.adapters.lora import attach, new_adapter, without
-from ayllu.checkpoint.load import build_model
 from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
-from ayllu.model.parallel import ALONE, Layout
-from ayllu.text.tokenizer import Tokenizer
+from ayllu.model.parallel import ALONE, Layout, gather
 from ayllu.train import sft_export
 from ayllu.train.average import new_average
-from ayllu.train.base import base_model, frozen_dtype
+from ayllu.train.base import base_model, shared_base
 from ayllu.train.best import Best
 from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import packed_by, wants_compiler, wants_native
@@ -27,7 +25,7 @@ from ayllu.train.control import Control
 from ayllu.train.course import begun, follow, reached, whole_models
 from ayllu.train.distill import Teacher
 from ayllu.train.head_loss import Kernels
-from ayllu.train.lesson import Lesson, open_teacher, told
+from ayllu.train.lesson import Lesson, teacher_of, told
 from ayllu.train.loop import LossFunction
 from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume
@@ -47,12 +45,15 @@ def sft(config: SftConfig, lesson: Lesson, recipe_folder: Path, resume: Resume =
 
 def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, device: torch.device) -> dict[str, Any]:
     run = Path(config.out)
-    layout = whole_models(config, lesson.source.config, folder, device, "fine-tuning", partial(told, config, lesson))
-    model, base = base_model(config, lesson.source, device)
+    beside = [name for name in ("lora", "anchor", "distill") if getattr(config, name)]       # whole on each rank
+    layout = whole_models(config, lesson.source.config, folder, device, f"fine-tuning with {' and '.join(beside)}",
+                          partial(told, config, lesson), may_share=not beside)
+    model, base = (shared_base(config, lesson.source, layout, device) if layout.is_sharded else
+                   base_model(config, lesson.source, device))
     batches = lesson.loader(config, layout.data_rank, layout.data)
     data = f"{lesson.gathered.train.digest}; packing {config.packing.kind}"
     state = new_state(config, model, layout, {"data": data, "base": base})
-    teacher = teacher_of(config, lesson.tokenizer, folder, device)
+    teacher = teacher_of(config.distill, config.loop.precision, lesson.tokenizer, folder, device)
     loss = training_loss(config, device, model, teacher)
     if resumed := restore(state, run, fall_back=resume == "auto"):
         say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
@@ -65,12 +66,17 @@ def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, devi
         rows = held.in_order(int(config.loop.micro_batch), most)
         return {"held_out": answer_loss(state.model, rows, device, autocast, layout)}
 
-    last = follow(config, state, batches, loss, config.context, resumed, device,
-                  lambda state: (answers(state.model, lesson, config.samples, layout),
-                                 results(state, config.eval_tokens)),
+    def look(state: TrainState) -> tuple[list[str], dict[str, float]]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=layout.is_sharded and autocast is not None):
+            said = answers(state.model, lesson, config.samples, layout)      # FSDP2 gathers bfloat16
+        return said, results(state, config.eval_tokens)
+
+    last = follow(config, state, batches, loss, config.context, resumed, device, look,
                   lambda state: results(state, None))
     with state.averaged():
-        files = dist.from_first(sft_export.write(config, model, base, lesson, run) if dist.is_main() else {})
+        taught = gather(model) if layout.is_sharded else model
+        files = dist.from_first(sft_export.write(config, cast(Llama, taught), base, lesson, run) if dist.is_main()
+                                else {})
     return reached(state, last, run=str(run), **files)
 
 
@@ -105,14 +111,6 @@ def training_loss(config: SftConfig, device: torch.device, model: CausalModel,
     by = packed_by(config.packing.attention, config, device, native and dist.world_size() == 1)
     return TraineeLoss(partial(sft_loss, by=by, **extras), config.loop.precision, compiled,
                        config.loop.activation_checkpointing, native)
-
-
-def teacher_of(config: SftConfig, tokenizer: Tokenizer, folder: Path, device: torch.device) -> CausalModel | None:
-    """The teacher's weights in the precision of a frozen base, where the recipe names one."""
-    if config.distill is None:
-        return None
-    return build_model(open_teacher(config.distill.teacher, tokenizer, folder), dtype=frozen_dtype(config),
-                       device=device)
 
 
 def base_of(model: CausalModel, has_adapter: bool) -> BaseOf:

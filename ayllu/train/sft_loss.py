@@ -8,6 +8,7 @@ B rows  T tokens  D width  V vocabulary  N = B T  C tokens of a chunk
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -97,13 +98,16 @@ def _mixed(loss: Loss, apart: Tensor, weight: float) -> Loss:                 # 
 @torch.no_grad()
 def answer_loss(model: CausalModel, batches: Iterable[PackedBatch], device: torch.device,
                 autocast: torch.dtype | None, layout: Layout) -> float:
-    """Nats for each learned token of the batches, of which the data ranks take turns."""
+    """Nats for each learned token of the batches, of which the data ranks take turns. FSDP2 gathers weights on all of
+    them together: one whose turn doesn't come any more reads what the first one reads, and doesn't count it."""
     model.eval()
     sums = torch.zeros(2, device=device)
-    for number, batch in enumerate(batches):
-        if number % layout.data == layout.data_rank:
-            with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
-                loss = masked_loss(model, batch.to(device))
+    rest = iter(batches)
+    while turn := list(islice(rest, layout.data)):
+        counts = layout.data_rank < len(turn)
+        with torch.autocast(device.type, dtype=autocast or torch.bfloat16, enabled=autocast is not None):
+            loss = masked_loss(model, turn[layout.data_rank if counts else 0].to(device))
+        if counts:
             sums += torch.stack((loss.total, loss.weight))
     model.train()
     total, weight = layout.sum(sums).tolist()

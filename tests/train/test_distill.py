@@ -9,11 +9,16 @@ from train.test_sft import assert_equal, chats, lesson_of, run, settings, weight
 
 from ayllu.checkpoint.load import load_checkpoint
 from ayllu.checkpoint.save import save_checkpoint
-from ayllu.errors import ConfigError
+from ayllu.config import build_recipe
+from ayllu.data.pack_loader import PackedBatch
+from ayllu.errors import AylluError, ConfigError
 from ayllu.model.llama import Llama
+from ayllu.train import pretrain
 from ayllu.train.distill import DistillConfig, Teacher, divergence, with_rest
 from ayllu.train.lesson import prepared
+from ayllu.train.memory import predict
 from ayllu.train.plan import dry_run
+from ayllu.train.pretrain import PretrainConfig, with_teacher
 from ayllu.train.sft import training_loss
 from ayllu.train.sft_loss import sft_loss
 
@@ -102,6 +107,61 @@ def test_a_teacher_must_speak_the_same_ids(settings, teacher, tmp_path):  # noqa
     ready = prepared(config, folder)[0]
     assert ready.distill.model.dim == 48
     assert training_loss(ready, CPU, load_checkpoint(teacher).model, load_checkpoint(teacher).model)
+
+
+def pretraining(folder, base, teacher, **changes):
+    texts = [{"text": "the fox and the river and the stars " * 3} for _ in range(40)]
+    (folder / "texts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts), encoding="utf-8")
+    shape = load_checkpoint(base).config.model_dump(exclude_none=True)
+    table = {"name": "n", "out": str(folder / "run"), "folder": str(folder), "tokenizer": str(base), "model": shape,
+             "init_from": str(base), "context": 32, "threads": 1, "compile": "off", "samples": [], "eval_tokens": 64,
+             "packing": {"kind": "best_fit"}, "distill": {"teacher": str(teacher), "weight": 1.0, "top_k": 16},
+             "data": {"sources": [{"path": "texts.jsonl", "language": "en"}]},
+             "optim": {"lr": 3e-3, "schedule": {"kind": "constant", "warmup_steps": 0}},
+             "loop": {"steps": 6, "batch_size": 4, "micro_batch": 2, "eval_every": 6, "checkpoint_every": 3,
+                      "log_every": 1, "precision": "float32"}}
+    return build_recipe(PretrainConfig, {**table, **changes}, [], where="a test")
+
+
+def test_continued_pretraining_learns_from_a_teacher_and_resumes_exactly(tiny_checkpoint, teacher, tmp_path,
+                                                                         monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    whole = with_teacher(pretraining(tmp_path, tiny_checkpoint, teacher), tmp_path)
+    assert whole.distill.model.dim == 48
+    pretrain.pretrain(whole, tmp_path)
+    half = whole.model_copy(update={"out": str(tmp_path / "halves")})
+    pretrain.pretrain(half.model_copy(update={"loop": half.loop.model_copy(update={"steps": 3})}), tmp_path)
+    pretrain.pretrain(half, tmp_path, resume=True)
+    assert_equal(weights_of(tmp_path / "run"), weights_of(tmp_path / "halves"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0]
+    assert predict(whole, CPU).state > predict(whole.model_copy(update={"distill": None}), CPU).state
+
+
+def test_pretraining_with_a_teacher_loses_what_the_formula_says(tiny_checkpoint, teacher, tmp_path):
+    """The loss that a run is given, over a packed batch: all of the teacher's share."""
+    config = pretraining(tmp_path, tiny_checkpoint, teacher, distill={"teacher": str(teacher), "weight": 0.5})
+    ours, bigger = (load_checkpoint(path, dtype="float32").model for path in (tiny_checkpoint, teacher))
+    shape = 2, config.context
+    ids = torch.randint(3, 300, shape, generator=torch.Generator().manual_seed(0))
+    batch = PackedBatch(ids, ids.roll(-1, 1), torch.ones(shape), torch.zeros(shape, dtype=torch.int64),
+                        torch.arange(shape[1]).repeat(2, 1), torch.zeros(shape, dtype=torch.bool))
+    found = pretrain.training_loss(config, CPU, bigger)(ours, batch).total
+    p, q = (model(ids).log_softmax(-1) for model in (bigger, ours))
+    plain = F.cross_entropy(q.flatten(0, 1), batch.labels.flatten(), reduction="sum")
+    wanted = 0.5 * plain + 0.5 * (p.exp() * (p - q)).sum()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)          # sums of float32 in another order
+
+
+@pytest.mark.parametrize(("changes", "told"), [
+    ({"packing": {"kind": "none"}}, "set packing.kind=best_fit"),
+    ({"masks": {"parts": [{"kind": "causal"}, {"kind": "tokens"}]}}, "leave masks out"),
+    ({"context": 100_000}, "longer than the teacher's"),
+    ({"distill": {"teacher": "ayllu-mini"}}, "rows of ids"), ({"distill": {"teacher": "nowhere"}}, "nowhere")])
+def test_pretraining_says_which_teacher_it_can_not_take(tiny_checkpoint, teacher, tmp_path, changes, told):
+    with pytest.raises(AylluError, match=told):
+        with_teacher(pretraining(tmp_path, tiny_checkpoint, teacher, **changes), tmp_path)
 
 
 @pytest.mark.slow
