@@ -17,6 +17,8 @@ from torch import Tensor
 from ayllu.engine.plan import Plan, Work
 from ayllu.model.shown import Passage, Shown, shown_in
 
+LAST = 1 << 60                                           # after every place in a row
+
 
 class Span(NamedTuple):
     """The new tokens `begin` to `end` (of the N) of one row, which stand at `start` in it and are read from `pages`."""
@@ -52,8 +54,8 @@ class FlatBatch:
 
 def flat_batch(plan: Plan, page_size: int, device: torch.device, shows: torch.dtype | None = None) -> FlatBatch:
     """Lay the tokens of a plan out; with what is shown in them in the dtype `shows`, where one is given."""
-    works = sorted(plan.work, key=lambda work: (work.n_tokens > 1, work.end if work.n_tokens == 1 else 0))
-    ids, positions, slots, spans = list[int](), list[int](), list[int](), list[Span]()
+    works = sorted(plan.work, key=lambda work: work.end if work.n_tokens == 1 else LAST)
+    ids, positions, slots, spans, n_singles = list[int](), list[int](), list[int](), list[Span](), 0
     for work in works:
         begin, end, pages = work.begin, work.end + len(work.draft), work.row.pages
         spans.append(Span(len(ids), len(ids) + end - begin, begin, pages))
@@ -61,15 +63,16 @@ def flat_batch(plan: Plan, page_size: int, device: torch.device, shows: torch.dt
             ids.append(work.row.ids[begin])
             positions.append(begin)
             slots.append(pages[begin // page_size] * page_size + begin % page_size)
+            n_singles += 1
             continue
         ids += work.row.ids[begin:work.end]
         ids += work.draft
         positions += range(begin, end)
         slots += [pages[place // page_size] * page_size + place % page_size for place in range(begin, end)]
-    n_singles = sum(span.end - span.begin == 1 for span in spans)
     table = torch.from_numpy(np.array([ids, positions, slots])).to(device)    # of lists, numpy's is the faster way
     own = table.unbind()
-    shown = None if shows is None else _shown(works, spans, shows, device)
+    has_media = shows is not None and any(work.row.request.media for work in works)
+    shown = _shown(works, spans, shows, device) if shows is not None and has_media else None
     return FlatBatch(own[0], own[1], own[2], tuple(spans[:n_singles]), tuple(spans[n_singles:]), tuple(works), shown)
 
 

@@ -1,15 +1,13 @@
 """What an engine holds and has done, in plain numbers that can be sent anywhere. Free of torch."""
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from ayllu.engine.engine import Engine
     from ayllu.engine.ranks import LedEngine
 
 
-@dataclass(frozen=True)
-class Counts:
+class Counts(NamedTuple):
     """Each is right, though not all of one instant where the engine runs in another thread."""
 
     running: int                                         # rows that are computed

@@ -213,12 +213,10 @@ class Engine:
         self._read_prompts(batch, hidden)
         chosen, forks, tokens = self._choose(batch, hidden, drafted)
         self.scheduler.commit(plan, chosen, forks)
-        for row, choice in chosen.items():
-            if choice.is_over:
-                self._forget(row)
-        for first, beams in forks.items():
-            if not beams:
-                self._forget_search(first.number)
+        for row in [row for row, choice in chosen.items() if choice.is_over]:
+            self._forget(row)
+        for first in [first for first, beams in forks.items() if not beams]:
+            self._forget_search(first.number)
         return events + tokens
 
     def _hidden(self, batch: FlatBatch) -> Tensor:                            # (N, D)
@@ -281,6 +279,9 @@ class Engine:
 
     def _accept(self, row: Row, draft: Sequence[int], choice: Choice, first: int, tokens: list[Token]) -> Chosen:
         """The choices from `first` on, up to the first that wasn't guessed; they are added to the tokens."""
+        if not draft:                                    # nearly always
+            tokens.append(token := self._token(row, 0, choice, first))
+            return Chosen(choice.ids[first:first + 1], token.finish is not None, 0)
         for n, guess in enumerate([*draft, None]):
             token = self._token(row, n, choice, first + n)
             tokens.append(token)
@@ -350,8 +351,7 @@ class Engine:
         return self._places[row]
 
     def _forget(self, row: Row) -> None:
-        place = self._places.pop(row, None)
-        if place is not None:
+        if (place := self._places.pop(row, None)) is not None:
             self.tables.drop(place)
             del self._ngrams[row]
             self._matchers.pop(row, None)

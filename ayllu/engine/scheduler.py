@@ -132,8 +132,9 @@ class Scheduler:
         """Take over what was computed; `chosen` has an entry for every chooser that isn't a beam, `forks` for each
         search whose beams chose: [] when it's over."""
         tenants = {row.request.tenant for row in self.running} | self.waiting.tenants.keys()
-        self._clock += plan.n_tokens / max(1, len(tenants))
-        self.counts.computed_tokens += plan.n_tokens
+        n_tokens = plan.n_tokens
+        self._clock += n_tokens / max(1, len(tenants))
+        self.counts.computed_tokens += n_tokens
         for work in plan.work:
             row = work.row
             row.computed = work.end

@@ -16,10 +16,12 @@ from ayllu.model.account import n_parameters
 from ayllu.model.fused import FusedRunner, Matrix
 from ayllu.model.step import Runner
 from ayllu.native.build import NativeError, missing
-from ayllu.native.step import MOST, Layer, Linear, Step, Tokens, Weights, why_not
+from ayllu.native.step import MOST, Layer, Linear, Step, Tokens, Weights, mixes_tiles, why_not
 
 MOST_BYTES = 512 * 2**20                                 # of weights that may lie in memory twice
-MOST_PAIRS = 256 * 256                                   # of a chunk; a pair is a token and one that it may see
+# Of a chunk, in pairs of a token and one that it may see: beyond, torch's attention is faster. By tiles, ours is, as
+# far as was measured.
+MOST_PAIRS, MOST_TILED_PAIRS = 256 * 256, 512 * 2048
 
 
 class NativeStep:
@@ -27,10 +29,11 @@ class NativeStep:
 
     def __init__(self, runner: FusedRunner, views: NativeViews, step: Step) -> None:
         self.runner, self.views, self._step = runner, views, step
+        self._most_pairs = MOST_TILED_PAIRS if mixes_tiles(views.pools[0]) else MOST_PAIRS
 
     def takes(self, batch: FlatBatch) -> bool:
         """Whether it is for this batch; adapters are the caller's to look for."""
-        return len(batch.ids) <= MOST and all(is_few(span) or _pairs(span) <= MOST_PAIRS for span in batch.chunks)
+        return len(batch.ids) <= MOST and all(is_few(span) or _pairs(span) <= self._most_pairs for span in batch.chunks)
 
     def hidden(self, batch: FlatBatch) -> Tensor:                             # (N, D)
         """What `logits` takes."""

@@ -100,9 +100,12 @@ class Turns:
         return rows, self.engine.settings.max_rows - len(rows)
 
     def _observe(self, chosen: Sequence[Token]) -> None:
-        self._pace.observe(time.monotonic(), n_tokens=sum(token.id is not None for token in chosen),
-                           n_finished=sum(token.finish is not None for token in chosen),
-                           n_moved=sum(token.start is not None for token in chosen),
+        n_tokens = n_finished = n_moved = 0
+        for token in chosen:
+            n_tokens += token.id is not None
+            n_finished += token.finish is not None
+            n_moved += token.start is not None
+        self._pace.observe(time.monotonic(), n_tokens=n_tokens, n_finished=n_finished, n_moved=n_moved,
                            n_waiting=len(self.engine.scheduler.waiting))
 
     def _obey(self, wait: bool) -> bool:

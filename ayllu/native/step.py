@@ -22,6 +22,7 @@ from ayllu.native.build import NativeError, address, amx_library
 from ayllu.native.paged import Pool
 
 UNIT, DEEP, ROWS = 64, 32, 32                            # columns, numbers and rows that are computed together
+WIDEST, SLOTS = 256, 16                                  # a head for tiles, and what its pages hold multiples of
 HALF = UNIT // 2                                         # of such columns: w1's; the others are w3's
 # Bytes that one thread reads and multiplies by 32 rows: fewer take less time than another thread may let one wait for
 # it where other processes, such as an HTTP server, use the same cores.
@@ -176,6 +177,12 @@ class Step:
 
 def _threads(n_bytes: int, rows: int) -> int:
     return min(torch.get_num_threads(), 1 + n_bytes * -(-rows // ROWS) // WORTH_A_THREAD)
+
+
+def mixes_tiles(pool: Pool) -> bool:
+    """Whether attention goes by tiles, too (mix_tiles.h: fits_tiles)."""
+    _, size, _, E = pool.keys.shape
+    return pool.keys.dtype == torch.bfloat16 and E % DEEP == 0 and E <= WIDEST and size % SLOTS == 0
 
 
 def why_not(weights: Weights) -> str | None:

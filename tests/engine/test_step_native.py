@@ -118,11 +118,13 @@ class Counted:
         return self.step.hidden(*args)
 
 
-@pytest.mark.parametrize("limit", [{"MOST": 100}, {"MOST_PAIRS": 2000}], ids=str)
-def test_what_is_too_much_or_adapted_goes_through_the_runner(limit, monkeypatch):
+@pytest.mark.parametrize(("limit", "of"), [({"MOST": 100}, "gqa"), ({"MOST_PAIRS": 2000}, "gqa"),
+                                           ({"MOST_PAIRS": 0, "MOST_TILED_PAIRS": 2000}, "tiles")], ids=str)
+def test_what_is_too_much_or_adapted_goes_through_the_runner(limit, of, monkeypatch):
     for name, most in limit.items():
         monkeypatch.setattr(step_native, name, most)
-    engine = engine_of(SETTINGS.model_copy(update={"token_budget": 150}))
+    settings = LARGE_PAGES if of in TILED else SETTINGS
+    engine = engine_of(settings.model_copy(update={"token_budget": 150}), **(MODELS | TILED)[of])
     monkeypatch.setattr(engine.paths.step, "_step", Counted(engine.paths.step._step))
     engine.submit(Request(tuple(range(3, 83)) * 2, SamplingParams(temperature=0, max_tokens=4)))
     n_steps = 0
