@@ -41,6 +41,7 @@ from ayllu.config import load_recipe
 from ayllu.data.chats import ends, template_of
 from ayllu.data.media_loader import MediaLoader, MediaSample, counter, samples
 from ayllu.data.media_rows import media_rows
+from ayllu.engine.perception import adapter_of
 from ayllu.errors import ConfigError, DataError
 from ayllu.evaluate.intervals import bootstrap_mean
 from ayllu.files import write_json
@@ -95,7 +96,7 @@ class Subject:
             raise ConfigError(f"{folder} looks beside the text (cross): only features within the text are measured")
         body = load_checkpoint(base, dtype="float32").model
         assert isinstance(body, Llama)
-        if adapter:
+        if adapter := adapter or adapter_of(folder):
             attach(body, read_adapter(adapter, body.config))
         self.model = Aligned(body, self.senses).eval()
         self.ends = set(ends(tokenizer))
@@ -333,7 +334,7 @@ def main() -> None:
     parser.add_argument("senses", type=Path)
     parser.add_argument("--data", type=Path, default=Path("runs/senses/data"), help="what recipes/senses/make.py wrote")
     parser.add_argument("--base", default="ayllu-mini-chat")
-    parser.add_argument("--adapter", type=Path, help="that was learned with the senses (learns=adapter)")
+    parser.add_argument("--adapter", type=Path, help="another than the one in SENSES/adapter")
     parser.add_argument("--leave-out", metavar="SPEAKER")
     parser.add_argument("--epochs", type=float, default=20, help="of an ear without a speaker")
     parser.add_argument("--quick", action="store_true", help="20 rows of a kind: whether it works")
