@@ -169,7 +169,8 @@ class Senses(nn.Module):
             part, dims = (self.eye, 3) if kind == "image" else (self.ear, 2)
             assert part is not None                      # `image` and `sound` have said so
             batches = [media[i].values.reshape(-1, *media[i].values.shape[-dims:]) for i in numbers]
-            rows = part(torch.cat(batches)).split([len(batch) for batch in batches])
+            values = torch.cat(batches).to(next(part.parameters()).dtype)
+            rows = part(values).split([len(batch) for batch in batches])
             for i, row in zip(numbers, rows, strict=True):
                 found[i] = row.flatten(0, 1)
         return found

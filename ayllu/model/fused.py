@@ -45,7 +45,7 @@ def why_not_fused(model: nn.Module) -> str | None:
     replaced = [name for name, module in model.named_modules() if name and type(module) not in plain]
     if replaced:
         return f"{replaced[0]} was replaced (adapted or quantised)"
-    return None if _onednn_works(dtype) else f"this torch or processor has no oneDNN product for {dtype}"
+    return None if onednn_works(dtype) else f"this torch or processor has no oneDNN product for {dtype}"
 
 
 class FusedRunner:
@@ -324,7 +324,7 @@ def _rotation(model: Llama, positions: Tensor, dtype: torch.dtype) -> tuple[Tens
 
 
 @functools.cache
-def _onednn_works(dtype: torch.dtype) -> bool:
+def onednn_works(dtype: torch.dtype) -> bool:
     """Whether the products that this file uses exist in this torch, run on this processor and are right."""
     generator = torch.Generator().manual_seed(0)
     x, other = (torch.randn(3, 32, generator=generator).to(dtype) for _ in range(2))
