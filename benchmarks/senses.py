@@ -76,7 +76,7 @@ class Item:
     @property
     def answer(self) -> tuple[int, ...]:
         """The ids that should come, the end of the turn among them."""
-        return tuple(self.sample.ids[self.start:].tolist())
+        return tuple(self.sample.ids[self.sample.weights > 0].tolist())
 
     @property
     def start(self) -> int:
