@@ -61,6 +61,7 @@ class Speaker(Protocol):
     name: str
     sees: bool                                           # whether messages may hold images
     hears: bool                                          # ... and sounds
+    ear_s: float                                         # of so many seconds each at most
     context: int                                         # tokens of a conversation with its answer
     is_small: bool                                       # too small to be trusted with free text: say so
 
@@ -140,6 +141,7 @@ class LocalSpeaker:
         self.is_small = n_parameters(llm.config) < SMALL
         self.sees = llm.perception is not None and llm.perception.sees
         self.hears = llm.perception is not None and llm.perception.hears
+        self.ear_s = llm.perception.ear_s if llm.perception else 0.0
 
     @classmethod
     def load(cls, model: str = "ayllu-mini-chat", **options: Any) -> "LocalSpeaker":

@@ -42,6 +42,11 @@ def audio_part(file: str | Path) -> dict[str, Any]:
             "where": str(file)}
 
 
+def audio_bytes(data: bytes) -> dict[str, Any]:
+    """A WAV file in memory as a part of a message."""
+    return {"type": "input_audio", "input_audio": {"data": base64.b64encode(data).decode(), "format": "wav"}}
+
+
 def has_media(messages: Sequence[Mapping[str, Any]]) -> bool:
     """Whether there is anything but text."""
     return any(isinstance(message.get("content"), list)

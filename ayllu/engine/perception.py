@@ -73,6 +73,11 @@ class Perception:
         """Whether it takes sounds."""
         return self.config.ear is not None
 
+    @property
+    def ear_s(self) -> float:
+        """Seconds of sound that it takes at a time."""
+        return self.config.ear.audio.seconds if self.config.ear else 0.0
+
     def read(self, messages: Sequence[Mapping[str, Any]], fetch: Fetch | None = None
              ) -> tuple[list[dict[str, Any]], list[Shown]]:
         """Messages of texts with stand-ins, and what these show. BadMedia says what is wrong with a file."""

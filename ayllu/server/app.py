@@ -34,6 +34,7 @@ from ayllu.server import (
     page,
     responses,
     support,
+    transcriptions,
     translate,
     uploads,
     write,
@@ -50,7 +51,7 @@ from ayllu.server.sse import Json
 from ayllu.server.work import Workers
 
 ROUTERS = (chat, completions, responses, models, messages, ollama, ollama_models, own, adapters, uploads, jobs,
-           support, translate, write, analyse, documents, page)
+           support, transcriptions, translate, write, analyse, documents, page)
 DRAIN_S = 10.0                                           # that running answers get when the server is stopped
 STOP_S = 5.0                                             # that a job gets then to hear of it
 

@@ -25,7 +25,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 OPEN_PATHS = PAGE_PATHS | {"/health"}
 QUEUED_PATHS = frozenset({"/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/generate",
                           "/api/chat"})
-UPLOAD_PATHS = frozenset({"/v1/files"})                   # where a POST brings a file
+UPLOAD_PATHS = frozenset({"/v1/files", "/v1/audio/transcriptions"})   # where a POST brings a file
 PUBLIC_PATHS = {"support": ("/v1/support", True), "translate": ("/v1/translate", False)}      # and what lies below it
 CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta, x-file-name"
 

@@ -76,6 +76,7 @@ class ServedSpeaker:
         self.context = served.context
         self.is_small = served.n_parameters < SMALL
         self.sees, self.hears = "image" in served.takes, "audio" in served.takes
+        self.ear_s = served.perception.ear_s if served.perception else 0.0
         self.tally = tally or Tally()                    # what the caller's log line says of tokens
 
     def stream(self, messages: Sequence[Message], **options: Any) -> ServedSpeech:
