@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "LLM": "engine.llm", "SamplingParams": "model.params",
+    "image_part": "engine.parts", "audio_part": "engine.parts",
     "LlamaForCausalLM": "engine.compat", "LlamaTokenizer": "engine.compat_tokenizer",
     "Llama": "model.llama", "LlamaConfig": "model.config",
     **dict.fromkeys(("AylluError", "ConfigError", "DataError", "CheckpointError", "DamagedCheckpoint", "MissingExtra",

@@ -8,7 +8,8 @@ import pytest
 import ayllu
 from ayllu import errors
 
-NAMES = {"__version__", "LLM", "SamplingParams", "LlamaForCausalLM", "LlamaTokenizer", "Llama", "LlamaConfig"}
+NAMES = {"__version__", "LLM", "SamplingParams", "LlamaForCausalLM", "LlamaTokenizer", "Llama", "LlamaConfig",
+         "image_part", "audio_part"}
 ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
 
 

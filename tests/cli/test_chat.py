@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ayllu.engine.llm import LLM
+from ayllu.engine.parts import audio_part, image_part
 
 pexpect = pytest.importorskip("pexpect")
 
@@ -87,3 +88,32 @@ def slow_checkpoint(chat_checkpoint, tmp_path_factory):
     table = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps({**table, "max_position_embeddings": 40_000}), encoding="utf-8")
     return folder
+
+
+def test_pictures_and_recordings(chat_checkpoint, env, tmp_path):
+    """Once with --message, and through a pipe, where a picture that can't be read ends it with its name."""
+    import json
+
+    from media.small import png, wav, write_small
+
+    senses = write_small(tmp_path / "senses")
+    (tmp_path / "cat.png").write_bytes(png(0))
+    (tmp_path / "q.wav").write_bytes(wav(0))
+    (tmp_path / "bad.png").write_bytes(b"<svg/>")
+    words = [sys.executable, "-m", "ayllu", "chat", "-m", str(chat_checkpoint), "--senses", str(senses),
+             "--temperature", "0", "--max-tokens", "6"]
+
+    def run(*more, said=""):
+        return subprocess.run([*words, *more], input=said, capture_output=True, encoding="utf-8", timeout=120, env=env)
+
+    llm = LLM.load(chat_checkpoint, device="cpu", senses=senses)
+    shown = [image_part(tmp_path / "cat.png"), audio_part(tmp_path / "q.wav"), {"type": "text", "text": "What?"}]
+    want = llm.chat([{"role": "user", "content": shown}], temperature=0, max_tokens=6)
+    files = ("--image", str(tmp_path / "cat.png"), "--audio", str(tmp_path / "q.wav"))
+    once = run(*files, "--message", "What?", "--json")
+    assert (once.returncode, json.loads(once.stdout.splitlines()[-1])["text"]) == (0, want.text)
+    piped = run(said=f"/image {tmp_path / 'cat.png'}\n/audio {tmp_path / 'q.wav'}\nWhat?\n")
+    assert (piped.returncode, piped.stdout) == (0, want.text + "\n")
+    bad = run(said=f"/image {tmp_path / 'bad.png'}\n")
+    assert bad.returncode == 1
+    assert "bad.png is an SVG drawing" in bad.stderr

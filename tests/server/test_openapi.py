@@ -46,6 +46,7 @@ def test_the_document_names_what_there_is(chat_checkpoint):
 
     document = routes(load_served(str(chat_checkpoint))).openapi()
     wanted = {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/models",
+              "/v1/audio/transcriptions",
               "/v1/messages", "/v1/messages/count_tokens", "/tokenize", "/detokenize", "/tokenizer_info",
               "/apply-template", "/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/health", "/metrics", "/version",
               "/v1/collections", "/v1/collections/{collection}/search", "/v1/ask",
