@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from retrieval_sets import Library, Part, place_of
 
+from ayllu.apps.docqa import reader
 from ayllu.apps.docqa.ask import ask
 from ayllu.apps.docqa.cite import Span, spans_of
 from ayllu.apps.docqa.extract import SURE, extract, read
@@ -22,7 +23,7 @@ def answers(part: Part, folder: Path, limit: int, n_model: int) -> dict[str, Any
     library = Library(part, folder, vectors=False)
     chosen = random.Random(1).sample(part.asked, min(limit, len(part.asked)))
     total = n_quotes = n_exist = n_passage = n_answer = 0
-    quoted, model = [], []
+    quoted, read_, model = [], [], []
     speaker = chat_model() if n_model else None
     for i, asked in enumerate(chosen):
         reply = ask(asked.text, library.collection).reply
@@ -33,19 +34,21 @@ def answers(part: Part, folder: Path, limit: int, n_model: int) -> dict[str, Any
             n_exist += text[cited.start:cited.end] == cited.quote
             n_passage += any(answer in text for answer in asked.answers)
             n_answer += any(answer in cited.quote for answer in asked.answers)
+        best = extract(read(asked.text, library.collection), library.collection.search(asked.text))
+        quote = best[0].span.text if best else ""
+        short = reader.short_answer(asked.text, quote)
+        said = [(quoted, quote), (read_, quote[short.start:short.end] if short else quote)]
         if speaker and i < n_model:
-            best = extract(read(asked.text, library.collection), library.collection.search(asked.text))
-            quote = best[0].span.text if best else ""
-            said = short_answer(speaker, asked.text, best[0].span) if best else ""
-            for into, text in ((quoted, quote), (model, said)):
-                into.append((exact_match(text, asked.answers, part.convention),
-                             answer_f1(text, asked.answers, part.convention)))
+            said.append((model, short_answer(speaker, asked.text, best[0].span) if best else ""))
+        for into, text in said:
+            into.append((exact_match(text, asked.answers, part.convention),
+                         answer_f1(text, asked.answers, part.convention)))
     result: dict[str, Any] = {"n": total, "answered": n_quotes, "quotes_exist": n_exist,
                               "passage_holds_answer": n_passage, "quote_holds_answer": n_answer}
     print(f"\n{part.name}: {total} questions, {n_quotes} answered; quotes that stand in the source: {n_exist} of "
           f"{n_quotes}; the cited passage holds the answer: {n_passage / max(n_quotes, 1):.1%}, the quote itself: "
           f"{n_answer / max(n_quotes, 1):.1%}")
-    for name, pairs in (("quoted sentence", quoted), ("ayllu-mini-chat", model)):
+    for name, pairs in (("quoted sentence", quoted), ("reader", read_), ("ayllu-mini-chat", model)):
         if pairs:
             em, f1 = (bootstrap_mean([pair[i] for pair in pairs]) for i in (0, 1))
             result[name] = {"em": (em.value, em.low, em.high), "f1": (f1.value, f1.low, f1.high), "n": em.n}

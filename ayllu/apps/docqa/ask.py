@@ -19,6 +19,7 @@ from ayllu.apps.collection import Collection, Passage
 from ayllu.apps.docqa.cite import SUPPORTED, Citation, Citations, support
 from ayllu.apps.docqa.extract import SURE, Found, extract, read
 from ayllu.apps.docqa.follow import standalone
+from ayllu.apps.docqa.reader import short_answer
 from ayllu.apps.docqa.rerank import reranked
 from ayllu.apps.docqa.write import NOTHING, fitting, sentences_of
 from ayllu.apps.speaker import Speaker
@@ -55,6 +56,7 @@ class Reply:
     confidence: float                                    # 0 to 1, that the passages answer the question
     way: str                                             # extract, write or none
     unsupported: tuple[str, ...] = ()                    # sentences that were marked or dropped
+    short: Citation | None = None                        # the part of the quote that answers by itself, as far as found
 
     @property
     def is_supported(self) -> bool:
@@ -66,6 +68,7 @@ class Reply:
         return {"answer": self.answer, "citations": [c.as_json() for c in self.citations],
                 "is_supported": self.is_supported, "confidence": round(self.confidence, 4), "question": self.question,
                 "way": self.way, "unsupported": list(self.unsupported),
+                "short": self.short and self.short.as_json(),
                 "passages": [{"source": p.source, "page": p.page, "start": p.start, "end": p.end, "text": p.text,
                               "document": p.document, "title": p.title} for p in self.passages]}
 
@@ -79,6 +82,7 @@ class Asked(Iterator[str]):
         self._citations = Citations(collection)
         self._said: list[str] = []
         self._reply: Reply | None = None
+        self._short: Citation | None = None
 
     def __next__(self) -> str:
         piece = next(self._pieces)
@@ -115,7 +119,7 @@ class Asked(Iterator[str]):
         way = "none"
         if sure >= how.sure and not writes:
             way = "extract"
-            yield from self._quoted(found)
+            yield from self._quoted(alone, found)
         elif passages and writes and speaker is not None:
             way = "write"
             yield from self._written(alone, passages, history, speaker, how, bad)
@@ -123,10 +127,13 @@ class Asked(Iterator[str]):
         if not self.citations:
             way = "none"
             yield from _nothing(language, passages, bool(self._said))
-        self._reply = Reply(alone, "".join(self._said), self.citations, tuple(passages), sure, way, tuple(bad))
+        self._reply = Reply(alone, "".join(self._said), self.citations, tuple(passages), sure, way, tuple(bad),
+                            self._short)
 
-    def _quoted(self, found: Sequence[Found]) -> Iterator[str]:
+    def _quoted(self, question: str, found: Sequence[Found]) -> Iterator[str]:
         if citation := self._citations.cite(found[0].span):
+            if place := short_answer(question, citation.quote):
+                self._short = self._citations.part(citation, place.start, place.end)
             yield f"{citation.quote} [{citation.number}]"
 
     def _written(self, question: str, passages: Sequence[Passage], history: Sequence[Message], speaker: Speaker,

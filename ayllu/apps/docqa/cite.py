@@ -1,7 +1,7 @@
 """Citations: a quote with its place, looked up again in the collection before anybody sees it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ayllu.apps.collection import Collection, Passage
@@ -60,6 +60,11 @@ class Citations:
         self.found.append(Citation(len(self.found) + 1, span.passage.source, span.text, span.start, span.end,
                                    span.passage.page, span.passage.document, span.passage.title))
         return self.found[-1]
+
+    def part(self, of: Citation, start: int, end: int) -> Citation | None:
+        """A piece of a quote, by its places in it, with the quote's number; looked up as every quote is."""
+        one = replace(of, quote=of.quote[start:end], start=of.start + start, end=of.start + end)
+        return one if self._collection.text(one.document, one.start, one.end) == one.quote else None
 
 
 def spans_of(passage: Passage) -> list[Span]:
