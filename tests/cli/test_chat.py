@@ -115,5 +115,5 @@ def test_pictures_and_recordings(chat_checkpoint, env, tmp_path):
     piped = run(said=f"/image {tmp_path / 'cat.png'}\n/audio {tmp_path / 'q.wav'}\nWhat?\n")
     assert (piped.returncode, piped.stdout) == (0, want.text + "\n")
     bad = run(said=f"/image {tmp_path / 'bad.png'}\n")
-    assert bad.returncode == 1
+    assert bad.returncode == 2
     assert "bad.png is an SVG drawing" in bad.stderr
