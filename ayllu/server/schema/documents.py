@@ -118,7 +118,7 @@ class Answered(Answer):
 
     answer: str
     citations: list[dict[str, Any]]
-    short: dict[str, Any] | None                         # the part of a quote that answers by itself, where one is found
+    short: dict[str, Any] | None                         # the part of a quote that answers by itself, if any
     is_supported: bool
     confidence: float
     question: str
