@@ -220,7 +220,7 @@ class Engine:
         return events + tokens
 
     def _hidden(self, batch: FlatBatch) -> Tensor:                            # (N, D)
-        works = batch.works if self.adapters.slots else ()
+        works = batch.works if self.adapters.is_used else ()
         owners = [self._requests[work.row.number].adapter for work in works for _ in range(work.n_tokens)]
         if self._tiles is not None:
             return self._tiles.hidden(batch, lambda own, n: self.adapters.adapt([*owners[own], *[None] * n]))

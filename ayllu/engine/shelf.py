@@ -79,6 +79,11 @@ class Shelf:
             raise UnknownAdapter(f"there is no adapter {name!r} (loaded: {known}): load it first")
         return self.loaded[name]
 
+    @property
+    def is_used(self) -> bool:
+        """Whether any request that isn't over has an adapter: without one a step has nothing to look for."""
+        return any(adapter.n_users for adapter in self.slots.values())
+
     def take(self, adapter: Loaded) -> None:
         """A new request holds it until `give_back`."""
         adapter.n_users += 1
