@@ -1,16 +1,16 @@
 """benchmarks/media.py: both workers run every cell at small shapes, on equal inputs."""
 
 import sys
-from pathlib import Path
 
 import pytest
+from scripts import ROOT, load_script
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import media
 import media_ours
 import media_peer
 
+media = load_script("benchmarks/media.py")               # by its path: tests/media has its name
 SMALL = {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}
 
 

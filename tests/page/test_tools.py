@@ -101,14 +101,14 @@ def test_calls_are_kept_found_exported_and_imported(page, tmp_path):
         files.append(tmp_path / download.value.suggested_filename)
         download.value.save_as(files[-1])
     assert '## Result of get_weather\n\n````\ntwo words ```\n````' in files[0].read_text(encoding="utf-8")
-    page.locator("input[type=file]").set_input_files(files[1])
+    page.locator("input[type=file][accept*=json]").set_input_files(files[1])
     page.get_by_text("Conversations imported: 1").wait_for()
     assert page.locator(".message.tool pre").first.inner_text() == "two words ```"
     bad = json.loads(files[1].read_text(encoding="utf-8"))
     told = next(node for node in bad["conversations"][0]["nodes"].values() if node["role"] == "tool")
     told["results"] = ["one too few"]
     files[1].write_text(json.dumps(bad), encoding="utf-8")
-    page.locator("input[type=file]").set_input_files(files[1])
+    page.locator("input[type=file][accept*=json]").set_input_files(files[1])
     page.get_by_text("can't be imported: conversations[0]").wait_for()
     page.locator("[aria-controls=drawer]").click()
     assert page.get_by_label("Which one it calls").input_value() == "get_weather"

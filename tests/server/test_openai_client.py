@@ -197,7 +197,7 @@ def test_models(client):
     ({"extra_body": {"temprature": 1}}, "temprature"), ({"extra_body": {"bad_words": ["x"]}}, "bad_words"),
     ({"modalities": ["text", "audio"]}, "modalities"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
-     "messages.0.content"),
+     "messages.0.content.0"),
 ])
 def test_what_cant_be_honoured_is_named(client, options, param):
     with pytest.raises(openai.BadRequestError) as error:

@@ -63,7 +63,7 @@ def test_pages_that_cannot_be_had(site, path, says):
 
 
 def test_private_addresses_are_refused(site):
-    with pytest.raises(Refused, match="no public address: --allow-private"):
+    with pytest.raises(Refused, match=r"no public address.*--allow-private"):
         fetch(site + "/page")
     with pytest.raises(Refused, match="no plain http"):
         fetch(site + "/file", LOCAL)
