@@ -7,15 +7,19 @@ from pathlib import Path
 
 MODEL = "ayllu/weights/ayllu-mini/"
 CHAT = "ayllu/weights/ayllu-mini-chat/"
+SENSES = "ayllu/weights/ayllu-mini-senses/"
+READER = "ayllu/weights/ayllu-reader/"
+WEIGHTS = (MODEL + "model.gguf", CHAT + "model.gguf", READER + "weights.npy",
+           SENSES + "senses.safetensors", SENSES + "senses.json",
+           SENSES + "adapter/adapter_model.safetensors", SENSES + "adapter/adapter_config.json")
 NEEDED = {
-    ".whl": ("ayllu/__init__.py", "ayllu/py.typed", "ayllu/cli/table.py", MODEL + "model.gguf",
-             MODEL + "README.md", CHAT + "model.gguf", CHAT + "README.md", "ayllu/server/ui/index.html",
-             "ayllu/server/ui/js/main.js",
-             "ayllu/server/ui/css/theme.css"),
-    ".gz": ("ayllu/__init__.py", "ayllu/py.typed", MODEL + "model.gguf", CHAT + "model.gguf", "README.md",
-            "README.zh-CN.md", "LICENSE",
+    ".whl": ("ayllu/__init__.py", "ayllu/py.typed", "ayllu/cli/table.py", *WEIGHTS, MODEL + "README.md",
+             CHAT + "README.md", SENSES + "README.md", READER + "README.md", "ayllu/server/ui/index.html",
+             "ayllu/server/ui/js/main.js", "ayllu/server/ui/css/theme.css"),
+    ".gz": ("ayllu/__init__.py", "ayllu/py.typed", *WEIGHTS, "README.md", "README.zh-CN.md", "LICENSE",
             "constraints.txt", "recipes/mini.toml", "tests/test_architecture.py", "docs/architecture.md"),
 }
+FORMATS_OF_WEIGHTS = (".safetensors", ".gguf", ".npy", ".bin", ".pt")     # a stray checkpoint must not ship
 MOST_BYTES = 40 * 1000**2                                # what the bundled weights may take
 
 
@@ -33,7 +37,8 @@ def faults_of(archive: Path) -> list[str]:
     faults = [f"lacks {name}" for name in NEEDED[archive.suffix] if name not in names]
     if archive.suffix == ".whl":
         faults += [f"holds {name}" for name in names if not name.startswith(("ayllu/", "ayllu-"))]
-    faults += [f"holds {name}" for name in names if name.endswith((".pyc", ".safetensors")) or "__pycache__" in name]
+    faults += [f"holds {name}" for name in names if name.endswith(".pyc") or "__pycache__" in name]
+    faults += [f"holds {name}" for name in names if name.endswith(FORMATS_OF_WEIGHTS) and name not in WEIGHTS]
     weights = sum(size for name, size in names.items() if name.startswith("ayllu/weights/"))
     if weights > MOST_BYTES:
         faults.append(f"holds {weights:,} bytes of weights, the most is {MOST_BYTES:,}")
