@@ -121,7 +121,7 @@ def _live(posts: str | None, settings: Any) -> None:
             reader.explain(row)
             print_json(row)
         else:
-            warn(f"{one.file}, row {one.line}: {one.reason}")
+            warn(one.told)
 
 
 def _pair(word: str, option: str) -> tuple[str, str]:
@@ -133,9 +133,13 @@ def _pair(word: str, option: str) -> tuple[str, str]:
 
 def _told(found: dict[str, Any], folder: Path) -> str:
     """The result for people."""
+    from ayllu.apps.analyse.posts import LONGEST
+    from ayllu.data.rows import Reject
     total, n = found["sentiment"], found["posts"]
-    lines = [f"{n:,} posts" + f", {found['rejected']:,} rows that could not be read (the report names them)" * bool(
-        found["rejected"]),
+    cut = found["flags"].get("cut", 0)
+    lines = [f"{n:,} posts" + f", {found['rejected']:,} rows or files left out (the report names them)" * bool(
+        found["rejected"]) + f", {cut:,} post{'s' * (cut > 1)} cut after {LONGEST:,} characters" * bool(cut),
+        *(f"left out     {Reject(**row).told}" for row in found["rejects"][:5]),
         "sentiment    " + ", ".join(f"{name} {total[name] / n:.0%}" for name in ("positive", "neutral", "negative")),
         "topics       " + "; ".join(f"{name} ({row['n']:,})" for name, row in list(found["topic"].items())[:5])]
     lines += [f"changed      {c['when']}  {c['of']}: {c['what']} {c['found']:.2f}, expected {c['expected']:.2f}"

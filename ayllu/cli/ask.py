@@ -9,7 +9,7 @@ import typer
 
 from ayllu.cli.documents import pairs, shown
 from ayllu.cli.output import Json, print_json, write_text
-from ayllu.errors import ConfigError
+from ayllu.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ayllu.apps.collection import Collection
@@ -95,13 +95,13 @@ def _is_database(path: Path) -> bool:
 
 
 def _read(collection: "Collection", docs: list[str]) -> None:
-    from ayllu.log import say, warn
+    from ayllu.log import say
     with shown() as progress:
         summary = collection.add([Path(doc).absolute() for doc in docs], progress=progress)
+    if not len(collection):
+        raise DataError("\n".join(["there is nothing to answer from", *summary.lines()]))
     if summary.added or summary.updated or summary.removed or summary.left_out:
         say("\n".join(summary.lines()))
-    if not len(collection):
-        warn("there is nothing to answer from")
 
 
 def _speaker(model: str, how: "Asking") -> "Speaker | None":

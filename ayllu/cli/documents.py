@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ayllu.cli.output import Json, human_bytes, print_json, write_text
-from ayllu.errors import ConfigError
+from ayllu.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from ayllu.apps.collection import Collection
@@ -72,6 +72,8 @@ def add(collection: Here, paths: Annotated[list[Path], typer.Argument(help="File
         if name := vectors or found.store.fact("embedder"):
             found.add_vectors(name, progress)
     tell(summary, as_json, collection)
+    if summary.left_out and not summary.added + summary.updated + summary.unchanged:
+        raise DataError(f"none of the files could be read ({len(summary.left_out)}): see above why")
 
 
 def described(found: "Collection", model: str, paths: list[Path], left_out: dict[str, str]) -> int:

@@ -1,6 +1,7 @@
 """`ayllu translate`."""
 
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,6 +66,8 @@ def translate(sources: Sources = None, to: To = "zh", source: From = None, out: 
     start = time.perf_counter()
     reports = [report for one in sources for report in _one(work, one, out, limits)]
     found = {"files": reports, "seconds": round(time.perf_counter() - start, 3)}
+    if len(reports) > 1:
+        typer.echo("\n".join(_summary(reports)), err=True)
     if as_json:
         print_json(found)
     failed = [r for r in reports if "error" in r]
@@ -112,10 +115,12 @@ class _Work:
     def translate(self, raw: bytes, format: "Format", charset: str | None, name: str) -> "Done":
         """One file."""
         from ayllu.apps.translate.document import translate_bytes
-        started = time.monotonic()
+        told = time.monotonic()
 
         def progress(done: int, total: int) -> None:
-            if time.monotonic() - started > 2:
+            nonlocal told
+            if time.monotonic() - told > 2:              # a large page has hundreds of thousands of texts
+                told = time.monotonic()
                 typer.echo(f"{name}: {done:,} of {total:,}", err=True)
 
         return translate_bytes(raw, format, self.to, self.make, source=self.source, header=charset,
@@ -183,7 +188,7 @@ def _tell(report: dict[str, Any]) -> None:
     by = ", ".join(f"{n:,} {how}" for how, n in report.get("by", {}).items())
     again = {k: n for k, n in report.get("sentences", {}).items() if n and k != "model"}
     reused = f"; sentences from the memory: {sum(again.values()):,}" if again else ""
-    typer.echo(f"{report['file']}: {report['segments']:,} texts ({by}){reused}" +
+    typer.echo(f"{report['file']}: {report['segments']:,} texts{f' ({by})' if by else ''}{reused}" +
                (f"; {report['n_low']:,} to be looked at" if report.get("n_low") else "") +
                "".join(f"; {note}" for note in report["notes"]) +
                (f" -> {report['out']}" if "out" in report else ""), err=True)
@@ -191,6 +196,20 @@ def _tell(report: dict[str, Any]) -> None:
         why = "; ".join(one["notes"]) or f"probability {one.get('probability', 0):.2f}"
         typer.echo(f"    {why}: {one['source'][:60]} = {one['translation'][:60]}", err=True)
     return None
+
+
+def _summary(reports: list[dict[str, Any]]) -> list[str]:
+    """What became of many files, and why some were left out: their own lines may have scrolled by."""
+    failed = [one for one in reports if "error" in one]
+    copied = Counter(Path(one["file"]).suffix or "without an ending" for one in reports
+                     if one.get("copied") and "error" not in one)
+    empty = [one for one in reports if one.get("segments") == 0]
+    counts = (("translated", len(reports) - len(failed) - copied.total() - len(empty)), ("left out", len(failed)),
+              ("with nothing to translate", len(empty)),
+              (f"copied ({', '.join(f'{n:,} {kind}' for kind, n in sorted(copied.items()))})", copied.total()))
+    return [f"{len(reports):,} files: " + ", ".join(f"{n:,} {what}" for what, n in counts if n),
+            *(f"  left out: {one['file']}: {one['error']}" for one in failed),
+            *(f"  {one['file']}: {'; '.join(one['notes'])}" for one in empty)]
 
 
 def _serve(work: _Work, origin: str, port: int, limits: "Limits") -> None:

@@ -25,14 +25,15 @@ AUTO = "auto"                                            # an encoding: found fr
 
 
 def records(path: Path, fields: tuple[str, ...], name: str, encoding: str = AUTO,
-            moved: Moved = nobody) -> Iterator[Record | Reject]:
+            moved: Moved = nobody, by_line: bool = False) -> Iterator[Record | Reject]:
     """The raw rows of one file in their order; `name` is what they are called in rejects and reports.
 
-    No `fields`: all of them. `moved` is told how many bytes of the disk were read since it was told last.
+    No `fields`: all of them. `moved` is told how many bytes of the disk were read since it was told last. `by_line`: a
+    plain text is a row for each line (in UTF-8, as `_lines` gives them), not one document.
     """
     last = 0
     try:
-        for row in _rows(path, kind_of(path), fields, name, encoding, moved):
+        for row in _rows(path, ".jsonl" if by_line else kind_of(path), fields, name, encoding, moved):
             last = row.line
             yield row
     except DAMAGED as error:

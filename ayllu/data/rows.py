@@ -25,6 +25,11 @@ class Reject:
     line: int
     reason: str
 
+    @property
+    def told(self) -> str:
+        """For people."""
+        return f"{self.file}{f', row {self.line}' if self.line else ''}: {self.reason}"
+
 
 class BadRow(Exception):                                 # noqa: N818 - it speaks to people
     """Why a row gives no text; caught where rejects are counted."""

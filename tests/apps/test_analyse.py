@@ -122,6 +122,41 @@ def test_nothing_to_analyse_says_why(tmp_path, content, message):
         analyse(posts, tmp_path / "out")
 
 
+def test_a_file_that_is_no_table_of_posts_costs_only_itself(tmp_path):
+    folder = tmp_path / "posts"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text\nI love it\n")
+    (folder / "b.csv").write_text("x,y\n1,2\n")
+    (folder / "c.html").write_text("<p>hello</p>")
+    (folder / "d.pdf").write_bytes(b"%PDF-1.7")
+    (folder / "e.txt").write_text("I hate it\n")
+    summary = analyse(folder, tmp_path / "out")
+    assert (summary["posts"], summary["rejected"]) == (2, 3)
+    why = {row["file"]: row["reason"] for row in summary["rejects"]}
+    assert "name it with --text" in why["b.csv"]
+    assert "found .html" in why["c.html"]
+    assert "1 of the kind .pdf" in why["posts"]
+
+
+@pytest.mark.parametrize(("bad", "why"), [(b"Caf\xe9 is good\n", "not UTF-8"), (b"a\0\0b\n", "no text"),
+                                          (b"x" * (2**26 + 2) + b"\n", "the most is")])
+def test_lines_that_are_no_text_are_named(tmp_path, bad, why):
+    (tmp_path / "posts.txt").write_bytes(b"I love it\n" + bad + b"I hate it\n")
+    summary = analyse(tmp_path / "posts.txt", tmp_path / "out")
+    assert summary["posts"] == 2
+    told, = summary["rejects"]
+    assert (told["file"], told["line"]) == ("posts.txt", 2)
+    assert why in told["reason"]
+
+
+def test_the_command_says_what_was_left_out(tmp_path, capsys):
+    (tmp_path / "posts.csv").write_text("text\n" + "good " * 5000 + "\nfine\n,\n")
+    assert main(["analyse", str(tmp_path / "posts.csv"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "left out     posts.csv, row 4: " in said
+    assert "1 post cut after 20,000 characters" in said
+
+
 def test_a_pipe_is_json_lines_a_table_or_plain_lines():
     def read(text: str) -> list[Post | Reject]:
         return list(read_pipe(io.StringIO(text), {}))

@@ -192,6 +192,10 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert run(["ask", str(folder), "What is the capital of France?", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["citations"] == []
     assert run(["ask", "no-such-folder", "Who?"]) == 2
+    assert run(["ask", str(folder / "bad.pdf"), "Who?"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert run(["documents", "add", str(tmp_path / "bad.sqlite"), str(folder / "bad.pdf")]) == 2
+    assert "is damaged" in capsys.readouterr().out
     base = str(tmp_path / "base.sqlite")
     assert run(["documents", "add", base, str(folder), "--meta", "shop=north", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])

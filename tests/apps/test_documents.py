@@ -129,7 +129,7 @@ def test_tables_say_each_rows_columns(tmp_path):
                                           "price: 90; extra"]
     cut = read(tmp_path, "b.csv", "a,b\n" + "x" * 100 + ",1\n", cell=10)
     assert "x" * 11 not in cut.text
-    assert cut.notes == ("1 cells were cut after 10 characters",)
+    assert cut.notes == ("1 cell was cut after 10 characters",)
 
 
 def test_pdf_has_pages(tmp_path):
@@ -155,7 +155,7 @@ def test_office_files(tmp_path):
     book = read(tmp_path, "a.xlsx", xlsx())
     assert "item: lamp; price: 40" in book.text
     assert book.text[book.pages[1]:] == "# Hours\nMonday | 9 to 5"
-    assert read(tmp_path, "b.xlsx", xlsx(), cell=9).notes == ("1 cells were cut after 9 characters",)
+    assert read(tmp_path, "b.xlsx", xlsx(), cell=9).notes == ("1 cell was cut after 9 characters",)
 
 
 def test_a_book_is_read_in_its_order(tmp_path):

@@ -34,9 +34,12 @@ def test_a_page_and_again_from_the_memory(words, tmp_path, capsys):
 def test_one_bad_file_stops_no_other(words, tmp_path, capsys):
     (tmp_path / "bad.docx").write_bytes(b"none")
     assert run([words[0], str(tmp_path / "bad.docx"), *words[1:]]) == 0
-    bad, good = report(capsys)
+    said = capsys.readouterr()
+    bad, good = json.loads(said.out.splitlines()[-1])["files"]
     assert "no readable DOCX" in bad["error"]
     assert good["segments"] == 1
+    assert said.err.splitlines()[-2] == "2 files: 1 translated, 1 left out"
+    assert said.err.splitlines()[-1].startswith(f"  left out: {tmp_path / 'bad.docx'}: this is no readable DOCX")
 
 
 @pytest.mark.parametrize(("more", "says"), [

@@ -1,7 +1,6 @@
 """Posts as they come: CSV, JSON Lines, Parquet or a pipe; columns are recognised, bad rows named and counted."""
 
 import csv
-import io
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,15 +11,16 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ayllu.apps.analyse.lexicon import listed
-from ayllu.data.encodings import guess
-from ayllu.data.folders import LINES, PLAIN, TABLES, files_below, kind_of
-from ayllu.data.packed import Moved, open_binary
-from ayllu.data.readers import PIECE, columns, records
-from ayllu.data.rows import BadRow, Reject
+from ayllu.data.encodings import decode
+from ayllu.data.folders import LINES, PLAIN, TABLES, files_below, kind_of, passed_over
+from ayllu.data.packed import Moved
+from ayllu.data.readers import columns, records
+from ayllu.data.rows import BadRow, Record, Reject
 from ayllu.errors import DataError
 
 ROLES = {role: listed()[f"column_{role}"] for role in ("text", "time", "author", "group", "id")}
 LONGEST = 20_000                                         # characters of a post that are read; it is told of longer ones
+_READ = ".csv, .tsv, .jsonl, .parquet and .txt (also packed: .gz, .xz, .zst)"
 Watch = Callable[[Path], AbstractContextManager[Moved]]
 _DATE = re.compile(r"(\d{4})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})日?(?:[T\s]*(\d{1,2})[:时](\d{1,2}))?")
 
@@ -68,20 +68,43 @@ def recognise(names: Sequence[str], named: dict[str, str | None], where: str) ->
 
 def read_posts(path: Path, named: dict[str, str | None], watch: Watch) -> Iterator[Post | Reject]:
     """Every row of a file, or of a folder's files, as a post or with the reason why it is none. `watch(file)` gives
-    what is told of the bytes that were read."""
+    what is told of the bytes that were read. A file of a folder that holds no posts is left out as its row 0."""
     for file in files_below(path):
-        kind = kind_of(file)
-        if kind in PLAIN:
-            with watch(file) as moved, open_binary(file, moved) as stream:
-                known = guess(stream.peek(PIECE)[:PIECE], is_whole=False)
-                yield from _plain(io.TextIOWrapper(stream, encoding=known, errors="replace"))
-            continue
-        if kind not in LINES | TABLES | {".parquet"}:
-            raise DataError(f"{file}: posts are read from .csv, .tsv, .jsonl, .parquet and .txt (also packed: .gz, "
-                            f".xz, .zst), found {kind or 'no ending'}")
-        with watch(file) as moved:
-            yield from _rows(((row.line, row if isinstance(row, Reject) else _table(row, file.name))
-                              for row in records(file, (), file.name, moved=moved)), named, file.name)
+        try:
+            with watch(file) as moved:
+                yield from _of_file(file, named, moved)
+        except DataError as error:
+            if file == path:
+                raise
+            yield Reject(file.name, 0, str(error))
+    yield from (Reject(path.name, 0, f"{n:,} of the kind {kind} passed over: posts are read from {_READ}")
+                for kind, n in passed_over(path).items())
+
+
+def _of_file(file: Path, named: dict[str, str | None], moved: Moved) -> Iterator[Post | Reject]:
+    kind = kind_of(file)
+    if kind not in PLAIN | LINES | TABLES | {".parquet"}:
+        raise DataError(f"{file}: posts are read from {_READ}, found {kind or 'no ending'}")
+    found = records(file, (), file.name, moved=moved, by_line=kind in PLAIN)
+    if kind in PLAIN:
+        yield from map(_line, found)
+    else:
+        yield from _rows(((row.line, row if isinstance(row, Reject) else _table(row, file.name)) for row in found),
+                         named, file.name)
+
+
+def _line(row: Record | Reject) -> Post | Reject:
+    """A line of a plain text."""
+    if isinstance(row, Reject):
+        return row
+    assert isinstance(row.payload, bytes)
+    try:
+        text = decode(row.payload, "utf-8", row.encoding)
+    except BadRow as error:
+        return Reject(row.file, row.line, f"{str(error).partition(':')[0]}: save it as UTF-8")
+    if "\0" in text:
+        return Reject(row.file, row.line, "no text, but bytes of a program or a picture")
+    return _post(str(row.line), text.strip())
 
 
 def read_pipe(stream: TextIO, named: dict[str, str | None], name: str = "stdin") -> Iterator[Post | Reject]:

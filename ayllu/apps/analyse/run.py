@@ -58,8 +58,7 @@ def analyse(source: Path | TextIO, out: Path, settings: Analysis | None = None, 
         _read_all(rows, reader, store, tick)
         if not len(store):
             bad = store.rejects()
-            first = f": {bad[0].file}, row {bad[0].line}: {bad[0].reason}" if bad else ""
-            raise DataError(f"there is no post to analyse{first}")
+            raise DataError("; ".join(["there is no post to analyse", *(one.told for one in bad[:3])]))
         found = [] if settings.topics or TOPIC in reader.scorers.by_name else _find_topics(store, settings, speaker)
         summary = summarise(store, settings, {name: scorer.told for name, scorer in reader.scorers.by_name.items()})
         summary["found_topics"] = found

@@ -35,7 +35,8 @@ def read_pdf(path: Path, limits: Limits, clock: Clock) -> Document:
     except pypdf.errors.DependencyError as error:
         raise MissingExtra(f"this PDF needs another package ({error}): pip install cryptography") from error
     except Exception as error:                           # pypdf lets through whatever a damaged file brings about
-        raise Unreadable(f"is damaged, or no PDF ({type(error).__name__}: {str(error)[:120]})") from error
+        raise Unreadable(f"is damaged, or no PDF ({type(error).__name__}: {str(error)[:120]}): download or save it "
+                         "anew") from error
     return Document(text, "pdf", title.strip()[:300], starts, tuple(notes))
 
 

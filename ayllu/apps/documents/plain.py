@@ -83,7 +83,7 @@ def rows_as_lines(rows: Iterable[Iterable[object]], limits: Limits, clock: Clock
         check_length(n_characters, limits)
         yield line
     if n_cut:
-        notes.append(f"{n_cut} cells were cut after {limits.cell:,} characters")
+        notes.append(f"{n_cut} cell{'s were' if n_cut > 1 else ' was'} cut after {limits.cell:,} characters")
 
 
 def _decoded(data: bytes, is_page: bool = False) -> str:

@@ -41,7 +41,11 @@ def translate_bytes(raw: bytes, format: Format, to: str, make: Callable[[Pair], 
     segments = [segment for one in split.values() for segment in one]
     if not segments:
         return Done(raw, {"format": format.name, "segments": 0, "notes": unique([text.note, "no text was found"])})
-    pair = Pair(source or detect(words(s.parts) for s in segments), to)
+    language = source or detect(words(s.parts) for s in segments)
+    if source is None and language == to:
+        return Done(raw, {"format": format.name, "segments": 0, "notes": unique([text.note, f"it is in {to} already, "
+                          "and stays as it is (--from names another language)"])})
+    pair = Pair(language, to)
     translator = make(pair)
     found = translator.translate([segment.parts for segment in segments], progress)
     report = report_of(translator, segments, found)

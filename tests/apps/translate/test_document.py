@@ -66,6 +66,14 @@ def test_nothing_to_translate(raw):
     assert "no text was found" in found.report["notes"]
 
 
+def test_a_page_that_is_in_the_language_already_stays():
+    """Of a folder's pages one may be: that must not end the others' work."""
+    raw = "<p>这一页已经是中文了。</p>".encode()
+    found = translate_bytes(raw, format_of("page.html"), "zh", lambda pair: pytest.fail("nothing to translate"))
+    assert found.data == raw
+    assert "is in zh already" in found.report["notes"][0]
+
+
 def test_files_that_are_too_large_or_no_text():
     with pytest.raises(DataError, match="the most is"):
         done(b"x" * (65 << 20))

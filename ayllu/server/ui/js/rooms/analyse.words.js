@@ -54,7 +54,7 @@ export const WORDS = {
     "analyse.is.fear": "fear",
     "analyse.is.surprise": "surprise",
     "analyse.is.disgust": "disgust",
-    "analyse.rejected": "{n} rows could not be read; the report names them.",
+    "analyse.rejected": "{n} rows or files were left out; the report names them.",
   },
   zh: {
     "room.analyse": "分析",
@@ -109,6 +109,6 @@ export const WORDS = {
     "analyse.is.fear": "担忧",
     "analyse.is.surprise": "惊讶",
     "analyse.is.disgust": "厌恶",
-    "analyse.rejected": "有 {n} 行无法读取，报告中列出了它们。",
+    "analyse.rejected": "有 {n} 行或文件没有读入，报告中列出了它们。",
   },
 };
