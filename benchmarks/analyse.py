@@ -3,8 +3,8 @@
 Quality: accuracy, macro-F1 and calibration error on the sides of benchmarks/heads.py that are tested on. `words` is the
 default (the lexicon; it learned nothing), `few` learns 16 rows of each label, `zero` ranks the labels' names, `head` is
 the recipe of benchmarks/heads.py (minutes for each set), `tfidf` its logistic regression over all training rows. The
-calibration error stands before and after: `words` and `zero` get one temperature fitted on 500 training rows; `few` and
-`head` have theirs from rows that they hold back.
+calibration error stands before and after one temperature: of `words` and `zero` it is fitted on 500 training rows, of
+`head` on the tenth that it holds back; `few` has its from rows that each fold held back, and `tfidf` none.
 
 Speed: one classifier with random weights in the bundled model's shape, read by `ayllu.train.labeller` and, exported as
 LlamaForSequenceClassification, by transformers' text-classification pipeline (batches of 1, its default, and of 32), in
@@ -16,8 +16,11 @@ much memory the process had after a fifth of them and at the end.
 Names: how many names of people in presidio_pii's sentences become pseudonyms, and how many finds are right.
 
     python benchmarks/analyse.py [--parts quality names large speed] [--sets sst2 waimai_10k ...]
-                                 [--sides words few zero tfidf head] [--quick] [--json FILE] [--data FOLDER] [--write]
+                                 [--sides words few zero tfidf head] [--most N] [--runs FILE] [--quick] [--json FILE]
+                                 [--data FOLDER] [--write] [KEY=VALUE ...]
 
+Each side of a set is a line of --runs as soon as it is measured, and what stands there isn't run again. --most takes so
+many training rows of a larger set. KEY=VALUE changes the recipe of `head`.
 --write keeps what `words` scores for the reports (ayllu/apps/analyse/measured.json).
 """
 
@@ -36,7 +39,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from heads import CHINESE, DATA, SETS, headed, load, tfidf
+from heads import CHINESE, DATA, SETS, load, tfidf_tables, trained
 from lines import Worker, peak_bytes
 from peers import machine, python_of
 
@@ -75,11 +78,14 @@ def main() -> int:
     """Measure and print."""
     setup()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--sets", nargs="+", choices=(*SENTIMENT, *TOPICS), default=[*SENTIMENT, *TOPICS],
                         metavar="SET")
     parser.add_argument("--sides", nargs="+", choices=("words", "few", "zero", "tfidf", "head"),
                         default=["words", "few", "zero", "tfidf"])
+    parser.add_argument("--most", type=int, help="training rows of a set")
+    parser.add_argument("--runs", type=Path, help="JSON lines: read at first, and written to after each side of a set")
     parser.add_argument("--quick", action="store_true", help="few rows: whether it works, not how well")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--json", type=Path)
@@ -103,14 +109,23 @@ def main() -> int:
 def quality(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each set and side."""
     rows, base = [], Base.load("ayllu-mini")
+    lines = options.runs.read_text(encoding="utf-8").splitlines() if options.runs and options.runs.exists() else []
+    known = [json.loads(line) for line in lines]
     for name in options.sets:
         train, test = split(name, options)
         for side in options.sides:
             if side == "words" and name not in SENTIMENT:
                 continue
-            found = measured(side, name, train, test, base, options.quick)
-            rows.append({"set": name, "side": side, "test": len(test), **found})
-            print(told(rows[-1]), flush=True)
+            key = {"set": name, "side": side, "train": len(train), "test": len(test),
+                   **({"changes": options.changes} if side == "head" else {})}
+            row = next((run for run in known if {k: run.get(k) for k in key} == key), None)
+            if row is None:
+                row = key | measured(side, name, train, test, base, options)
+                if options.runs:
+                    with open(options.runs, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(row) + "\n")
+            rows.append(row)
+            print(told(row), flush=True)
     if options.write:
         keep = {row["set"]: {"language": "zh" if is_chinese(row["set"]) else "en", "rows": row["test"],
                              **{key: round(row[key], 4) for key in ("accuracy", "macro_f1", "calibration_error")}}
@@ -130,7 +145,8 @@ def split(name: str, options: argparse.Namespace) -> tuple[list[Labelled], list[
         SETS.setdefault(name, ("train", "test"))
     train, test = load(name, options.data, False)
     test = sorted(test, key=lambda row: position(row.text))[:100 if options.quick else MOST]
-    train = sorted(train, key=lambda row: position(row.text))[:500] if options.quick else train
+    most = 500 if options.quick else options.most
+    train = sorted(train, key=lambda row: position(row.text))[:most] if most else train
     names = NAMES.get(name, {})
 
     def named(rows: Sequence[Labelled]) -> list[Labelled]:
@@ -139,33 +155,35 @@ def split(name: str, options: argparse.Namespace) -> tuple[list[Labelled], list[
 
 
 def measured(side: str, name: str, train: list[Labelled], test: list[Labelled], base: Base,
-             quick: bool) -> dict[str, Any]:
-    """Accuracy with its interval, macro-F1, and the calibration error before and after, of what has probabilities."""
+             options: argparse.Namespace) -> dict[str, Any]:
+    """Accuracy with its interval, macro-F1, and the calibration error before and after."""
     names = names_of([*train, *test])
-    expected = np.array([names.index(str(row.label)) for row in test])
+    expected, texts = np.array([names.index(str(row.label)) for row in test]), [str(row.text) for row in test]
     start = time.perf_counter()
-    log_p: torch.Tensor | None = None
-    if side in ("tfidf", "head"):
-        sides = (train, test)
-        said = tfidf(name, sides, quick) if side == "tfidf" else headed(sides, "ayllu-mini", 0, (), quick)
-        predicted = np.array([names.index(label) for label in said])
+    by: float | None = None
+    if side == "tfidf":
+        log_p = logs(tfidf_tables(name, (train, test), options.quick), names)
+    elif side == "head":
+        head = trained((train, test), "ayllu-mini", 0, options.changes, options.quick)
+        by = head.facts.temperature
+        log_p = logs([answer.probabilities for answer in head(texts)], names) * by
     else:
         scorer = scorer_of(side, name, train, names, base)
-        log_p = logs(scorer([str(row.text) for row in test]), names)
-        predicted = log_p.argmax(-1).numpy()
-    right = predicted == expected
-    interval = bootstrap_mean(right.astype(float))
-    out: dict[str, Any] = {"accuracy": float(right.mean()), "low": interval.low, "high": interval.high,
-                           "macro_f1": macro_f1_of(expected, predicted, len(names))}
-    if log_p is not None:
-        out["calibration_error"] = calibration_error(log_p.exp().max(-1).values.clamp(max=1).numpy(), right)
+        log_p = logs(scorer(texts), names)
         if side in ("words", "zero"):
             fitted = sorted(train, key=lambda row: position(row.text))[:FITTED]
             other = logs(scorer([str(row.text) for row in fitted]), names)
             by = temperature(other, torch.tensor([names.index(str(row.label)) for row in fitted]), "single")
-            after = (log_p / by).softmax(-1).max(-1).values.clamp(max=1).numpy()
-            out |= {"temperature": by, "calibrated_error": calibration_error(after, right)}
-    return out | {"seconds": round(time.perf_counter() - start, 1)}
+    predicted = log_p.argmax(-1).numpy()
+    right = predicted == expected
+    interval = bootstrap_mean(right.astype(float))
+
+    def error(by: float) -> float:
+        return calibration_error((log_p / by).softmax(-1).max(-1).values.clamp(max=1).numpy(), right)
+    out = {"accuracy": float(right.mean()), "low": interval.low, "high": interval.high,
+           "macro_f1": macro_f1_of(expected, predicted, len(names)), "calibration_error": error(1)}
+    return (out | ({} if by is None else {"temperature": by, "calibrated_error": error(by)})
+            | {"seconds": round(time.perf_counter() - start, 1)})
 
 
 def scorer_of(side: str, name: str, train: list[Labelled], names: Sequence[str], base: Base) -> Callable[[Any], Tables]:

@@ -90,6 +90,11 @@ def _read(file: Path) -> list[Labelled]:
 
 def tfidf(name: str, split: Split, quick: bool) -> list[str]:
     """What logistic regression over TF-IDF says of the test rows."""
+    return [max(table, key=lambda label: table[label]) for table in tfidf_tables(name, split, quick)]
+
+
+def tfidf_tables(name: str, split: Split, quick: bool) -> list[dict[str, float]]:
+    """Its probabilities of each label."""
     try:
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -110,11 +115,19 @@ def tfidf(name: str, split: Split, quick: bool) -> list[str]:
                           {"C": [1.0, 10.0, 100.0]}, cv=3)
     search.fit(x, y)
     say(f"{name}: C={search.best_params_['C']}, {x.shape[1]:,} features")
-    return [str(label) for label in search.predict(features.transform([str(row.text) for row in test]))]
+    p = search.predict_proba(features.transform([str(row.text) for row in test]))
+    return [dict(zip(map(str, search.classes_), row, strict=True)) for row in p.tolist()]
 
 
 def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> dict[str, list[str]]:
     """What a head says that was trained on the training rows: with its grams (`predicted`), and the model `alone`."""
+    both = trained(split, base, seed, changes, quick)
+    return {name: [answer.labels[0] for answer in labeller([str(row.text) for row in split[1]])]
+            for name, labeller in (("predicted", both), ("alone", replace(both, wide=None)))}
+
+
+def trained(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> Labeller:
+    """A head that learned the training rows."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         held = [position(f"held out {row.text}") < 0.1 for row in split[0]]
@@ -130,9 +143,7 @@ def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bo
         recipe = build_recipe(HeadRecipe, table, [*RECIPE, *changes, *fast], where="heads")
         config, lesson = prepared_head(recipe, place)
         made = train_head(config, lesson, place)
-        both = Labeller.load(made["head"], config.device, is_fast=True)
-        return {name: [answer.labels[0] for answer in labeller([str(row.text) for row in split[1]])]
-                for name, labeller in (("predicted", both), ("alone", replace(both, wide=None)))}
+        return Labeller.load(made["head"], config.device, is_fast=True)
 
 
 def untrained(folder: Path, seed: int) -> str:

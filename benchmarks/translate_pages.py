@@ -11,7 +11,6 @@ links, code, scripts and comments of source and result; what html5lib's strict p
 
 import argparse
 import random
-import re
 import sys
 import time
 from collections import Counter
@@ -22,7 +21,12 @@ from typing import Any
 
 import html5lib
 
-from ayllu.apps.speaker import Answer, LocalSpeaker
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from apps.scripted import ScriptedSpeaker
+from apps.translate.soup import vandal
+
+from ayllu.apps.speaker import LocalSpeaker
 from ayllu.apps.translate.document import translate_bytes
 from ayllu.apps.translate.formats import decode, format_of
 from ayllu.apps.translate.pages import INLINE, OPAQUE_INLINE, TRANSLATED, VOID_INLINE
@@ -38,48 +42,6 @@ PAGES, OF_ONE_TREE = 50, 5
 SIZES = (1_500, 600_000)                                 # bytes; below stand redirects, above tables of other things
 CHECKS = ("identity", "blocks", "inline", "links", "code", "comments", "valid", "tree")
 KEPT_TEXT = {"pre", "script", "style", *OPAQUE_INLINE}
-
-
-class Vandal:
-    """A speaker that answers anything but a translation."""
-
-    name, context, is_small = "vandal", 4096, False
-
-    def answers(self, prompts: Sequence[Any], **options: Any) -> list[Answer]:
-        """One bad answer for each."""
-        return [Answer(self._says(prompt[-1]["content"]), "stop", 0, 1, -0.1) for prompt in prompts]
-
-    def _says(self, asked: str) -> str:
-        text = asked.removeprefix("<<<").removesuffix(">>>")
-        rng = random.Random(text)
-        pieces = re.findall(r"<[^<>]*>|[^<>]+|.", text)
-        match rng.randrange(6):
-            case 0:
-                rng.shuffle(pieces)
-                return "".join(pieces)
-            case 1:
-                return "".join(p for p in pieces if rng.random() < 0.7)
-            case 2:
-                return "".join(p * rng.randrange(3) for p in pieces)
-            case 3:
-                return f"</p><script>x</script>&amp;<99>{text[::-1]}"
-            case 4:
-                return ""
-        return text.upper()
-
-    def room(self, messages: Sequence[Any]) -> int:
-        """Always enough."""
-        return 4096
-
-    def count(self, text: str) -> int:
-        """About."""
-        return len(text) // 4
-
-    def stream(self, messages: Sequence[Any], **options: Any) -> Any:
-        """Not asked for."""
-        raise NotImplementedError
-
-    embed = logprobs = stream
 
 
 class Seen(HTMLParser):
@@ -139,7 +101,8 @@ def main() -> int:
     options = parser.parse_args()
     setup()
     pages = choose([Path(root) for root in options.root or ROOTS], 8 if options.quick else options.pages)
-    speaker: Any = LocalSpeaker.load(options.model) if options.model else Vandal()
+    breaker = ScriptedSpeaker(vandal(0), 100_000, name="vandal")
+    speaker: Any = LocalSpeaker.load(options.model) if options.model else breaker
     found = [one for page in pages if (one := compare(page, speaker))]
     for one in found:
         bad = ", ".join(check for check in CHECKS if not one[check])
