@@ -25,6 +25,7 @@ from ayllu.server.work import Work
 
 router = APIRouter(tags=["Analyse"])
 READ = 0.9                                               # of a job: the rest is topics and the report
+MOST_NAME = 250                                          # bytes that a file system takes
 SHOWN = 2                                                # examples of each kind in a job's result
 
 
@@ -93,12 +94,14 @@ def _post(one: str | schema.GivenPost, number: int) -> Post:
 
 
 def _named(work: Work, file_id: str, place: Path) -> Path:
-    """An upload under its own ending, which says how it is read."""
-    endings = Path(work.files.name(file_id).lower()).suffixes[-2:]
-    ending = "".join(endings if endings[-1:] in ([".gz"], [".xz"], [".zst"]) else endings[-1:])
-    if not ending:
-        raise RequestError(f"{work.files.name(file_id)} has no ending: name it .csv, .tsv, .jsonl, .parquet or .txt")
-    link = place.with_name(place.name + ending)
+    """An upload under its own name, by which bad rows are told, and whose ending says how it is read."""
+    name = work.files.name(file_id)
+    if not Path(name).suffix:
+        raise RequestError(f"{name} has no ending: name it .csv, .tsv, .jsonl, .parquet or .txt")
+    while len(name.encode()) > MOST_NAME:
+        name = name[1:]
+    link = place / name
+    place.mkdir(exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(work.files.path(file_id))
     return link

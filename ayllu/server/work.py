@@ -4,16 +4,18 @@ When the server ends, a job that is under way goes back to the queue with what i
 next server goes on with it.
 """
 
+import re
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ayllu.apps.speaker import Speaker
-from ayllu.errors import AylluError, EngineFailed
+from ayllu.errors import AylluError, EngineFailed, NotFound
 from ayllu.jobs import Claim, work_once
 from ayllu.log import logger
 from ayllu.principal import Principal
@@ -86,6 +88,13 @@ class WorkFiles:
         """What its owner called it."""
         return self.work.workspace.files.get(self.work.principal, file_id).name
 
+    def told(self, message: str) -> str:
+        """A message for the owner: uploads by their names, and no path of this machine."""
+        for file_id in set(re.findall(r"\b[0-9a-f]{16}\b", message)):
+            with suppress(NotFound):
+                message = message.replace(str(self.path(file_id)), self.name(file_id))
+        return re.sub(re.escape(str(self.work.workspace.folder)) + r"/(?:[^\s/]+/)*", "", message)
+
     def save(self, name: str, source: bytes | Path) -> dict[str, Any]:
         """Keep a result, which is deleted with the job; gives {"id", "name", "bytes"} for the job's own result."""
         files = self.work.workspace.files
@@ -140,12 +149,14 @@ class Workers:
 
     def _runs(self, kind: str) -> Callable[[Claim], Any]:
         def run(claim: Claim) -> Any:
+            work = Work(claim, self.served, self.workspace, self.is_stopping)
             try:
-                return self.kinds[kind](Work(claim, self.served, self.workspace, self.is_stopping))
+                return self.kinds[kind](work)
             except Exception as error:
                 if self.is_stopping.is_set():            # by the end of the server, the engine's say
                     raise Stopping from error
                 if isinstance(error, AylluError):
+                    error.args = (work.files.told(str(error)),)
                     raise
                 logger.error("the job %s (%s) failed", claim.job.id, kind, exc_info=error)
                 raise EngineFailed("the server failed at this job; its log says where") from error

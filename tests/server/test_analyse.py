@@ -71,6 +71,19 @@ def test_a_file_that_holds_no_posts_fails_with_the_reason(http):
     assert "hold the texts" in found["error"]
 
 
+@pytest.mark.parametrize("kind", ["analyse", "write"])
+def test_a_failed_job_calls_a_file_what_its_owner_calls_it(http, kind):
+    file = http.post("/v1/files", content=b"%PDF-1.7", params={"name": "the posts.pdf"}).json()
+    job = http.post("/v1/jobs", json={"kind": kind, "payload": {"file": file["id"]}}).json()
+    assert done(http, job)["error"].startswith("DataError: the posts.pdf: don't know how to read .pdf")
+
+
+def test_rows_that_are_left_out_name_the_upload(http):
+    file = http.post("/v1/files", content=b"good\n\xe9\xff\n", params={"name": "posts.txt"}).json()
+    job = http.post("/v1/jobs", json={"kind": "analyse", "payload": {"file": file["id"]}}).json()
+    assert done(http, job)["result"]["rejects"][0]["file"] == "posts.txt"
+
+
 def test_a_job_goes_on_after_its_server_ended(chat_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(running, "CHUNK", 40)
     read, together = Reader.__call__, []
