@@ -13,9 +13,13 @@ turns over the same posts. Rounds are medians; labels of both are compared first
 Large: 100,000 posts (the sample's, each made different) through the whole of `ayllu analyse`: posts a second, and how
 much memory the process had after a fifth of them and at the end.
 
+Signs: there is no set at hand that labels emotions, advertising or insults. So this says what the labelled sentiment of
+reviews can say: how often a post whose words name joy is positive, and one that names anger, sadness, fear or disgust
+negative; and how many reviews, of which hardly any is advertising, are called advertising or insulting.
+
 Names: how many names of people in presidio_pii's sentences become pseudonyms, and how many finds are right.
 
-    python benchmarks/analyse.py [--parts quality names large speed] [--sets sst2 waimai_10k ...]
+    python benchmarks/analyse.py [--parts quality signs names large speed] [--sets sst2 waimai_10k ...]
                                  [--sides words few zero tfidf head] [--most N] [--runs FILE] [--quick] [--json FILE]
                                  [--data FOLDER] [--write] [KEY=VALUE ...]
 
@@ -43,7 +47,9 @@ from heads import CHINESE, DATA, SETS, load, tfidf_tables, trained
 from lines import Worker, peak_bytes
 from peers import machine, python_of
 
+from ayllu.apps.analyse.lexicon import EMOTIONS, emotions, read, strength
 from ayllu.apps.analyse.names import names
+from ayllu.apps.analyse.reading import SPAM, TOXIC, spam
 from ayllu.apps.analyse.report import MEASURED
 from ayllu.apps.analyse.run import SAMPLE, analyse
 from ayllu.apps.analyse.scorers import Base, FewShot, Words, ZeroShot
@@ -69,7 +75,7 @@ NAMES = {                                                # what a label is calle
              "NUM": "number", "0": "description", "1": "thing", "2": "abbreviation", "3": "person", "4": "place",
              "5": "number"},
     "ag_news_test": {"1": "world", "2": "sport", "3": "business", "4": "science"}}
-PARTS = ("quality", "names", "large", "speed")
+PARTS = ("quality", "signs", "names", "large", "speed")
 PEER = Path(__file__).parent / "analyse_peer.py"
 Tables = list[dict[str, float]]
 
@@ -94,6 +100,8 @@ def main() -> int:
     result: dict[str, Any] = {"machine": machine()}
     if "quality" in options.parts:
         result["quality"] = quality(options)
+    if "signs" in options.parts:
+        result["signs"] = signs(options)
     if "names" in options.parts:
         result["names"] = people(options)
     if "large" in options.parts:
@@ -215,6 +223,34 @@ def told(row: dict[str, Any]) -> str:
     return (f"{row['set']:<24}{row['side']:<7}{row['test']:>6}  accuracy {100 * row['accuracy']:.1f} "
             f"({100 * row['low']:.1f} to {100 * row['high']:.1f})  macro-F1 {100 * row['macro_f1']:.1f}"
             f"  calibration error {before} -> {after}")
+
+
+def signs(options: argparse.Namespace) -> dict[str, Any]:
+    """For each language: of posts whose likeliest emotion is this one, the share with the label of its side, among all
+    that many are; and the shares that are called advertising and insulting."""
+    seen: dict[str, list[tuple[str, bool, bool, bool]]] = {"en": [], "zh": []}
+    for name in SENTIMENT:
+        for row in split(name, options)[1]:
+            found = read(str(row.text))
+            named = emotions(found)
+            first = max(named, key=lambda one: named[one]) if named else ""
+            seen["zh" if is_chinese(name) else "en"].append((
+                first, str(row.label) == ("positive" if first == "joy" else "negative"),
+                spam(str(row.text), found) >= SPAM, strength(found, "toxic") >= TOXIC))
+    out: dict[str, Any] = {}
+    for language, rows in seen.items():
+        share = {"spam": np.mean([row[2] for row in rows]), "toxic": np.mean([row[3] for row in rows])}
+        out[language] = {"reviews": len(rows), **{key: float(value) for key, value in share.items()}}
+        print(f"{language}: {len(rows):,} reviews, called advertising {share['spam']:.2%}, insulting "
+              f"{share['toxic']:.2%}")
+        for emotion in EMOTIONS:
+            its = [row[1] for row in rows if row[0] == emotion]
+            if its and emotion != "surprise":            # which has no side
+                right = bootstrap_mean(np.array(its, float))
+                out[language][emotion] = {"n": len(its), "right": (right.value, right.low, right.high)}
+                print(f"  {emotion:<9}{len(its):>6}  on its side {right.value:.1%} ({right.low:.1%} to "
+                      f"{right.high:.1%})")
+    return out
 
 
 def people(options: argparse.Namespace) -> dict[str, float]:

@@ -12,6 +12,7 @@ from ayllu.errors import ConfigError
 
 Name = Annotated[str | None, typer.Option(help="The column's name, where it isn't recognised.")]
 Many = list[str] | None
+MOST_FILES = 20                                          # whose bad rows are told
 
 
 def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder of posts (.csv, .tsv, .jsonl, .parquet, "
@@ -47,6 +48,7 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
     from ayllu.apps.analyse.config import Analysis
     from ayllu.apps.analyse.run import SAMPLE
     from ayllu.config import validate
+    from ayllu.data.encodings import BROKEN
     if sample == (posts is not None):
         raise ConfigError("give a file of posts, - for a pipe, or --sample: one of the three")
     words: dict[str, Any] = {
@@ -58,7 +60,7 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
         "brands": brand or (), "model": model, "name_topics": name_topics, "pseudonyms": not names, "unit": unit}
     settings = validate(Analysis, words, where="the command line")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+        sys.stdin.reconfigure(encoding="utf-8", errors=BROKEN)
     if live:
         _live(posts, settings)
         return
@@ -131,18 +133,30 @@ def _pair(word: str, option: str) -> tuple[str, str]:
     return name, said
 
 
+def _left_out(found: dict[str, Any]) -> list[str]:
+    """For each file why its first bad row is one, and how many more there are: as many as a screen takes."""
+    from ayllu.data.rows import Reject
+    first = {row["file"]: row for row in reversed(found["rejects"])}
+    shown = list(first)[::-1][:MOST_FILES]
+    lines = [Reject(**first[file]).told + f"; {found['left_out'][file] - 1:,} more rows of it" * (
+        found["left_out"][file] > 1) for file in shown]
+    rest = found["rejected"] - sum(found["left_out"][file] for file in shown)
+    return lines + [f"{rest:,} rows of other files: see the report"] * bool(rest)
+
+
 def _told(found: dict[str, Any], folder: Path) -> str:
     """The result for people."""
     from ayllu.apps.analyse.posts import LONGEST
-    from ayllu.data.rows import Reject
+    from ayllu.apps.analyse.report import UNMEASURED
     total, n = found["sentiment"], found["posts"]
     cut = found["flags"].get("cut", 0)
     lines = [f"{n:,} posts" + f", {found['rejected']:,} rows or files left out (the report names them)" * bool(
         found["rejected"]) + f", {cut:,} post{'s' * (cut > 1)} cut after {LONGEST:,} characters" * bool(cut),
-        *(f"left out     {Reject(**row).told}" for row in found["rejects"][:5]),
+        *(f"left out     {line}" for line in _left_out(found)),
         "sentiment    " + ", ".join(f"{name} {total[name] / n:.0%}" for name in ("positive", "neutral", "negative")),
         "topics       " + "; ".join(f"{name} ({row['n']:,})" for name, row in list(found["topic"].items())[:5])]
     lines += [f"changed      {c['when']}  {c['of']}: {c['what']} {c['found']:.2f}, expected {c['expected']:.2f}"
               for c in found["trends"].get("changes", [])[:5]]
     lines += [f"to do        {action['en'].replace('{about}', action['about'])}" for action in found["actions"][:5]]
-    return "\n".join([*lines, f"report       {folder / 'report.html'}"])
+    return "\n".join([*lines, f"not measured {', '.join(UNMEASURED)}: how often these are right",
+                      f"report       {folder / 'report.html'}"])

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from ayllu.apps.analyse.config import Analysis
 from ayllu.apps.analyse.posts import Post, moment
 from ayllu.apps.analyse.reading import Reader
-from ayllu.apps.analyse.report import measured
+from ayllu.apps.analyse.report import UNMEASURED, measured
 from ayllu.apps.analyse.run import SAMPLE, analyse
 from ayllu.data.packed import Moved
 from ayllu.errors import RequestError
@@ -35,7 +35,7 @@ async def analyse_posts(body: schema.AnalyseRequest, request: Request) -> Respon
     def read() -> dict[str, Any]:
         reader = Reader(_settings(body))
         rows = reader([_post(one, i) for i, one in enumerate(body.posts, 1)])
-        return {"posts": rows, "measured": measured(),
+        return {"posts": rows, "measured": measured(), "unmeasured": list(UNMEASURED),
                 "told": {name: scorer.told for name, scorer in reader.scorers.by_name.items()}}
     return Json(await prepared(read))
 

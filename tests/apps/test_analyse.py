@@ -13,6 +13,7 @@ from ayllu.apps.analyse.config import Analysis
 from ayllu.apps.analyse.posts import Post, moment, read_pipe, read_posts
 from ayllu.apps.analyse.run import SAMPLE, analyse, nobody_watches
 from ayllu.cli.main import run as main
+from ayllu.data.encodings import BROKEN
 from ayllu.data.rows import Reject
 from ayllu.errors import ConfigError, DataError
 
@@ -135,7 +136,7 @@ def test_a_file_that_is_no_table_of_posts_costs_only_itself(tmp_path):
     why = {row["file"]: row["reason"] for row in summary["rejects"]}
     assert "name it with --text" in why["b.csv"]
     assert "found .html" in why["c.html"]
-    assert "1 of the kind .pdf" in why["posts"]
+    assert "passed over: 1 .pdf" in why["posts"]
 
 
 @pytest.mark.parametrize(("bad", "why"), [(b"Caf\xe9 is good\n", "not UTF-8"), (b"a\0\0b\n", "no text"),
@@ -149,12 +150,34 @@ def test_lines_that_are_no_text_are_named(tmp_path, bad, why):
     assert why in told["reason"]
 
 
+def test_one_files_bad_rows_hide_no_other_files(tmp_path, capsys):
+    folder = tmp_path / "posts"
+    folder.mkdir()
+    (folder / "a.txt").write_bytes(b"\xff\n" * 300)
+    (folder / "b.csv").write_text("x,y\n1,2\n")
+    (folder / "c.txt").write_text("fine\n")
+    assert main(["analyse", str(folder), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "1 posts, 301 rows or files left out" in said
+    assert "left out     a.txt, row 1: not UTF-8 at byte 0: save it as UTF-8; 299 more rows of it" in said
+    assert "left out     b.csv: none of the columns" in said
+
+
+def test_bytes_of_a_pipe_that_are_no_text_are_named():
+    def read(text: bytes) -> list[Post | Reject]:
+        return list(read_pipe(io.TextIOWrapper(io.BytesIO(text), "utf-8", errors=BROKEN), {}))
+    for text in (b"good\n\xff\n", b'{"text": "good"}\n{"text": "\xff"}\n', b"text,by\ngood,me\n\xff,me\n"):
+        good, bad = read(text)
+        assert (good.text, bad.reason) == ("good", "not UTF-8: save it as UTF-8")
+
+
 def test_the_command_says_what_was_left_out(tmp_path, capsys):
     (tmp_path / "posts.csv").write_text("text\n" + "good " * 5000 + "\nfine\n,\n")
     assert main(["analyse", str(tmp_path / "posts.csv"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "left out     posts.csv, row 4: " in said
     assert "1 post cut after 20,000 characters" in said
+    assert "not measured emotions, spam, insults" in said
 
 
 def test_a_pipe_is_json_lines_a_table_or_plain_lines():

@@ -10,6 +10,7 @@ from ayllu.apps.analyse.config import Analysis
 from ayllu.apps.analyse.posts import Post
 from ayllu.apps.analyse.reading import Reader
 from ayllu.apps.analyse.run import SAMPLE, analyse
+from ayllu.apps.analyse.scorers import Scorers
 from ayllu.checkpoint.head_file import HeadFacts, write_weights
 from ayllu.checkpoint.load import load_checkpoint
 from ayllu.errors import CheckpointError, ConfigError, DataError
@@ -80,6 +81,11 @@ def test_ranked_labels_are_probabilities():
     label, p = row["labels"]["kind"]
     assert label in ("question", "praise")
     assert 0.5 <= p <= 1
+
+
+def test_a_small_model_that_guesses_labels_says_so(caplog):
+    Scorers(Analysis(zero_shot={"tone": ("good", "bad")}))
+    assert "labels without examples are a guess" in caplog.text
 
 
 def test_what_does_not_fit_is_said(head, tmp_path):

@@ -37,6 +37,7 @@ def test_a_few_posts_at_once(http):
     answer = http.post("/v1/analyse", json={"brands": ["Orlo"], "posts": [
         "I love the Orlo, says @kim_9", {"text": "电池太差了", "id": "x", "time": "2026-01-02", "group": "shop"}]})
     one, other = answer.json()["posts"]
+    assert answer.json()["unmeasured"] == ["emotions", "spam", "insults"]
     assert (one["sentiment"], one["brands"], other["sentiment"], other["id"]) == ("positive", ["Orlo"], "negative", "x")
     assert "kim_9" not in one["text"]
     assert "[user-" in one["text"]

@@ -20,6 +20,7 @@ from ayllu.errors import DataError
 
 ROLES = {role: listed()[f"column_{role}"] for role in ("text", "time", "author", "group", "id")}
 LONGEST = 20_000                                         # characters of a post that are read; it is told of longer ones
+_BROKEN = "not UTF-8: save it as UTF-8"
 _READ = ".csv, .tsv, .jsonl, .parquet and .txt (also packed: .gz, .xz, .zst)"
 Watch = Callable[[Path], AbstractContextManager[Moved]]
 _DATE = re.compile(r"(\d{4})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})日?(?:[T\s]*(\d{1,2})[:时](\d{1,2}))?")
@@ -76,9 +77,9 @@ def read_posts(path: Path, named: dict[str, str | None], watch: Watch) -> Iterat
         except DataError as error:
             if file == path:
                 raise
-            yield Reject(file.name, 0, str(error))
-    yield from (Reject(path.name, 0, f"{n:,} of the kind {kind} passed over: posts are read from {_READ}")
-                for kind, n in passed_over(path).items())
+            yield Reject(file.name, 0, str(error).removeprefix(f"{file.parent}/").removeprefix(f"{file.name}: "))
+    if others := ", ".join(f"{n:,} {kind}" for kind, n in passed_over(path).items()):
+        yield Reject(path.name, 0, f"passed over: {others}; posts are read from {_READ}")
 
 
 def _of_file(file: Path, named: dict[str, str | None], moved: Moved) -> Iterator[Post | Reject]:
@@ -120,7 +121,7 @@ def read_pipe(stream: TextIO, named: dict[str, str | None], name: str = "stdin")
     except DataError:
         found = False
     if not found:
-        yield from _plain(_after(first, stream))
+        yield from _plain(_after(first, stream), name)
         return
     yield from _rows(_cells(stream, header, name), named, name)
 
@@ -135,7 +136,9 @@ def _cells(stream: TextIO, header: list[str], name: str) -> Iterator[tuple[int, 
         except csv.Error as error:
             yield rows.line_num + 1, Reject(name, rows.line_num + 1, f"not valid CSV ({error})")
             continue
-        if len(cells) == len(header):
+        if any(map(_is_broken, cells)):
+            yield rows.line_num + 1, Reject(name, rows.line_num + 1, _BROKEN)
+        elif len(cells) == len(header):
             yield rows.line_num + 1, dict(zip(header, cells, strict=True))
         elif cells:
             line = rows.line_num + 1
@@ -174,10 +177,15 @@ def _after(first: str, stream: Iterable[str]) -> Iterator[str]:
     yield from stream
 
 
-def _plain(lines: Iterable[str]) -> Iterator[Post | Reject]:
+def _plain(lines: Iterable[str], name: str) -> Iterator[Post | Reject]:
     for i, line in enumerate(lines, 1):
         if line.strip():
-            yield _post(str(i), line.strip())
+            yield Reject(name, i, _BROKEN) if _is_broken(line) else _post(str(i), line.strip())
+
+
+def _is_broken(text: str) -> bool:
+    """Whether it came from bytes that are no text; see ayllu/data/encodings.py."""
+    return "\udc80" in text
 
 
 def _table(row: Any, name: str) -> dict[str, Any] | Reject:
@@ -189,6 +197,8 @@ def _table(row: Any, name: str) -> dict[str, Any] | Reject:
 
 
 def _object(line: str, number: int, name: str) -> dict[str, Any] | Reject:
+    if _is_broken(line):
+        return Reject(name, number, _BROKEN)
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:

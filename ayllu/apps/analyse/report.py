@@ -14,6 +14,7 @@ from ayllu.files import write_text
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured.json"                        # written by benchmarks/analyse.py --write
+UNMEASURED = ("emotions", "spam", "insults")             # word lists; no labelled posts were at hand
 TOLD = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
 WORDS: dict[str, list[str]] = TOLD["words"]
 Table = dict[str, Any]

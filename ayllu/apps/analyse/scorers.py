@@ -14,9 +14,12 @@ from torch import Tensor
 
 from ayllu.apps.analyse.config import SENTIMENT, Analysis
 from ayllu.apps.analyse.lexicon import positive, read
+from ayllu.apps.speaker import SMALL
 from ayllu.checkpoint.load import load_checkpoint
 from ayllu.data.labelled import names_of, read_labelled
 from ayllu.errors import CheckpointError, ConfigError, DataError
+from ayllu.log import warn
+from ayllu.model.account import n_parameters
 from ayllu.model.llama import Llama
 from ayllu.model.step import EagerRunner
 from ayllu.text.tokenizer import Tokenizer
@@ -187,7 +190,12 @@ class Scorers:
 
     @cached_property
     def _base(self) -> Base:
-        return Base.load(self._settings.model)
+        base = Base.load(self._settings.model)
+        if self._settings.zero_shot and n_parameters(base.body.config) < SMALL:
+            warn(f"{base.name} is small: labels without examples are a guess (ayllu-mini: 50.5 % right on sst2, 34.8 % "
+                 "on waimai_10k, of two labels; benchmarks/analyse.py --sides zero); use 7 billion parameters or more, "
+                 "--examples or --head")
+        return base
 
     @property
     def others(self) -> dict[str, Scorer]:

@@ -11,7 +11,7 @@ from ayllu.data.rows import Reject
 from ayllu.errors import ConfigError
 
 FILE = "analysis.sqlite"
-KEPT_REJECTS = 50                                        # bad rows that are named; all are counted
+KEPT, OF_A_FILE = 200, 3                                 # bad rows that are named; all are counted, by their files
 Row = dict[str, Any]
 
 
@@ -31,7 +31,8 @@ class Store:
             CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT);
             CREATE TABLE IF NOT EXISTS posts (n INTEGER PRIMARY KEY, mark INTEGER, topic TEXT, row TEXT);
             CREATE INDEX IF NOT EXISTS marks ON posts (mark);
-            CREATE TABLE IF NOT EXISTS rejects (file TEXT, line INTEGER, reason TEXT);""")
+            CREATE TABLE IF NOT EXISTS rejects (file TEXT, line INTEGER, reason TEXT);
+            CREATE TABLE IF NOT EXISTS left_out (file TEXT PRIMARY KEY, n INTEGER);""")
         if self.get("key") not in (None, key):
             self._db.close()
             raise ConfigError(f"{folder} holds an unfinished analysis of other posts or with other settings: name "
@@ -58,17 +59,20 @@ class Store:
             for text, row in rows:
                 self._db.execute("INSERT INTO posts (mark, row) VALUES (?, ?)",
                                  (_mark(text), json.dumps(row, ensure_ascii=False)))
-            bad = self.number("rejects")
             for reject in rejects:
-                bad += 1
-                if bad <= KEPT_REJECTS:
-                    self._db.execute("INSERT INTO rejects VALUES (?, ?, ?)", (reject.file, reject.line, reject.reason))
-            self.put("rejects", str(bad))
+                self._reject(reject)
             self.put("read", str(read))
             self._db.execute("COMMIT")
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
+
+    def _reject(self, reject: Reject) -> None:
+        n, = self._db.execute("INSERT INTO left_out VALUES (?, 1) ON CONFLICT (file) DO UPDATE SET n = n + 1 "
+                              "RETURNING n", (reject.file,)).fetchone()
+        if n <= OF_A_FILE:
+            self._db.execute("INSERT INTO rejects SELECT ?, ?, ? WHERE (SELECT count(*) FROM rejects) < ?",
+                             (reject.file, reject.line, reject.reason, KEPT))
 
     def __len__(self) -> int:
         return int(self._db.execute("SELECT count(*) FROM posts").fetchone()[0])
@@ -92,8 +96,15 @@ class Store:
         self._db.execute("COMMIT")
 
     def rejects(self) -> list[Reject]:
-        """The first bad rows."""
+        """The first bad rows of each file."""
         return [Reject(*row) for row in self._db.execute("SELECT file, line, reason FROM rejects")]
+
+    def left_out(self) -> dict[str, int]:
+        """How many rows of a file are bad, of the files that `rejects` names; and of all others together."""
+        named = {row.file for row in self.rejects()}
+        counts = self._db.execute("SELECT file, n FROM left_out ORDER BY rowid").fetchall()
+        others = sum(n for file, n in counts if file not in named)
+        return {file: n for file, n in counts if file in named} | ({"...": others} if others else {})
 
     def copies(self) -> list[tuple[int, int]]:
         """(how often, number of the first) of texts that occur three times or more, the commonest first."""

@@ -113,10 +113,10 @@ def summarise(store: Store, settings: Analysis, told: dict[str, str]) -> dict[st
     found = Gathering(settings.neutral, buckets)
     for _, row in store.rows():
         found.add(row)
-    rejects = store.rejects()
+    rejects, left_out = store.rejects(), store.left_out()
     return {
         "posts": found.all.n, "sentiment": found.all.table(), "told": told,
-        "rejected": store.number("rejects"),
+        "rejected": sum(left_out.values()), "left_out": left_out,
         "rejects": [{"file": r.file, "line": r.line, "reason": r.reason} for r in rejects],
         **{kind: {name: tally.table()
                   for name, tally in sorted(found.tallies[kind].items(), key=lambda x: -x[1].n)[:most]}

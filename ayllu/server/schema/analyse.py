@@ -41,6 +41,7 @@ class Analysed(Answer):
     posts: list[dict[str, Any]]
     told: dict[str, str] = Field(description="Who said what: the lexicon, a head, ...")
     measured: dict[str, dict[str, Any]] = Field(description="What the lexicon scores on public sets.")
+    unmeasured: list[str] = Field(description="What comes from word lists that no labelled posts were at hand for.")
 
 
 class AnalyseJob(Wanted):

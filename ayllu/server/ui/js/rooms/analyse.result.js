@@ -16,6 +16,7 @@ export function shown(result) {
     { class: "found" },
     tiles(result),
     result.rejected ? h("p", { class: "note" }, t("analyse.rejected", { n: n(result.rejected) })) : null,
+    result.rejects.length ? h("ul", { class: "note" }, result.rejects.slice(0, 6).map(leftOut)) : null,
     listed("analyse.actions", result.actions.slice(0, 6).map(action)),
     trends.buckets ? section("analyse.time", overTime(trends)) : null,
     listed("analyse.changes", (trends.changes ?? []).slice(0, 6).map(change)),
@@ -30,6 +31,8 @@ export function shown(result) {
     h("div", { class: "row wrap" }, result.files.map(fileButton)),
   );
 }
+
+const leftOut = ({ file, line, reason }) => h("li", {}, `${file}${line ? `:${line}` : ""}: ${reason}`);
 
 /** A post with the words that moved its verdict. */
 export function coloured({ text, why = [], sentiment }) {

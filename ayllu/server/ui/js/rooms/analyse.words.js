@@ -9,7 +9,7 @@ export const WORDS = {
     "analyse.first": "The sound is great, but the battery died after the update. 客服态度很好，就是物流太慢。",
     "analyse.wrong": "This wasn't read: {why}",
     "analyse.measured":
-      "The default is a lexicon, right in {low} to {high} of 100 posts on {n} public sets. A head trained on your own rows (ayllu train-head) may do better: measure it.",
+      "The default is a lexicon, right in {low} to {high} of 100 posts on {n} public sets. A head trained on your own rows (ayllu train-head) may do better: measure it. Emotions, advertising and insults are word lists that nobody measured.",
     "analyse.many": "Many posts",
     "analyse.many.note": "A table with a column of texts; columns for time, author and group are recognised. Names and handles become marks.",
     "analyse.brands": "Names to compare, with commas between",
@@ -64,7 +64,7 @@ export const WORDS = {
     "analyse.first": "客服态度很好，就是物流太慢。The sound is great, but the battery died after the update.",
     "analyse.wrong": "无法读取：{why}",
     "analyse.measured":
-      "默认使用词典，在 {n} 个公开数据集上每 100 条判对 {low} 到 {high} 条。用自己的数据训练的分类头（ayllu train-head）可能更好，请测量。",
+      "默认使用词典，在 {n} 个公开数据集上每 100 条判对 {low} 到 {high} 条。用自己的数据训练的分类头（ayllu train-head）可能更好，请测量。情绪、广告和辱骂来自词表，没有测量过。",
     "analyse.many": "许多帖子",
     "analyse.many.note": "含一列正文的表格；时间、作者和群体等列会自动识别。姓名和账号会换成代号。",
     "analyse.brands": "要比较的名称，用逗号分隔",
