@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from ayllu.config import Settings
 from ayllu.data.chat_rows import Conversation, Form, conversations
 from ayllu.data.rows import BadRow, Reject
+from ayllu.data.sources import Fates, Rows, Source, chosen
 from ayllu.errors import ConfigError, DataError, RequestError
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.chat_formats import FORMATS
@@ -25,30 +25,22 @@ from ayllu.text.codec import turn_ends
 from ayllu.text.tokenizer import Tokenizer
 
 PLAIN = "plain"                                          # no template: the prompt, the completion, EOS
-SHOWN = 3                                                # rejects that an error names
 
 
-class ChatSource(Settings):
+class ChatSource(Source):
     """A file or folder of conversations."""
 
-    path: str
     form: Form = "auto"                                  # of its rows; auto: by their columns
-    columns: dict[str, str] = Field(default_factory=dict)    # prompt = "question": where columns have other names
-    licence: str | None = None
 
 
-class Chats(Settings):
+class Chats(Rows):
     """Conversations to learn from, which turns of them count, and what happens to those that don't fit."""
 
-    root: str = "."                                      # paths are relative to this; itself relative to the recipe
     sources: tuple[ChatSource, ...] = Field(min_length=1)
-    held_out: float = Field(default=0.05, ge=0, lt=1)    # the share kept for evaluation, chosen by each row's content
     held_out_sources: tuple[ChatSource, ...] = ()        # evaluate on these instead, and train on all of the others
-    template: str = "auto"                               # auto: the model's; a format's name; a Jinja file; plain
     learn: Literal["assistant", "last"] = "assistant"    # every answer, or only the last one of each conversation
     prompt_weight: float = Field(default=0.0, ge=0, le=1)    # in the loss, of all that is no answer to be learned
     too_long: Literal["error", "drop", "split"] = "error"    # of samples longer than a window
-    bad_rows: Literal["error", "drop"] = "error"         # of rows that nothing can be learned from
 
 
 @dataclass(frozen=True)
@@ -75,56 +67,40 @@ class Encoded:
 
 
 @dataclass
-class Gathered:
-    """What the sources gave: the two sides, what became of each row, and the rows that were left out."""
+class Gathered(Fates):
+    """What the sources gave: the two sides, and what became of each row."""
 
     train: Encoded
     held_out: Encoded
-    counts: list[Counter[str]]                           # for each source, those held out last
-    bad: list[Reject]
-    long: list[Reject]
-
-    @property
-    def rejects(self) -> list[Reject]:
-        """All rows that were left out."""
-        return [*self.bad, *self.long]
-
-    @property
-    def total(self) -> Counter[str]:
-        """Over all sources."""
-        return sum(self.counts, Counter())
 
 
 def gather(config: Chats, folder: Path, tokenizer: Tokenizer, template: ChatTemplate | None, context: int) -> Gathered:
     """Read and encode all sources; DataError with file and row where they can't be learned from as they are."""
-    sides, counts, bad, long = (_Side(), _Side()), list[Counter[str]](), list[Reject](), list[Reject]()
+    sides, fates = (_Side(), _Side()), Fates()
     apart = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out_sources]
     for source, for_evaluation in apart:
-        counts.append(Counter())
+        fates.counts.append(counts := Counter[str]())
         path = folder / config.root / source.path
         for row in conversations(path, source.path, source.form, source.columns):
-            counts[-1]["rows"] += 1
+            counts["rows"] += 1
             if isinstance(row, Reject):
-                counts[-1]["bad_rows"] += 1
-                bad.append(row)
+                fates.refuse(row, row.reason)
                 continue
-            held_out = for_evaluation or (not config.held_out_sources and _chosen(row, config.held_out))
+            held_out = for_evaluation or (not config.held_out_sources and chosen(row.messages, config.held_out))
             try:
                 ids, weights = encode(row, tokenizer, template, config.learn, 0.0 if held_out else config.prompt_weight)
-                pieces = list(_fitted(ids, weights, context, config.too_long, counts[-1]))
+                pieces = list(_fitted(ids, weights, context, config.too_long, counts))
             except BadRow as error:
-                counts[-1]["bad_rows"] += 1
-                bad.append(Reject(row.file, row.line, str(error)))
+                fates.refuse(row, error)
                 continue
             except _TooLong as error:
-                counts[-1]["too_long"] += 1
-                long.append(Reject(row.file, row.line, str(error)))
+                fates.refuse_long(row, error)
                 continue
             sides[held_out].add(pieces, f"{row.file}, row {row.line}")
-            counts[-1][f"kept{'_held_out' * held_out}"] += 1
+            counts[f"kept{'_held_out' * held_out}"] += 1
             if not held_out:
-                counts[-1]["teach_the_end"] += any(weights[ids == end].any() for end in ends(tokenizer))
-    found = Gathered(sides[0].done(), sides[1].done(), counts, bad, long)
+                counts["teach_the_end"] += any(weights[ids == end].any() for end in ends(tokenizer))
+    found = Gathered(sides[0].done(), sides[1].done(), counts=fates.counts, bad=fates.bad, long=fates.long)
     _check(found, config, tokenizer, context)
     return found
 
@@ -244,41 +220,12 @@ def _fitted(ids: np.ndarray, weights: np.ndarray, context: int, policy: str,
             counts["parts_without_answer"] += 1
 
 
-def _chosen(row: Conversation, share: float) -> bool:
-    """By content, so that equal conversations are on one side, in whatever order files are read."""
-    said = "\0".join(f"{m['role']}\0{m['content']}" for m in row.messages)
-    number = int.from_bytes(hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:8], "little")
-    return number < share * 2**64
-
-
 def _check(found: Gathered, config: Chats, tokenizer: Tokenizer, context: int) -> None:
-    total: Counter[str] = found.total
-    if total["bad_rows"] and config.bad_rows == "error":
-        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows can't be learned from. {some_of(found.bad)}. "
-                        "Correct them, or set data.bad_rows=drop: they are then left out, counted and listed")
-    if total["too_long"] and config.too_long == "error":
-        raise DataError(f"{total['too_long']:,} of {total['rows']:,} samples are longer than a window and would be "
-                        f"cut. {some_of(found.long)}. Choose: data.too_long=drop, data.too_long=split, or a longer "
-                        f"context (now {context})")
-    if not len(found.train.starts):
-        shown = some_of(found.rejects)
-        raise DataError(f"none of {total['rows']:,} rows is left to train on{': ' * bool(shown)}{shown}")
-    if not total["teach_the_end"]:
+    found.check(config.bad_rows, config.too_long, "samples are longer than a window and would be cut. {}. Choose: "
+                f"data.too_long=drop, data.too_long=split, or a longer context (now {context})",
+                not len(found.train.starts))
+    if not found.total["teach_the_end"]:
         names = ", ".join(tokenizer.id_to_piece(end) for end in ends(tokenizer)) or "none is known"
-        raise DataError(f"none of {total['rows']:,} samples teaches where an answer ends ({names}), so the model would "
-                        "never stop: choose a data.template that ends answers with one of these")
-    if config.held_out and not config.held_out_sources and not len(found.held_out.starts):
-        raise DataError(f"held_out={config.held_out} of {total['rows']:,} rows came to none: set a larger share, name "
-                        "data.held_out_sources, or set data.held_out=0")
-
-
-def some_of(rejects: list[Reject]) -> str:
-    """The first ones, for an error."""
-    return "; ".join(f"{r.file}, row {r.line}: {r.reason}" for r in rejects[:SHOWN])
-
-
-def as_tables(found: Gathered, config: Chats) -> list[dict[str, Any]]:
-    """For reports: each source and what became of its rows."""
-    sources = [*config.sources, *config.held_out_sources]
-    return [{"path": source.path, "licence": source.licence, "documents": n["kept"] + n["kept_held_out"], **n}
-            for source, n in zip(sources, found.counts, strict=True)]
+        raise DataError(f"none of {found.total['rows']:,} samples teaches where an answer ends ({names}), so the model "
+                        "would never stop: choose a data.template that ends answers with one of these")
+    found.check_held_out(0 if config.held_out_sources else config.held_out, not len(found.held_out.starts))

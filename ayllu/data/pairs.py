@@ -9,39 +9,27 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
 
-from ayllu.config import Settings
 from ayllu.data.chat_rows import Conversation
-from ayllu.data.chats import encode, some_of
+from ayllu.data.chats import encode
 from ayllu.data.preference_rows import Preference, preferences
 from ayllu.data.rows import BadRow, Reject
-from ayllu.errors import DataError, RequestError
+from ayllu.data.sources import Fates, Rows, Source, chosen
+from ayllu.errors import RequestError
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
 
 
-class PairSource(Settings):
-    """A file or folder of preferences."""
+class Pairs(Rows):
+    """Preferences to learn from, held out by their prompts, and what happens to those that don't fit."""
 
-    path: str
-    columns: dict[str, str] = Field(default_factory=dict)    # chosen = "better": where columns have other names
-    licence: str | None = None
-
-
-class Pairs(Settings):
-    """Preferences to learn from, and what happens to those that don't fit."""
-
-    root: str = "."                                      # paths are relative to this; itself relative to the recipe
-    sources: tuple[PairSource, ...] = Field(min_length=1)
-    held_out: float = Field(default=0.05, ge=0, lt=1)    # the share kept for evaluation, chosen by each row's prompt
-    held_out_sources: tuple[PairSource, ...] = ()        # evaluate on these instead, and train on all of the others
-    template: str = "auto"                               # auto: the model's; a format's name; a Jinja file; plain
+    sources: tuple[Source, ...] = Field(min_length=1)
+    held_out_sources: tuple[Source, ...] = ()            # evaluate on these instead, and train on all of the others
     too_long: Literal["error", "drop", "cut"] = "error"  # of answers that end past the window; cut: their ends
-    bad_rows: Literal["error", "drop"] = "error"         # of rows that nothing can be learned from
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,24 +60,11 @@ class Compared:
 
 
 @dataclass
-class GatheredPairs:
-    """What the sources gave: the two sides, what became of each row, and the rows that were left out."""
+class GatheredPairs(Fates):
+    """What the sources gave: the two sides, and what became of each row."""
 
     train: list[Compared]
     held_out: list[Compared]
-    counts: list[Counter[str]]                           # for each source, those held out last
-    bad: list[Reject]
-    long: list[Reject]
-
-    @property
-    def rejects(self) -> list[Reject]:
-        """All rows that were left out."""
-        return [*self.bad, *self.long]
-
-    @property
-    def total(self) -> Counter[str]:
-        """Over all sources."""
-        return sum(self.counts, Counter())
 
     @cached_property
     def digest(self) -> str:
@@ -106,31 +81,30 @@ class GatheredPairs:
 def gather_pairs(config: Pairs, folder: Path, tokenizer: Tokenizer, template: ChatTemplate | None, context: int,
                  needs_both: bool) -> GatheredPairs:
     """Read and encode all sources; DataError with file and row where they can't be learned from as they are."""
-    found = GatheredPairs([], [], [], [], [])
+    found = GatheredPairs([], [])
     apart = [(source, False) for source in config.sources] + [(source, True) for source in config.held_out_sources]
     for source, for_evaluation in apart:
         found.counts.append(counts := Counter[str]())
         for row in preferences(folder / config.root / source.path, source.path, source.columns, template is None):
             counts["rows"] += 1
             if isinstance(row, Reject):
-                counts["bad_rows"] += 1
-                found.bad.append(row)
+                found.refuse(row, row.reason)
                 continue
             try:
                 made = encode_preference(row, tokenizer, template, needs_both)
             except BadRow as error:
-                counts["bad_rows"] += 1
-                found.bad.append(Reject(row.file, row.line, str(error)))
+                found.refuse(row, error)
                 continue
             fitting = _fitted(made, context, config.too_long, counts)
             if isinstance(fitting, str):
-                counts["too_long"] += 1
-                found.long.append(Reject(row.file, row.line, fitting))
+                found.refuse_long(row, fitting)
                 continue
-            held_out = for_evaluation or (not config.held_out_sources and _chosen(row, config.held_out))
+            held_out = for_evaluation or (not config.held_out_sources and chosen(row.prompt, config.held_out))
             (found.held_out if held_out else found.train).append(fitting)
             counts[f"kept{'_held_out' * held_out}"] += 1
-    _check(found, config, context)
+    found.check(config.bad_rows, config.too_long, "rows have an answer that ends past the window and would be cut. {}. "
+                f"Choose: data.too_long=drop, data.too_long=cut, or a longer context (now {context})", not found.train)
+    found.check_held_out(0 if config.held_out_sources else config.held_out, not found.held_out)
     return found
 
 
@@ -180,34 +154,3 @@ def _fitted(row: Compared, context: int, policy: str, counts: Counter[str]) -> C
         return f"both answers are the same up to context={context}"
     counts["cut"] += 1
     return Compared(good, bad, row.row)
-
-
-def _chosen(row: Preference, share: float) -> bool:
-    """By the prompt, so that all answers to one prompt are on one side, in whatever order files are read."""
-    said = "\0".join(f"{m['role']}\0{m['content']}" for m in row.prompt)
-    number = int.from_bytes(hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:8], "little")
-    return number < share * 2**64
-
-
-def _check(found: GatheredPairs, config: Pairs, context: int) -> None:
-    total: Counter[str] = found.total
-    bad, long, all_of_them = (some_of(rejects) for rejects in (found.bad, found.long, found.rejects))
-    if total["bad_rows"] and config.bad_rows == "error":
-        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows can't be learned from. {bad}. Correct "
-                        "them, or set data.bad_rows=drop: they are then left out, counted and listed")
-    if total["too_long"] and config.too_long == "error":
-        raise DataError(f"{total['too_long']:,} of {total['rows']:,} rows have an answer that ends past the window and "
-                        f"would be cut. {long}. Choose: data.too_long=drop, data.too_long=cut, or a longer context "
-                        f"(now {context})")
-    if not found.train:
-        raise DataError(f"none of {total['rows']:,} rows is left to train on{': ' * bool(all_of_them)}{all_of_them}")
-    if config.held_out and not config.held_out_sources and not found.held_out:
-        raise DataError(f"held_out={config.held_out} of {total['rows']:,} rows came to none: set a larger share, name "
-                        "data.held_out_sources, or set data.held_out=0")
-
-
-def pair_tables(found: GatheredPairs, config: Pairs) -> list[dict[str, Any]]:
-    """For reports: each source and what became of its rows."""
-    sources = [*config.sources, *config.held_out_sources]
-    return [{"path": source.path, "licence": source.licence, "documents": n["kept"] + n["kept_held_out"], **n}
-            for source, n in zip(sources, found.counts, strict=True)]

@@ -9,26 +9,20 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from ayllu.config import Settings
 from ayllu.data.chat_rows import Message, tables
-from ayllu.data.chats import some_of
-from ayllu.data.pairs import PairSource
 from ayllu.data.preference_rows import prompt_of
 from ayllu.data.rows import BadRow, Reject
-from ayllu.errors import DataError, RequestError
+from ayllu.data.sources import Fates, Rows, Source, chosen
+from ayllu.errors import RequestError
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
 
 
-class Prompts(Settings):
-    """Rows with a prompt: a text or messages."""
+class Prompts(Rows):
+    """Rows with a prompt, a text or messages, by which they are held out."""
 
-    root: str = "."                                      # paths are relative to this; itself relative to the recipe
-    sources: tuple[PairSource, ...] = Field(min_length=1)
-    held_out: float = Field(default=0.05, ge=0, lt=1)    # the share kept for evaluation, chosen by each row's prompt
-    template: str = "auto"                               # auto: the model's; a format's name; a Jinja file; plain
+    sources: tuple[Source, ...] = Field(min_length=1)
     too_long: Literal["error", "drop"] = "error"         # of prompts that leave no room for an answer
-    bad_rows: Literal["error", "drop"] = "error"         # of rows without a prompt
 
 
 @dataclass(frozen=True)
@@ -47,19 +41,11 @@ class Prompt:
 
 
 @dataclass
-class GatheredPrompts:
-    """What the sources gave: the two sides, what became of each row, and the rows that were left out."""
+class GatheredPrompts(Fates):
+    """What the sources gave: the two sides, and what became of each row."""
 
     train: list[Prompt] = field(default_factory=list)
     held_out: list[Prompt] = field(default_factory=list)
-    counts: list[Counter[str]] = field(default_factory=list)
-    bad: list[Reject] = field(default_factory=list)
-    long: list[Reject] = field(default_factory=list)
-
-    @property
-    def rejects(self) -> list[Reject]:
-        """All rows that were left out."""
-        return [*self.bad, *self.long]
 
     @property
     def digest(self) -> str:
@@ -82,22 +68,20 @@ def gather_prompts(config: Prompts, folder: Path, tokenizer: Tokenizer, template
                 assert isinstance(row.payload, dict)
                 made = _encoded(row.payload, source, tokenizer, template, f"{row.file}, row {row.line}")
             except BadRow as error:
-                counts["bad_rows"] += 1
-                found.bad.append(Reject(row.file, row.line, str(error)))
+                found.refuse(row, error)
                 continue
             if len(made.ids) > room:
-                counts["too_long"] += 1
-                found.long.append(Reject(row.file, row.line, f"a prompt of {len(made.ids)} ids, and {room} leave room "
-                                         "for the answer"))
+                found.refuse_long(row, f"a prompt of {len(made.ids)} ids, and {room} leave room for the answer")
                 continue
-            held_out = _chosen(made, config.held_out)
+            held_out = chosen(made.messages, config.held_out)
             (found.held_out if held_out else found.train).append(made)
             counts[f"kept{'_held_out' * held_out}"] += 1
-    _check(found, config)
+    found.check(config.bad_rows, config.too_long, "prompts are too long. {}. Choose: data.too_long=drop, a smaller "
+                "max_tokens, or a longer context", not found.train)
     return found
 
 
-def _encoded(payload: dict[str, Any], source: PairSource, tokenizer: Tokenizer, template: ChatTemplate | None,
+def _encoded(payload: dict[str, Any], source: Source, tokenizer: Tokenizer, template: ChatTemplate | None,
              place: str) -> Prompt:
     row = {**payload, **{ours: payload[theirs] for ours, theirs in source.columns.items() if theirs in payload}}
     if row.get("prompt") is None:
@@ -112,21 +96,3 @@ def _encoded(payload: dict[str, Any], source: PairSource, tokenizer: Tokenizer, 
     except RequestError as error:
         raise BadRow(str(error)) from error
     return Prompt(tuple(ids), messages, row, place)
-
-
-def _chosen(made: Prompt, share: float) -> bool:
-    said = "\0".join(f"{m['role']}\0{m['content']}" for m in made.messages)
-    number = int.from_bytes(hashlib.sha256(said.encode("utf-8", "surrogatepass")).digest()[:8], "little")
-    return number < share * 2**64
-
-
-def _check(found: GatheredPrompts, config: Prompts) -> None:
-    total: Counter[str] = sum(found.counts, Counter())
-    if total["bad_rows"] and config.bad_rows == "error":
-        raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows have no prompt. {some_of(found.bad)}. "
-                        "Correct them, or set data.bad_rows=drop: they are then left out, counted and listed")
-    if total["too_long"] and config.too_long == "error":
-        raise DataError(f"{total['too_long']:,} of {total['rows']:,} prompts are too long. {some_of(found.long)}. "
-                        "Choose: data.too_long=drop, a smaller max_tokens, or a longer context")
-    if not found.train:
-        raise DataError(f"none of {total['rows']:,} rows is left to train on: {some_of(found.rejects)}")

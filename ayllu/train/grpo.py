@@ -134,6 +134,4 @@ def told(config: GrpoConfig, lesson: PromptLesson) -> dict[str, Any]:
     found = lesson.gathered
     return {"tokens": sum(len(p.ids) for p in found.train), "held_out": sum(len(p.ids) for p in found.held_out),
             "tokenizer": lesson.tokenizer.fingerprint, "template": config.data.template,
-            "sources": [{"path": source.path, "licence": source.licence, "documents": n["kept"] + n["kept_held_out"],
-                         **n} for source, n in zip(config.data.sources, found.counts, strict=True)],
-            "left_out": [{"file": r.file, "row": r.line, "reason": r.reason} for r in found.rejects]}
+            **found.told(*config.data.sources)}

@@ -10,7 +10,7 @@ import torch
 from ayllu.checkpoint.load import build_model, open_checkpoint
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.chat_loader import ChatLoader
-from ayllu.data.chats import Gathered, as_tables, ends, gather, template_of
+from ayllu.data.chats import Gathered, ends, gather, template_of
 from ayllu.data.mask_marks import Marks
 from ayllu.errors import ConfigError
 from ayllu.log import say
@@ -132,5 +132,4 @@ def told(config: SftConfig, lesson: Lesson) -> dict[str, Any]:
     found = lesson.gathered
     return {"tokens": len(found.train.ids), "learned": found.train.learned, "held_out": len(found.held_out.ids),
             "tokenizer": lesson.tokenizer.fingerprint, "template": config.data.template,
-            "sources": as_tables(found, config.data), "rows": dict(found.total),
-            "left_out": [{"file": r.file, "row": r.line, "reason": r.reason} for r in found.rejects]}
+            **found.told(*config.data.sources, *config.data.held_out_sources)}

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ayllu import dist
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.pair_loader import PairLoader, crossed
-from ayllu.data.pairs import GatheredPairs, gather_pairs, pair_tables
+from ayllu.data.pairs import GatheredPairs, gather_pairs
 from ayllu.errors import CheckpointError
 from ayllu.files import atomic_path
 from ayllu.log import say
@@ -163,5 +163,4 @@ def told(config: PreferConfig, lesson: PairLesson) -> dict[str, Any]:
             "learned": sum(a.size for row in found.train for a in row.answers),
             "held_out": sum(len(a.ids) for row in found.held_out for a in row.answers),
             "tokenizer": lesson.tokenizer.fingerprint, "template": config.data.template,
-            "sources": pair_tables(found, config.data), "rows": dict(found.total),
-            "left_out": [{"file": r.file, "row": r.line, "reason": r.reason} for r in found.rejects]}
+            **found.told(*config.data.sources, *config.data.held_out_sources)}
