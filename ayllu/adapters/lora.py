@@ -56,6 +56,7 @@ class Adapter:
     config: LoraConfig
     pairs: dict[str, Pair]                               # by our names: layers.0.attention.wq
     base: str | None = None
+    file: str = "the adapter"                            # for errors
 
     @property
     def nbytes(self) -> int:
@@ -182,14 +183,14 @@ def check_widths(adapter: Adapter, config: LlamaConfig) -> None:
     for name, pair in adapter.pairs.items():
         found = (pair.a.shape[1], pair.b.shape[0])
         if widths.get(name) != found:
-            raise ConfigError(f"the adapter's matrices for {name} have (inputs, outputs) {found}, the model has "
-                              f"{widths.get(name, 'no such layer')}: it was made for another base")
+            raise ConfigError(f"{adapter.file}: the matrices for {name} have (inputs, outputs) {found}, the model "
+                              f"has {widths.get(name, 'no such layer')}: it was made for another base")
 
 
 def check_base(adapter: Adapter, found: str) -> None:
     """Refuse an adapter whose file says that it was made for another model than the one with this fingerprint."""
     if adapter.base is not None and adapter.base != found:
-        raise ConfigError(f"the adapter was made for the base {adapter.base[:12]}, this model is {found[:12]}: load "
+        raise ConfigError(f"{adapter.file} was made for the base {adapter.base[:12]}, this model is {found[:12]}: load "
                           "the model that it was trained on")
 
 

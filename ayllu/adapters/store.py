@@ -57,7 +57,7 @@ def read_adapter(folder: str | Path, model: LlamaConfig, most_bytes: int | None 
         raise CheckpointError(f"{path}: {error}: {_AGAIN}") from error
     pairs = {module: Pair(tensors[module, "a"], tensors[module, "b"], tensors.get((module, "magnitude")))
              for module, leaf in tensors if leaf == "a"}
-    return Adapter(config, {name: pairs[name] for name in modules(model) if name in pairs}, base)
+    return Adapter(config, {name: pairs[name] for name in modules(model) if name in pairs}, base, str(folder))
 
 
 @dataclass(frozen=True)

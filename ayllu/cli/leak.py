@@ -42,6 +42,10 @@ def _print(found: dict[str, Any]) -> None:
         typer.echo(f"extraction, {name} texts: {100 * one['value']:.1f} % of {one['n']:,} give their next "
                    f"{n['suffix']} tokens after {n['prefix']}, 95 % interval {100 * one['low']:.1f} to "
                    f"{100 * one['high']:.1f}")
+    for what, sides in found["too_short"].items():
+        for name, n_short in sides.items():
+            if n_short:
+                typer.echo(f"{n_short:,} {name} texts are too short for {what}, and aren't counted")
     for name, one in found.get("membership", {}).items():
         auc = one["auc"]
         typer.echo(f"membership by {name}: AUC {auc['value']:.3f} (0.5 is chance), 95 % interval {auc['low']:.3f} to "
@@ -58,20 +62,23 @@ def _texts(path: Path | None, limit: int | None, seed: int) -> list[str]:
     if path is None:
         return []
     found = [text for file in files_below(path) for text in single_texts(file, () if is_plain(file) else ("text",))]
+    if not found:
+        raise DataError(f"{path} holds no text: expected rows with a column `text`, or plain texts")
     return found if limit is None or limit >= len(found) else random.Random(seed).sample(found, limit)
 
 
 def _canaries(path: Path) -> list[Any]:
     from ayllu.config import validate
-    from ayllu.data.readers import columns, records
-    from ayllu.data.rows import Reject
+    from ayllu.data.readers import columns
+    from ayllu.data.texts import each_row
     from ayllu.evaluate.leak import Canary
     found = []
-    for record in records(path, (), str(path)):
-        row = record.reason if isinstance(record, Reject) else columns(record)
+    for where, row in each_row(path, (), columns):
         if not isinstance(row, dict):
-            raise DataError(f"{path}:{record.line}: expected a row with format and secret, found {row[:80]!r}")
-        found.append(validate(Canary, row, where=f"{path}:{record.line}"))
+            raise DataError(f"{where}: expected a row with format and secret, found {row[:80]!r}")
+        found.append(validate(Canary, row, where=where))
+    if not found:
+        raise DataError(f"{path} holds no row: expected rows with format and secret")
     return found
 
 

@@ -83,6 +83,8 @@ def read_row(row: dict[str, Any], form: Form = "auto",
     row = {**row, **{ours: row[theirs] for ours, theirs in (renamed or {}).items() if theirs in row}}
     kind = form if form != "auto" else next((k for k, keys in NEEDED.items() if all(key in row for key in keys)), None)
     lacks = [key for key in NEEDED.get(kind or "", ()) if row.get(key) is None]
+    if lacks and lacks[0] in row:
+        raise BadRow(f"nothing in {lacks[0]!r}, which the form {kind} needs")
     if kind is None or lacks:
         wanted = f"the form {kind} needs {lacks[0]!r}" if lacks else (
             "expected messages, conversations, instruction and output, or prompt and completion")
@@ -103,7 +105,10 @@ def read_row(row: dict[str, Any], form: Form = "auto",
 
 
 def _of_alpaca(row: dict[str, Any]) -> list[Message]:
-    before = [text for pair in _list(row.get("history") or [], "history") for text in pair]
+    pairs = _list(row.get("history") or [], "history")
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise BadRow("`history` should be a list of pairs: [[question, answer], ...]")
+    before = [text for pair in pairs for text in pair]
     asked = row["instruction"]
     if row.get("input") and isinstance(asked, str):
         asked = f"{asked}\n\n{row['input']}"
@@ -116,7 +121,7 @@ def _of_sharegpt(turn: Any) -> Message:
         return turn
     if not isinstance(turn, dict) or not {"from", "value"} <= set(turn):
         raise BadRow("a turn of `conversations` needs `from` and `value`")
-    role = SHAREGPT.get(turn["from"])
+    role = SHAREGPT.get(str(turn["from"]))
     if role is None:
         raise BadRow(f"unknown role {str(turn['from'])[:40]!r}; known are {', '.join(SHAREGPT)}")
     if role == "call":
@@ -138,7 +143,8 @@ def checked(number: int, message: Any) -> Message:
     if role not in ROLES:
         raise BadRow(f"message {number}: unknown role {str(role)[:40]!r}; known are {', '.join(ROLES)}")
     if isinstance(content, list):
-        if other := [part for part in content if not isinstance(part, dict) or part.get("type") != "text"]:
+        if other := [part for part in content if not isinstance(part, dict) or part.get("type") != "text"
+                     or not isinstance(part.get("text"), str)]:
             raise BadRow(f"message {number}: only text can be learned from, found {str(other[0])[:60]}")
         content = "".join(part["text"] for part in content)
     if not isinstance(content, str):

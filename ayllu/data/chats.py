@@ -221,8 +221,9 @@ def _fitted(ids: np.ndarray, weights: np.ndarray, context: int, policy: str,
 
 
 def _check(found: Gathered, config: Chats, tokenizer: Tokenizer, context: int) -> None:
-    found.check(config.bad_rows, config.too_long, "samples are longer than a window and would be cut. {}. Choose: "
-                f"data.too_long=drop, data.too_long=split, or a longer context (now {context})",
+    sources = (*config.sources, *config.held_out_sources)
+    found.check(sources, config.bad_rows, config.too_long, "samples are longer than a window and would be cut. "
+                f"{{}}. Choose: data.too_long=drop, data.too_long=split, or a longer context (now {context})",
                 not len(found.train.starts))
     if not found.total["teach_the_end"]:
         names = ", ".join(tokenizer.id_to_piece(end) for end in ends(tokenizer)) or "none is known"

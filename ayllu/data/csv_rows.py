@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from ayllu.data.encodings import BROKEN
+from ayllu.data.encodings import BROKEN, MIXED, is_hidden_utf_8
 from ayllu.data.rows import ROW_BYTES, Record, Reject, too_long
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -33,6 +33,8 @@ def table(stream: Any, suffix: str, encoding: str, fields: tuple[str, ...], name
             yield Reject(name, lines.number, f"{len(cells)} cells, the header has {len(header)}")
         elif any(map(_SURROGATE.search, cells)):
             yield Reject(name, lines.number, f"not {encoding.removesuffix('-sig').upper()}: save it as UTF-8")
+        elif encoding == "gb18030" and is_hidden_utf_8("".join(cells)):
+            yield Reject(name, lines.number, MIXED)
         else:
             yield Record(name, lines.number, dict(zip(header, cells, strict=True)), encoding)
 

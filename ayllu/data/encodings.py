@@ -18,6 +18,7 @@ _CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([\w-]{2,40})", re.IGNORECASE)
 _CHARSETS = re.compile(r"gb|big5|euc|shift|iso-8859|windows|koi8|cp\d|us-ascii")   # which pages may name
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc-kr": "cp949",
           "iso-8859-1": "cp1252", "us-ascii": "cp1252"}  # names are often used for the larger sets, as browsers know
+MIXED = "UTF-8, and the file begins in GB 18030: save all of it as UTF-8"
 BROKEN = "broken-bytes"                                  # an error handler: half a surrogate pair for each bad byte
 
 
@@ -57,7 +58,15 @@ def decode(data: bytes, encoding: str, said: str = "") -> str:
     except UnicodeError as error:
         name = (said or encoding).removesuffix("-sig").upper()
         place = f" at byte {error.start}" if isinstance(error, UnicodeDecodeError) else ""
-        raise BadRow(f"not {name}{place}: save it as UTF-8, or set data.prepare.encoding") from error
+        raise BadRow(f"not {name}{place}: save it as UTF-8 (or, of ayllu pretrain, data.prepare.encoding)") from error
+
+
+def is_hidden_utf_8(row: str) -> bool:
+    """Whether a row that was read as GB 18030 is UTF-8 in truth: three of its characters hardly come by chance."""
+    try:
+        return not row.isascii() and sum(c > "\u07ff" for c in row.encode("gb18030").decode("utf-8")) > 2
+    except UnicodeError:
+        return False
 
 
 def _is_valid(data: bytes, encoding: str, is_whole: bool) -> bool:

@@ -102,8 +102,9 @@ def gather_pairs(config: Pairs, folder: Path, tokenizer: Tokenizer, template: Ch
             held_out = for_evaluation or (not config.held_out_sources and chosen(row.prompt, config.held_out))
             (found.held_out if held_out else found.train).append(fitting)
             counts[f"kept{'_held_out' * held_out}"] += 1
-    found.check(config.bad_rows, config.too_long, "rows have an answer that ends past the window and would be cut. {}. "
-                f"Choose: data.too_long=drop, data.too_long=cut, or a longer context (now {context})", not found.train)
+    found.check((*config.sources, *config.held_out_sources), config.bad_rows, config.too_long, "rows have an answer "
+                "that ends past the window and would be cut. {}. Choose: data.too_long=drop, data.too_long=cut, or a "
+                f"longer context (now {context})", not found.train)
     found.check_held_out(0 if config.held_out_sources else config.held_out, not found.held_out)
     return found
 

@@ -51,11 +51,14 @@ def read_preference(row: dict[str, Any], renamed: dict[str, str] | None = None,
                     keeps_text: bool = False) -> tuple[list[Message], str | None, str | None]:
     """The prompt, the better answer and the worse one; BadRow where the row has none of the forms."""
     row = {**row, **{ours: row[theirs] for ours, theirs in (renamed or {}).items() if theirs in row}}
+    nothing = [key for key, value in row.items() if value is None]
     row = {key: _opened(value) for key, value in row.items() if value is not None}
     if "completion" in row and "label" in row and "prompt" in row:
         answer = _answer(row["completion"], "completion")
         return prompt_of(row["prompt"], keeps_text), *((answer, None) if _verdict(row["label"]) else (None, answer))
     if "chosen" not in row or "rejected" not in row:
+        if nothing:
+            raise BadRow(f"nothing in {', '.join(map(str, nothing))}: there is no answer")
         raise BadRow("expected prompt, chosen and rejected, or chosen and rejected alone, or prompt, completion and "
                      f"label; the row has {', '.join(map(str, row))}: name the columns (columns.chosen = \"...\")")
     if "prompt" not in row:

@@ -76,8 +76,8 @@ def gather_prompts(config: Prompts, folder: Path, tokenizer: Tokenizer, template
             held_out = chosen(made.messages, config.held_out)
             (found.held_out if held_out else found.train).append(made)
             counts[f"kept{'_held_out' * held_out}"] += 1
-    found.check(config.bad_rows, config.too_long, "prompts are too long. {}. Choose: data.too_long=drop, a smaller "
-                "max_tokens, or a longer context", not found.train)
+    found.check(config.sources, config.bad_rows, config.too_long, "prompts are too long. {}. Choose: "
+                "data.too_long=drop, a smaller max_tokens, or a longer context", not found.train)
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.data.csv_rows import table
-from ayllu.data.encodings import BROKEN, decode, guess, guess_page
+from ayllu.data.encodings import BROKEN, MIXED, decode, guess, guess_page, is_hidden_utf_8
 from ayllu.data.folders import HTML, LINES, TABLES, kind_of
 from ayllu.data.html import html_text
 from ayllu.data.packed import DAMAGED, Moved, nobody, open_binary
@@ -131,5 +131,7 @@ def _cut(stream: Any, name: str, encoding: str) -> Iterator[Record | Reject]:
             yield too_long(name, number, size, ROW_BYTES, "bytes" if isinstance(line, bytes) else "characters")
         elif isinstance(line, bytes) and line.strip():
             yield Record(name, number, line)
+        elif encoding == "gb18030" and is_hidden_utf_8(str(line)):
+            yield Reject(name, number, MIXED)
         elif line.strip():
             yield Record(name, number, line.encode("utf-8", "surrogatepass"), encoding)

@@ -73,10 +73,13 @@ class Fates:
                 "rows": dict(self.total),
                 "left_out": [{"file": r.file, "row": r.line, "reason": r.reason} for r in self.rejects]}
 
-    def check(self, bad_rows: str, too_long: str, long: str, is_empty: bool) -> None:
-        """DataError where the settings want no row left out, or none is left; `long` says what rows are too long for,
-        with {} for the first of them."""
+    def check(self, sources: Sequence[Source], bad_rows: str, too_long: str, long: str, is_empty: bool) -> None:
+        """DataError where a source is empty, where the settings want no row left out, or none is left; `long` says what
+        rows are too long for, with {} for the first of them."""
         total = self.total
+        if empty := [source.path for source, n in zip(sources, self.counts, strict=True) if not n["rows"]]:
+            raise DataError(f"{', '.join(empty)} holds no row: expected one in each line, or below a header; fill it, "
+                            "or leave it out")
         if total["bad_rows"] and bad_rows == "error":
             raise DataError(f"{total['bad_rows']:,} of {total['rows']:,} rows can't be learned from. "
                             f"{some_of(self.bad)}. Correct them, or set data.bad_rows=drop: they are then left out, "

@@ -20,13 +20,13 @@ def documents(path: str | Path, fields: tuple[str, ...] = ("text",), watch: Watc
     break; a row without them is an error that names file and line.
     """
     for file in files_below(Path(path)):
-        for _, text in _each(file, fields, lambda record: parse(record, fields), watch):
+        for _, text in each_row(file, fields, lambda record: parse(record, fields), watch):
             yield text
 
 
 def single_texts(file: Path, fields: tuple[str, ...] = ()) -> Iterator[str]:
     """As `documents` of one file, but each of a row's `fields` by itself; without any, all that hold text."""
-    for where, row in _each(file, fields, columns):
+    for where, row in each_row(file, fields, columns):
         if isinstance(row, str):
             yield row
             continue
@@ -34,12 +34,13 @@ def single_texts(file: Path, fields: tuple[str, ...] = ()) -> Iterator[str]:
         found = [v for v in values if isinstance(v, str)]
         if not found or (fields and len(found) < len(fields)):
             raise DataError(f"{where}: no text in {', '.join(fields) or 'any field'}; the row has "
-                            f"{', '.join(map(str, row))}: set data.prepare.overlap.fields")
+                            f"{', '.join(map(str, row))} (of ayllu pretrain, data.prepare.overlap.fields names them)")
         yield from found
 
 
-def _each(file: Path, fields: tuple[str, ...], read: Callable[[Record], T],
-          watch: Watch = unwatched) -> Iterator[tuple[str, T]]:
+def each_row(file: Path, fields: tuple[str, ...], read: Callable[[Record], T],
+             watch: Watch = unwatched) -> Iterator[tuple[str, T]]:
+    """Where each row of a file is, and what `read` makes of it."""
     with watch(file) as moved:
         for record in records(file, fields, str(file), moved=moved):
             where = f"{record.file}:{record.line}" if record.line else record.file

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from ayllu.config import Settings
 from ayllu.errors import DataError
@@ -33,7 +34,7 @@ class Canary(Settings):
     """A secret that was planted in the training text: `format` with `{}` where it stands."""
 
     format: str
-    secret: str
+    secret: str = Field(min_length=1)
     alphabet: str = "0123456789"
 
     def text(self, secret: str) -> tuple[str, str]:
@@ -134,6 +135,9 @@ def audit(subject: Subject, members: Sequence[str], others: Sequence[str], canar
     rates = {name: extracted(subject, texts, settings) for name, texts in sides.items() if texts}
     report["extraction"] = {name: asdict(bootstrap_mean([float(hit) for hit in hits], seed=settings.seed))
                             for name, hits in rates.items() if hits}
+    sizes = {name: np.array([len(subject.encode(text)) for text in texts]) for name, texts in sides.items()}
+    report["too_short"] = {what: {name: int((size < least).sum()) for name, size in sizes.items()} for what, least in (
+        ("extraction", settings.prefix + settings.suffix), ("membership", LEAST_TOKENS))}
     if members and others:
         inside, outside = signs(subject, members, settings), signs(subject, others, settings)
         if not len(inside["loss"]) or not len(outside["loss"]):

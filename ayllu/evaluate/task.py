@@ -233,9 +233,10 @@ def _options(task: Task, where: str, row: dict[str, Any]) -> tuple[str, ...]:
             return ()
         case column:
             found = _column(row, column, where)
-            if not isinstance(found, list) or len(found) < 2:
+            if not isinstance(found, list) or len(set(map(str, found))) < max(len(found), 2) or not all(
+                    str(one).strip() for one in found):
                 raise DataError(f"{where}: column {column!r} holds {found!r}, and a list of two options at least is "
-                                "expected")
+                                "expected, none of them empty or there twice")
             return tuple(map(str, found))
 
 
@@ -244,7 +245,8 @@ def _expected(task: Task, where: str, row: dict[str, Any], options: tuple[str, .
         return None
     value = _column(row, task.answer or "rules", where)
     if task.kind not in ("choice", "classify"):
-        value = value if isinstance(value, list) else [value if task.kind == "instruct" else str(value)]
+        value = value if isinstance(value, list) else [] if value is None else [
+            value if task.kind == "instruct" else str(value)]
         if not value or (task.kind != "instruct" and not all(str(v).strip() for v in value)):
             raise DataError(f"{where}: column {task.answer or 'rules'!r} is empty, and an answer is expected")
         return value

@@ -96,6 +96,9 @@ def opened(config: FewShot) -> FewShotLesson:
     names = names_of(rows)
     if len(names) < 2:
         raise DataError(f"{config.path} has the one label {names[0]!r}: few-shot needs two or more")
+    if unknown := sorted(set(config.rename) - set(names)):
+        raise DataError(f"{config.path}: no row has the label {unknown[0]!r}; there are {', '.join(names[:20])}: "
+                        "correct --rename LABEL=WORD")
     pool, asked = rows, []
     if config.test:
         asked = read_labelled(Path(config.test), "single", config.text, config.label)

@@ -20,7 +20,16 @@ from ayllu.model.parallel import check_processes
 from ayllu.train.costs import Times, costs, gb, hours, short, watts_of
 from ayllu.train.memory import predict, process_bytes
 from ayllu.train.method import TrainConfig, least_bytes, looks, shape_of
-from ayllu.train.planned import SHARE, check_planned, plan_of, planned_ranks, settled_rows
+from ayllu.train.planned import (
+    SHARE,
+    check_planned,
+    may_share,
+    of_a_rank,
+    plan_of,
+    planned_ranks,
+    rank_limit,
+    settled_rows,
+)
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import measure_apart
 
@@ -31,7 +40,7 @@ ASSUMED = {"grpo": ("every prompt and every answer as long as they may be; witho
 def dry_run(config: TrainConfig) -> dict[str, Any]:
     """Predict, rehearse and count; ConfigError where the run can't fit. A run on many ranks is reckoned only."""
     if planned_ranks(config) > 1:
-        return plan_of(_for_many(config))
+        return plan_of(config)
     device = pick_device(config.device)
     config = settled(config, device, None)
     limit, base = memory_limit(config, device), process_bytes(device)
@@ -66,8 +75,10 @@ def ready(config: TrainConfig, resume: bool = False) -> TrainConfig:
     config = settled(config, device, Path(config.out) if resume else None)
     if dist.world_size() == 1:
         check_fits(config, device)
-    elif isinstance(config, PretrainConfig):
+    elif may_share(config):
         check_planned(config)
+    else:
+        check_fits(of_a_rank(config), dist.own_device(device), rank_limit(config))
     return config
 
 
@@ -80,7 +91,7 @@ def settled(config: TrainConfig, device: torch.device, run: Path | None) -> Trai
     if stored is not None:
         return _with_rows(config, stored)
     if dist.world_size() > 1:
-        return _with_rows(config, settled_rows(_for_many(config)))
+        return _with_rows(config, settled_rows(config))
     limit, base = memory_limit(config, device), process_bytes(device)
     while True:
         needed = base + predict(_with_rows(config, rows), device).most
@@ -93,17 +104,9 @@ def settled(config: TrainConfig, device: torch.device, run: Path | None) -> Trai
         rows = (rows + 1) // 2
 
 
-def _for_many(config: TrainConfig) -> PretrainConfig:
-    """Many ranks are reckoned for pretraining only."""
-    if not isinstance(config, PretrainConfig):
-        raise ConfigError(f"method={config.method} on {planned_ranks(config)} ranks isn't foreseen yet: try it with "
-                          "one process and without parallel.data, and set loop.micro_batch to a number")
-    return config
-
-
-def check_fits(config: TrainConfig, device: torch.device) -> None:
+def check_fits(config: TrainConfig, device: torch.device, limit: float = 0) -> None:
     """ConfigError where a run would end for want of memory; a run far below the limit isn't predicted at all."""
-    limit = memory_limit(config, device)
+    limit = limit or memory_limit(config, device)
     rows = min(int(config.loop.micro_batch), config.loop.batch_size)
     rough = 4 / 3 * least_bytes(config)              # float32 weights, gradients and two moments
     if isinstance(shape := shape_of(config), LlamaConfig):

@@ -45,9 +45,9 @@ def sft(config: SftConfig, lesson: Lesson, recipe_folder: Path, resume: Resume =
 
 def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, device: torch.device) -> dict[str, Any]:
     run = Path(config.out)
-    beside = [name for name in ("lora", "anchor", "distill") if getattr(config, name)]       # whole on each rank
-    layout = whole_models(config, lesson.source.config, folder, device, f"fine-tuning with {' and '.join(beside)}",
-                          partial(told, config, lesson), may_share=not beside)
+    layout = whole_models(config, lesson.source.config, folder, device,
+                          f"fine-tuning with {' and '.join(config.beside)}", partial(told, config, lesson),
+                          may_share=not config.beside)
     model, base = (shared_base(config, lesson.source, layout, device) if layout.is_sharded else
                    base_model(config, lesson.source, device))
     batches = lesson.loader(config, layout.data_rank, layout.data)

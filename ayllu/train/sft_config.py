@@ -81,6 +81,11 @@ class SftConfig(Tuning):
     distill: DistillConfig | None = None                 # distill.teacher=BIGGER and so on; None: no teacher
     eval_tokens: int = Field(default=50_000, gt=0)       # places of held-out windows on the way; all at the end
 
+    @property
+    def beside(self) -> list[str]:
+        """What keeps each rank's models whole."""
+        return [name for name in ("lora", "anchor", "distill") if getattr(self, name)]
+
     @model_validator(mode="after")
     def _stops_by_what_is_held_out(self) -> "SftConfig":
         if self.loop.patience and not self.data.held_out and not self.data.held_out_sources:

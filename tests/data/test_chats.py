@@ -82,6 +82,11 @@ def test_calls_of_tools_in_sharegpt():
     ({"instruction": 3, "output": "a", "input": "b"}, "should be a text, found int"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only text can be learned from"),
     ({"messages": [{"role": "assistant", "content": "a", "weight": 7}]}, "from 0 to 1"),
+    ({"conversations": [{"from": ["gpt"], "value": "a"}]}, r"unknown role \"\['gpt'\]\""),
+    ({"instruction": "a", "output": "b", "history": [3]}, "`history` should be a list of pairs"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "only text can be learned from"),
+    ({"messages": [{"role": "user", "content": [{"type": "text", "text": 4}]}]}, "only text can be learned from"),
+    ({"prompt": "a", "completion": None}, "nothing in 'completion'"),
 ])
 def test_rows_that_are_no_conversation(table, what):
     with pytest.raises(BadRow, match=what):
@@ -174,6 +179,15 @@ def test_an_error_names_the_rows_that_it_is_about(tokenizer, tmp_path):
         gathered(tmp_path, tokenizer, 40, held_out=0)
     with pytest.raises(DataError, match=r"2 of 6 samples are longer .* row 4: [^;]*; rows.jsonl, row 6: [^;]*Choose"):
         gathered(tmp_path, tokenizer, 40, held_out=0, bad_rows="drop")
+
+
+def test_an_empty_file_is_named_also_beside_others(tokenizer, tmp_path):
+    write(tmp_path, rows_like(5))
+    for name, text in (("empty.jsonl", ""), ("header.csv", "prompt,completion\n"), ("list.json", "[]")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        config = Chats(sources=(ChatSource(path="rows.jsonl"), ChatSource(path=name)), held_out=0)
+        with pytest.raises(DataError, match=f"{name} holds no row"):
+            gather(config, tmp_path, tokenizer, ChatTemplate.named("llama2"), 64)
 
 
 def test_a_sample_is_never_cut_unless_a_policy_was_chosen(tokenizer, tmp_path):

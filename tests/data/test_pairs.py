@@ -65,6 +65,7 @@ def test_verdicts_and_names_of_columns():
     ({"chosen": USER + said("a"), "rejected": TURNS + said("b")}, "different prompts"),
     ({"chosen": "a", "rejected": "b"}, "of the form"),
     ({"prompt": "x", "completion": "a", "label": "perhaps"}, "true or false, found 'perhaps'"),
+    ({"prompt": "x", "chosen": None, "rejected": "b"}, "nothing in chosen"),
 ])
 def test_what_says_nothing_is_refused(row, what):
     with pytest.raises(BadRow, match=what):

@@ -88,6 +88,16 @@ def test_damaged_gb_18030_costs_its_row_only(tmp_path):
     assert [(r.line, r.reason[:11]) for r in rejects] == [(2, "not GB18030")]
 
 
+def test_rows_of_utf_8_among_gb_18030_are_told(tmp_path):
+    rows = [CHINESE.encode("gbk")] * 9 + ["你好很好谢谢".encode()]        # valid in GB 18030, too: other characters
+    (tmp_path / "a.csv").write_bytes(b"text\n" + b"\n".join(rows) + b"\n")
+    (tmp_path / "a.jsonl").write_bytes(b"".join(b'{"text": "' + row + b'"}\n' for row in rows))
+    for name, line in (("a.csv", 11), ("a.jsonl", 10)):
+        texts, rejects = read(tmp_path / name)
+        assert texts == [CHINESE] * 9
+        assert [(r.line, r.reason[:14]) for r in rejects] == [(line, "UTF-8, and the")]
+
+
 @pytest.mark.parametrize("charset", ["gbk", "gb2312", "big5", "shift_jis", "euc-jp", "euc-kr", "koi8-r"])
 def test_pages_in_the_charset_that_they_name(tmp_path, charset):
     text = {"g": CHINESE, "b": TRADITIONAL, "s": "日本語の文章です", "k": "Привет, мир"

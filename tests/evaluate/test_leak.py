@@ -121,9 +121,22 @@ def test_the_command_audits_files(tiny_checkpoint, tmp_path, capsys):
     assert "exposure" in out
     assert "membership by min_k: AUC 0." in out
     assert json.loads((tmp_path / "o" / "leak.json").read_text(encoding="utf-8"))["extraction"]["training"]["n"] == 16
-    (tmp_path / "canaries.jsonl").write_text('{"secret": "1"}\n', encoding="utf-8")
-    assert ayllu(line) == 2
-    assert "canaries.jsonl:1: format is missing" in capsys.readouterr().err
+    for content, says in (('{"secret": "1"}\n', "canaries.jsonl:1: format is missing"), ("", "holds no row"),
+                          ('{"format": "{}", "secret": ""}\n', "canaries.jsonl:1: secret"),
+                          ("{\n", "canaries.jsonl:1: not a JSON object")):
+        (tmp_path / "canaries.jsonl").write_text(content, encoding="utf-8")
+        assert ayllu(line) == 2
+        assert says in capsys.readouterr().err
+    (tmp_path / "in.jsonl").write_text("", encoding="utf-8")
+    assert ayllu(line[:6]) == 2
+    assert "in.jsonl holds no text" in capsys.readouterr().err
+
+
+def test_texts_that_are_too_short_are_counted(tokenizer):
+    report = audit(taught(tokenizer, texts(1, 2), steps=1), [*texts(1, 3), "short"], texts(2, 2), [], SETTINGS)
+    assert report["extraction"]["training"]["n"] == 3
+    assert report["too_short"] == {"extraction": {"training": 1, "held_out": 0},
+                                   "membership": {"training": 1, "held_out": 0}}
 
 
 def run_folder(folder, train, held, name="held_out", config=None):

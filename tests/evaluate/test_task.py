@@ -84,10 +84,12 @@ def test_what_does_not_go_together_is_said(table, says):
     ({"prompt": "{{ q.__class__.__mro__ }}"}, "can't be filled"),
     ({"options": "p"}, "rows.jsonl:1: no column 'p'"), ({"options": "q"}, "a list of two options"),
     ({"file": "none.jsonl"}, "no file at"), ({"where": {"q": "z"}}, "has no row where"),
-    ({"shots": 1}, "1 examples are asked for, of 1 rows"),
+    ({"shots": 1}, "1 examples are asked for, of 1 rows"), ({"options": "e"}, "rows.jsonl:1: column 'e' holds"),
+    ({"options": "two"}, "rows.jsonl:1: column 'two' holds"),
+    ({"kind": "qa", "options": "", "answer": "n"}, "rows.jsonl:1: column 'n' is empty"),
 ])
 def test_bad_rows_and_templates_are_named(tmp_path, change, says):
-    rows_in(tmp_path, [{"q": "a?", "o": ["x", "y"], "a": 1}])
+    rows_in(tmp_path, [{"q": "a?", "o": ["x", "y"], "a": 1, "e": ["x", ""], "two": ["x", "x"], "n": None}])
     with pytest.raises(DataError, match=says):
         load_items("t", Task(**{**CHOICE, **change}), tmp_path)
 

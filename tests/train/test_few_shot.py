@@ -147,6 +147,11 @@ def test_too_few_rows_are_told(rows, tiny_checkpoint):
         opened(FewShot(model=str(tiny_checkpoint), path=str(rows)))
 
 
+def test_a_name_for_a_label_that_no_row_has_is_refused(rows, tiny_checkpoint):
+    with pytest.raises(DataError, match=r"no row has the label 'good'; there are 0, 1"):
+        opened(FewShot(model=str(tiny_checkpoint), path=str(rows), shots=(0,), rename={"0": "sky", "good": "1"}))
+
+
 def test_zero_shots_need_no_rows_to_draw(rows, tiny_checkpoint, tmp_path):
     lesson = opened(FewShot(model=str(tiny_checkpoint), path=str(rows), shots=(0,), test=str(rows), rows=5))
     found = summary(lesson, run(lesson, tmp_path))

@@ -10,13 +10,17 @@ from ayllu.config import build_recipe
 from ayllu.errors import ConfigError
 from ayllu.model.account import n_parameters
 from ayllu.model.config import LlamaConfig, TransformerConfig
+from ayllu.model.parallel import ParallelConfig
 from ayllu.train.grpo_config import GrpoConfig
 from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.memory import predict
 from ayllu.train.method import looks, read_settings
-from ayllu.train.plan import dry_run, settled
+from ayllu.train.plan import dry_run, ready, settled
+from ayllu.train.planned import foresee, needed
 from ayllu.train.prefer_config import PreferConfig
+from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.rehearse import measure
+from ayllu.train.sft_config import SftConfig
 
 CPU = torch.device("cpu")
 SHAPE = {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "hidden_dim": 128, "vocab_size": 512,
@@ -85,6 +89,43 @@ def test_what_can_not_fit_is_said_before_anything_is_read(name):
 
 def test_a_part_of_a_batch_that_fits_is_found_for_rewards():
     assert settled(settings("grpo", "loop.micro_batch=auto"), CPU, None).loop.micro_batch == 16
+
+
+def tuned(*overrides, ranks=4):
+    table = {"name": "n", "out": "o", "base": "b", "model": SHAPE, "device": "cpu", "context": 32, "data": SOURCES,
+             "loop": {"steps": 20, "batch_size": 16, "micro_batch": 2}, "parallel": {"data": ranks}}
+    return build_recipe(SftConfig, table, list(overrides), where="a test")
+
+
+def test_all_weights_on_many_ranks_are_foreseen_as_in_pretraining():
+    found = dry_run(tuned("parallel.tensor=2"))
+    pretraining = PretrainConfig.model_construct(**dict(tuned("parallel.tensor=2")))
+    assert found["predicted_bytes"] == round(foresee(pretraining).memory)
+    assert (found["ranks"], found["tokens"]) == (8, 20 * 16 * 32)
+    room = needed(tuned("loop.micro_batch=3")) / 1e9
+    assert dry_run(tuned("loop.micro_batch=auto", f"plan.memory_gb={room}"))["micro_batch"] == 2
+
+
+WHOLE = [*(tuned(more, "parallel.mode=data") for more in ("lora={r=2}", "anchor=0.1")),
+         *(settings(name, "parallel={mode='data', data=4}") for name in METHODS)]
+
+
+@pytest.mark.parametrize("config", WHOLE, ids=["lora", "anchor", *METHODS])
+def test_whole_models_on_many_ranks_are_foreseen_as_each_by_itself(config, monkeypatch):
+    alone = config.model_copy(update={"parallel": ParallelConfig(),
+                                      "loop": config.loop.model_copy(update={"batch_size": 4})})
+    found = dry_run(config)
+    assert found["predicted_bytes"] == predict(alone, CPU).most
+    assert (found["ranks"], found["tokens"]) == (4, 20 * 16 * 32)
+    small = config.model_copy(update={"plan": config.plan.model_copy(update={"memory_gb": 0.001})})
+    with pytest.raises(ConfigError, match="each of 4 ranks"):
+        dry_run(small)
+    with pytest.raises(ConfigError, match=r"whole models only.*parallel\.mode=data"):
+        dry_run(config.model_copy(update={"parallel": ParallelConfig(data=4)}))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ConfigError, match="may be used"):
+        ready(small)
+    assert ready(config) == config
 
 
 @pytest.fixture
