@@ -11,7 +11,12 @@ import torch
 from PIL import Image
 from scripts import ROOT, load_script
 
+from ayllu.adapters.lora import fingerprint
+from ayllu.apps.gallery import Seeker
+from ayllu.checkpoint.load import load_checkpoint
+from ayllu.data.media_rows import Folder
 from ayllu.media.senses import Senses, SensesConfig, write_senses
+from ayllu.media.space import Space, SpaceConfig
 
 SHAPE = {"dim": 32, "n_layers": 1, "n_heads": 2, "hidden_dim": 64}
 NAMES = ["sun", "sun hat", "sea", "red sea", "red sun", "hill", "hill top", "rose"]
@@ -84,3 +89,38 @@ def test_a_spectrum_is_cut_to_what_is_heard(benchmark):
     found = benchmark.senses_peers.stretched(mel)
     assert found.shape == (4 * benchmark.senses_peers.FRAMES,)
     assert np.allclose(found, benchmark.senses_peers.stretched(late))         # when a word begins doesn't matter
+
+
+def test_pixels_find_a_held_out_tone_by_its_plain_form(tmp_path, chat_checkpoint):
+    """Ten greys with names; of each a slightly other grey is held out."""
+    search = load_script("benchmarks/emoji_search.py")
+    assert search.words("waving hand: 挥手") == {"waving", "hand", "挥", "手"}
+    names = ["sun", "sea", "hill", "rose", "fox", "tree", "boat", "star", "moon", "rain"]
+    with tarfile.open(tmp_path / "media.tar", "w") as tar:
+        for n in range(len(names)):
+            for file, grey in ((f"{n}.png", 25 * n), (f"{n}dark.png", 25 * n + 4)):
+                out, info = io.BytesIO(), tarfile.TarInfo(file)
+                Image.fromarray(np.full((8, 8, 3), grey, np.uint8)).save(out, "PNG")
+                info.size = out.tell()
+                tar.addfile(info, io.BytesIO(out.getvalue()))
+    rows = {"train": [(f"{n}.png", name) for n, name in enumerate(names)],
+            "held_out": [(f"{n}dark.png", f"{name}: dark") for n, name in enumerate(names)]}
+    for part, pairs in rows.items():
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(
+            {"image": file, "prompt": "What?", "text": name, "kind": "emoji"}) + "\n" for file, name in pairs))
+    assert search.rows_of(tmp_path / "train.jsonl", False) == rows["train"]
+    assert search.rows_of(tmp_path / "train.jsonl", True) == []
+    eye = {"pixels": {"size": 16}, "vision": {"shape": SHAPE, "image_size": 16, "patch_size": 8, "pools": False},
+           "project": {"width": 32, "out": 24}}
+    base = str(chat_checkpoint)
+    mark = fingerprint(load_checkpoint(chat_checkpoint, dtype="float32").model)
+    torch.manual_seed(0)
+    space = Space(SpaceConfig.model_validate({"senses": {"eye": eye, "base": base, "fingerprint": mark},
+                                              "text_width": 64}))
+    files = [file for pairs in rows.values() for file, _ in pairs]
+    seeker = Seeker(space, "")
+    pictures = search.Pictures(seeker, Folder(tmp_path / "media.tar"), files)
+    found = search.measured(seeker, pictures, rows["train"], rows["held_out"])
+    assert {kind: float(hits.mean()) for kind, hits in found["pixels"].items()} == {
+        "name": 0, "base": 1, "picture": 1, "anywhere": 1}
+    assert all(len(hits) == 10 for hits in found["ours"].values())

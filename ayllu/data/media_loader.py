@@ -8,12 +8,13 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ayllu.data.media_jitter import Jitter, jittered
 from ayllu.data.media_rows import Folder, MediaFile, MediaRow
 from ayllu.data.order import Order
 from ayllu.data.rows import BadRow, Reject
@@ -163,7 +164,8 @@ def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: C
             sample = encode_media(row, tokenizer, template, length)
             if len(sample.ids) - 1 > context:
                 raise BadRow(f"{len(sample.ids)} ids with its placeholders, context={context} takes {context + 1}")
-            found.append(replace(sample, text=as_text(row, sample, tokenizer, template)) if with_text else sample)
+            sample = replace(sample, text=as_text(row, sample, tokenizer, template)) if with_text else sample
+            found += [sample] * row.times
         except BadRow as error:
             rejects.append(Reject(row.file, row.line, str(error)))
     return found, rejects
@@ -204,7 +206,7 @@ class MediaLoader:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
-    jitter: Literal["none", "shift"] = "none"            # shift: images move a little, sounds begin a little later
+    jitter: Jitter = "none"
 
     def __post_init__(self) -> None:
         self.order, self.reader = Order([len(self.found)], None, self.seed), MediaReader(self.senses)
@@ -217,7 +219,8 @@ class MediaLoader:
         if self.jitter == "none":
             return batch
         rng = np.random.default_rng([self.seed, step, self.rank])
-        return replace(batch, media=tuple(tuple(moved(medium, rng) for medium in row) for row in batch.media))
+        return replace(batch, media=tuple(tuple(jittered(medium, self.jitter, rng) for medium in row)
+                                          for row in batch.media))
 
     def rows(self, numbers: Sequence[int]) -> MediaBatch:
         """Some samples, padded."""
@@ -238,23 +241,3 @@ class MediaLoader:
 def padded(rows: Sequence[np.ndarray]) -> Tensor:
     """(B, T), zeros at the right."""
     return torch.nn.utils.rnn.pad_sequence([torch.from_numpy(row) for row in rows], batch_first=True)
-
-
-def moved(medium: Medium, rng: np.random.Generator) -> Medium:
-    """An image shifted by up to a sixteenth of its side, its border repeated; a spectrum by up to 20 frames, and a band
-    of it and a stretch of time silent now and then (SpecAugment, arXiv:1904.08779)."""
-    values = medium.values
-    if medium.kind == "image":
-        most = max(1, values.shape[-1] // 16)
-        down, right = (int(n) for n in rng.integers(-most, most + 1, 2))
-        tiles = values.reshape(-1, *values.shape[-3:])                        # (V, 3, S, S)
-        tiles = torch.nn.functional.pad(tiles, (most,) * 4, mode="replicate")[..., most + down:, most + right:]
-        values = tiles[..., :values.shape[-2], :values.shape[-1]].reshape(values.shape)
-    else:
-        M, frames = values.shape
-        values = torch.cat((values[:, -20:], values[:, :-20]), 1).roll(int(rng.integers(-40, 1)), 1).clone()
-        low = values.min()
-        band, stretch = int(rng.integers(0, M // 8 + 1)), int(rng.integers(0, 16))
-        at, when = int(rng.integers(0, M - band)), int(rng.integers(0, max(frames - stretch, 1)))
-        values[at:at + band], values[:, when:when + stretch] = low, low
-    return Medium(medium.kind, values, medium.n_features, medium.digest)

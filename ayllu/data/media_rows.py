@@ -53,6 +53,7 @@ class MediaRow:
     messages: tuple[dict[str, Any], ...]
     media: tuple[MediaFile, ...]
     transcripts: tuple[str, ...] = ()                    # one for each medium, or none at all
+    times: int = 1                                       # that it's learned in an epoch
 
 
 class Folder:

@@ -90,16 +90,18 @@ def text_states(body: Llama, tokenizer: Tokenizer, texts: Sequence[str]) -> Tens
 
 
 def contrast(space: Space, media: Tensor, texts: Tensor, same: Tensor, kind: Contrast) -> Tensor:
-    """(B,) losses of unit vectors (B, S). `same` (B, B) tells which text is true of which medium, its own at least.
+    """(B,) losses of media (B, S) and texts (A, S), unit vectors: text i belongs to medium i, those after the B-th are
+    further ones. `same` (B, A) tells which text is true of which medium, its own at least.
 
     SigLIP asks of each pair whether it belongs together; CLIP which of all texts belongs to a medium, and which medium
     to a text (where several do, each has an equal share).
     """
-    scores = space.log_scale.exp() * media @ texts.mT                         # (B, B)
+    scores, B = space.log_scale.exp() * media @ texts.mT, len(media)          # (B, A)
     if kind == "siglip":
         return -F.logsigmoid((scores + space.bias) * (2 * same.float() - 1)).sum(1)
-    share = same.float() / same.sum(1, keepdim=True)
-    return -(share * scores.log_softmax(1) + (same.float() / same.sum(0)) * scores.log_softmax(0)).sum(1) / 2
+    own, true = scores[:, :B].log_softmax(0), same[:, :B].float()             # a further text may have no medium here
+    return -((same.float() / same.sum(1, keepdim=True) * scores.log_softmax(1)).sum(1)
+             + (true / true.sum(0) * own).sum(1)) / 2
 
 
 def write_space(folder: Path, space: Space, dtype: torch.dtype = torch.float16) -> None:

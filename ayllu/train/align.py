@@ -31,6 +31,9 @@ from ayllu.media.cross import CrossConfig
 from ayllu.media.encoder import Shape
 from ayllu.media.names import audio_config, audio_weights, vision_config, vision_weights
 from ayllu.media.senses import ADAPTER, EarConfig, EyeConfig, Senses, SensesConfig, read_senses, write_senses
+from ayllu.media.senses import CONFIG as SENSES
+from ayllu.media.space import CONFIG as SPACE
+from ayllu.media.space import Space, read_space
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.text.chat import ChatTemplate
@@ -117,7 +120,8 @@ def rows_of(data: MediaData, folder: Path, sources: tuple[MediaSource, ...]) -> 
     for source in sources:
         root = folder / data.root
         files = root / source.files if source.files else None
-        yield from media_rows(root / source.path, files, source.path)
+        for row in media_rows(root / source.path, files, source.path):
+            yield row if isinstance(row, Reject) else replace(row, times=source.times)
 
 
 def _check(config: AlignRecipe, train: list[MediaSample], rejects: list[Reject]) -> None:
@@ -161,6 +165,10 @@ def pretrained(part: Any, weights: str | None, folder: Path) -> tuple[Any, dict[
     if weights is None or part is None:
         return part, None
     where = Path(path_of(weights, folder))
+    name = "eye" if isinstance(part, EyeConfig) else "ear"
+    for file, read in ((SPACE, read_space), (SENSES, read_senses)):
+        if (where / file).is_file():
+            return _own_encoder(part, name, read(where), where)
     files = sorted(where.glob("*.safetensors"))
     if not files or not (where / "config.json").is_file():
         raise CheckpointError(f"{where} holds no encoder: expected config.json and *.safetensors")
@@ -172,6 +180,15 @@ def pretrained(part: Any, weights: str | None, folder: Path) -> tuple[Any, dict[
         return part.model_copy(update={"vision": vision, "pixels": pixels}), vision_weights(tensors)
     assert isinstance(part, EarConfig)
     return part.model_copy(update={"audio": audio_config(facts)}), audio_weights(tensors)
+
+
+def _own_encoder(part: Any, name: str, read: Space | Senses, where: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+    """The encoder of senses, or of a space, that this program trained."""
+    own = getattr(read.senses if isinstance(read, Space) else read, name)
+    if own is None:
+        raise CheckpointError(f"{where} has no {name}: name a folder that has one, or leave {name}_weights out")
+    kept = ("pixels", "vision") if name == "eye" else ("audio", "fills")
+    return part.model_copy(update={key: getattr(own.config, key) for key in kept}), own.encoder.state_dict()
 
 
 def first_values(senses: Senses) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ayllu.config import Settings
+from ayllu.data.media_jitter import Jitter
 from ayllu.media.senses import EarConfig, EyeConfig
 from ayllu.train.loop import LoopConfig
 from ayllu.train.recipe import Recipe
@@ -16,6 +17,7 @@ class MediaSource(Settings):
 
     path: str
     files: str | None = None                             # folder or tar of the images and sounds; None: beside the rows
+    times: int = Field(default=1, gt=0)                  # that each row comes in an epoch
     licence: str | None = None
 
 
@@ -27,7 +29,7 @@ class MediaData(Settings):
     held_out: tuple[MediaSource, ...] = ()               # evaluated on; none: a share by a fixed hash of each row
     held_out_share: float = Field(default=0.1, ge=0, lt=1)
     bad_rows: Literal["error", "drop"] = "error"         # of rows that nothing can be learned from
-    jitter: Literal["none", "shift"] = "none"            # images and sounds are seen a little moved
+    jitter: Jitter = "none"                              # images and sounds are seen a little moved
 
 
 class AlignLoop(LoopConfig):
@@ -65,8 +67,8 @@ class AlignRecipe(Recipe):
     senses: str | None = None                            # a folder to begin with; None: eye and ear below
     eye: EyeConfig | None = None
     ear: EarConfig | None = None
-    eye_weights: str | None = None                       # a folder of CLIP or SigLIP; its shape is taken
-    ear_weights: str | None = None                       # a folder of Whisper
+    eye_weights: str | None = None                       # a folder of CLIP, SigLIP or own senses, with its shape
+    ear_weights: str | None = None                       # a folder of Whisper or own senses
     learns: Literal["projector", "encoder", "adapter", "all"] = "encoder"    # each with those before it
     lora: Lora = Lora()                                  # of `adapter`
     cross: Cross | None = None                           # None: features stand in the text

@@ -3,7 +3,7 @@
 The Llama reads the texts once, before training; what learns is eye and ear, and the small network over what it made of
 them. In each step a medium stands beside one of its texts, drawn anew.
 
-B media of a batch  N held-out media  M texts  L width of the Llama  S of the space
+B media of a batch  A texts of a batch  N held-out media  M texts  L width of the Llama  S of the space
 """
 
 import hashlib
@@ -20,7 +20,8 @@ from torch import Tensor
 from ayllu import dist
 from ayllu.adapters.lora import fingerprint
 from ayllu.checkpoint.load import build_model, open_checkpoint
-from ayllu.data.media_loader import MediaReader, moved
+from ayllu.data.media_jitter import jittered
+from ayllu.data.media_loader import MediaReader
 from ayllu.data.media_rows import MediaFile, MediaRow
 from ayllu.data.order import Order
 from ayllu.data.rows import Reject
@@ -50,9 +51,10 @@ class ContrastRecipe(Recipe):
     base: str                                            # the Llama that reads the texts
     eye: EyeConfig | None = None
     ear: EarConfig | None = None
-    eye_weights: str | None = None                       # a folder of CLIP or SigLIP; its shape is taken
-    ear_weights: str | None = None                       # a folder of Whisper
+    eye_weights: str | None = None                       # a folder of CLIP, SigLIP or own senses, with its shape
+    ear_weights: str | None = None                       # a folder of Whisper or own senses
     by: Contrast = "siglip"                              # the loss
+    others: int = Field(default=0, ge=0)                 # texts drawn for a batch beside those of its own media
     text_hidden: int = Field(default=512, gt=0)
     data: MediaData
     epochs: float = Field(default=10.0, gt=0)
@@ -77,11 +79,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class ContrastBatch:
-    """`numbers` tells texts apart, so that equal ones count as true of each other's media."""
+    """Text i is one of medium i's; those after the B-th are others. `same` tells which are true of which media."""
 
     media: tuple[Medium, ...]
-    states: Tensor                                       # (B, 2 L)
-    numbers: Tensor                                      # (B,)
+    states: Tensor                                       # (A, 2 L)
+    same: Tensor                                         # (B, A)
 
     def __len__(self) -> int:
         return len(self.media)
@@ -93,7 +95,7 @@ class ContrastBatch:
     def to(self, device: torch.device) -> "ContrastBatch":
         """On another device."""
         media = tuple(replace(m, values=m.values.to(device)) for m in self.media)
-        return ContrastBatch(media, self.states.to(device), self.numbers.to(device))
+        return ContrastBatch(media, self.states.to(device), self.same.to(device))
 
 
 @dataclass
@@ -113,20 +115,22 @@ class ContrastLoader:
     def batch(self, step: int) -> ContrastBatch:
         """Those of this rank for one step."""
         size, rng = self.config.loop.batch_size, np.random.default_rng([self.config.seed, step, self.rank])
-        media, texts = [], []
+        media, texts, own = [], [], []
         for i in range(step * size + self.rank, (step + 1) * size, self.world_size):
             number = self.order.at(i)[0]
             medium = self.reader.medium(self.pairs.files[number], "training")
-            media.append(moved(medium, rng) if self.config.data.jitter == "shift" else medium)
-            texts.append(int(rng.choice(self.pairs.texts[number])))
-        return ContrastBatch(tuple(media), self.states[texts], torch.tensor(texts))
+            media.append(jittered(medium, self.config.data.jitter, rng))
+            own.append(self.pairs.texts[number])
+            texts.append(int(rng.choice(own[-1])))
+        texts += rng.integers(0, len(self.states), self.config.others).tolist()
+        same = torch.from_numpy(np.array([np.isin(texts, numbers) for numbers in own]))
+        return ContrastBatch(tuple(media), self.states[texts], same)
 
 
 def contrast_loss(model: CausalModel, batch: ContrastBatch, kind: Contrast) -> Loss:
     """Sum over the media of a batch."""
     space = cast(Space, model)
-    same = batch.numbers[:, None] == batch.numbers                            # (B, B)
-    each = contrast(space, space.media(batch.media), space.texts(batch.states), same, kind)
+    each = contrast(space, space.media(batch.media), space.texts(batch.states), batch.same, kind)
     return Loss(each.sum(), torch.tensor(float(len(batch)), device=each.device), each.detach())
 
 
@@ -134,6 +138,7 @@ def collected(rows: Iterator[MediaRow | Reject], drop: bool) -> tuple[list[str],
     """The texts, and which belong to which medium; a row's text is its last answer."""
     texts: dict[str, int] = {}
     media: dict[tuple[int, str], tuple[MediaFile, list[int]]] = {}
+    times: dict[tuple[int, str], int] = {}
     for row in rows:
         if isinstance(row, Reject):
             if not drop:
@@ -142,10 +147,13 @@ def collected(rows: Iterator[MediaRow | Reject], drop: bool) -> tuple[list[str],
         text = str(row.messages[-1]["content"]).strip()
         number = texts.setdefault(text, len(texts))
         for file in row.media:
-            _, own = media.setdefault((id(file.folder), file.name), (file, []))
+            key = (id(file.folder), file.name)
+            _, own = media.setdefault(key, (file, []))
+            times[key] = max(row.times, times.get(key, 1))
             if number not in own:
                 own.append(number)
-    return list(texts), Pairs(tuple(file for file, _ in media.values()), tuple(tuple(own) for _, own in media.values()))
+    found = [(file, tuple(own)) for key, (file, own) in media.items() for _ in range(times[key])]
+    return list(texts), Pairs(tuple(file for file, _ in found), tuple(own for _, own in found))
 
 
 def apart_by_name(pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:

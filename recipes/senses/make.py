@@ -2,9 +2,11 @@
 
     python recipes/senses/make.py --data ../shared/data --out runs/senses/data
 
-writes media.tar (all pictures and sounds), train.jsonl and held_out.jsonl for `ayllu align recipes/senses.toml`, and
-counts.json. Held out are: of the digits every tenth by a fixed hash, of the spoken digits their own test side, of the
-syllables every tenth, and of the emoji with a skin tone every fifth whose plain form is learned. Sounds over 2 seconds
+writes media.tar (all pictures and sounds) and rows for `ayllu align`: train.jsonl, which is the KIND.jsonl of all, and
+held_out.jsonl with a question and its answer (recipes/senses.toml); KIND.texts.jsonl and KIND.held_out.texts.jsonl with
+what is true of a picture or sound (recipes/senses_eye.toml, senses_ear.toml); and counts.json. Held out are: of the
+digits every tenth by a fixed hash, of the spoken digits their own test side, of the syllables every tenth, and of the
+emoji with a skin tone every fifth whose plain form is learned. Sounds over 2 seconds
 are left out: two digits and ten syllables. The licences of all sources allow it.
 """
 
@@ -14,6 +16,7 @@ import hashlib
 import io
 import json
 import lzma
+import re
 import sys
 import tarfile
 from collections import Counter
@@ -27,6 +30,9 @@ import zstandard
 from PIL import Image
 
 LONGEST_S = 2.0                                          # of a sound: recipes/senses.toml's ear
+KINDS = ("digit", "emoji", "spoken digit", "syllable")
+SYLLABLE = re.compile(r"(zh|ch|sh|[bpmfdtnlgkhjqxrzcsyw])?(.+?)([1-5])?$")
+FIND = ("find the picture of {}", "a picture of {}", "找出{}的图片")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 ASKS = {"digit": ("Which digit is this?", "这是哪个数字？"), "emoji": ("What is this?", "这是什么？"),
         "spoken digit": ("Which digit is said?", "说的是哪个数字？"), "syllable": ("这是什么音？",)}
@@ -42,6 +48,12 @@ class Example:
     text: str
     held_out: bool
     of: str = "image"
+    true: tuple[str, ...] = ()                           # what else could be said of it
+    exact: tuple[str, ...] = ()                          # what is said of it alone, if not `text`
+
+    def texts(self) -> list[str]:
+        """What it is found by; where it's held out, only what is meant to be found out."""
+        return [*(self.exact or (self.text,)), *(() if self.held_out else self.true)]
 
     def row(self) -> dict[str, str]:
         """As ayllu align reads it; `kind` is for benchmarks."""
@@ -51,6 +63,12 @@ class Example:
 def chosen(name: str, one_of: int) -> bool:
     """By a fixed hash."""
     return int(hashlib.sha256(name.encode()).hexdigest(), 16) % one_of == 0
+
+
+def parts(syllable: str) -> tuple[str, str, str]:
+    """Initial, final, tone as pinyin writes them: zhang1 -> zh, ang, 1."""
+    match = SYLLABLE.match(syllable)
+    return (match[1] or "", match[2], match[3] or "") if match else ("", "", "")
 
 
 def labels(folder: Path) -> list[dict]:
@@ -68,7 +86,12 @@ def digits(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
         Image.fromarray(image).save(out, "PNG")
         add(tar, file, out.getvalue())
         ask = ASKS["digit"][number % 2]
-        yield Example("digit", file, ask, str(digit), chosen(file, 10))
+        yield Example("digit", file, ask, str(digit), chosen(file, 10), true=of_digit(int(digit)))
+
+
+def of_digit(digit: int) -> tuple[str, ...]:
+    """Other words for it."""
+    return f"the digit {digit}", DIGITS[digit], f"数字{digit}"
 
 
 def emoji(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
@@ -78,8 +101,13 @@ def emoji(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
             file = f"emoji/{row['file']}"
             add(tar, file, _bytes(source, row["file"]))
             held_out = "skin tone" in row["en"] and ":" in row["en"] and chosen(row["hexcode"], 5)
+            # A plain form has the tags of its tones; a tone is a tag of all pictures that have it.
+            names = [row["en"], row["zh"]] if "skin tone" in row["en"] else []
+            tones = [tone for name in names for tone in re.split("[:：] ?", name, maxsplit=1)[1:]]
+            tags = [text for text in (", ".join(row["en_tags"]), ", ".join(row["zh_tags"])) if text]
+            true = (FIND[0].format(row["en"]), FIND[1].format(row["en"]), FIND[2].format(row["zh"]), *tags, *tones)
             for ask, name in zip(ASKS["emoji"], (row["en"], row["zh"]), strict=True):
-                yield Example("emoji", file, ask, name, held_out)
+                yield Example("emoji", file, ask, name, held_out, true=true)
 
 
 def spoken_digits(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
@@ -93,7 +121,7 @@ def spoken_digits(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
         if row["seconds"] <= LONGEST_S:
             ask = ASKS["spoken digit"][row["index"] % 2]
             yield Example("spoken digit", f"spoken/{row['file']}", ask, str(row["digit"]), row["split"] == "test",
-                          "audio")
+                          "audio", of_digit(row["digit"]))
 
 
 def syllables(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
@@ -105,7 +133,10 @@ def syllables(folder: Path, tar: tarfile.TarFile) -> Iterator[Example]:
                 data = _bytes(source, row["file"])
                 if soundfile.info(io.BytesIO(data)).duration <= LONGEST_S:
                     add(tar, file, data)
-                    yield Example("syllable", file, ASKS["syllable"][0], row["text"], chosen(row["text"], 10), "audio")
+                    initial, final, tone = parts(row["text"])
+                    true = row["text"], initial + final, f"initial {initial}", f"final {final}", f"tone {tone}"
+                    yield Example("syllable", file, ASKS["syllable"][0], row["text"], chosen(row["text"], 10), "audio",
+                                  true, (f"{initial} {final} {tone}",))
 
 
 def _bytes(source: tarfile.TarFile, name: str) -> bytes:
@@ -136,6 +167,14 @@ def main() -> int:
     for name, side in (("train", False), ("held_out", True)):
         lines = [json.dumps(e.row(), ensure_ascii=False) + "\n" for e in found if e.held_out == side]
         (options.out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    for kind in KINDS:
+        own = [e for e in found if e.kind == kind]
+        learned = [json.dumps(e.row(), ensure_ascii=False) + "\n" for e in own if not e.held_out]
+        (options.out / f"{kind.split()[0]}.jsonl").write_text("".join(learned), encoding="utf-8")
+        for name, side in (("texts", False), ("held_out.texts", True)):
+            said = dict.fromkeys((e.of, e.file, text) for e in own if e.held_out == side for text in e.texts())
+            lines = [json.dumps({of: file, "text": text}, ensure_ascii=False) + "\n" for of, file, text in said]
+            (options.out / f"{kind.split()[0]}.{name}.jsonl").write_text("".join(lines), encoding="utf-8")
     counts = Counter((asdict(e)["kind"], "held out" if e.held_out else "train") for e in found)
     told = {f"{kind}, {side}": n for (kind, side), n in sorted(counts.items())}
     (options.out / "counts.json").write_text(json.dumps(told, indent=1) + "\n")

@@ -10,7 +10,8 @@ import torch
 from media_pairs import NAMES, model_of, png, recipe, wav
 
 from ayllu.config import build_recipe
-from ayllu.data.media_loader import MediaLoader, moved
+from ayllu.data.media_jitter import jittered
+from ayllu.data.media_loader import MediaLoader
 from ayllu.data.media_rows import Folder, media_rows
 from ayllu.data.rows import Reject
 from ayllu.errors import BadMedia, CheckpointError, ConfigError, DataError
@@ -176,10 +177,12 @@ def test_wrong_widths_and_missing_senses(folder, chat_checkpoint):
         lesson.senses.sound(wav(1))
 
 
-def test_jitter_keeps_shapes_and_is_repeatable(folder, chat_checkpoint):
+@pytest.mark.parametrize("kind", ["shift", "warp"])
+def test_jitter_keeps_shapes_and_is_repeatable(folder, chat_checkpoint, kind):
     _, lesson = prepared_media(recipe(folder, chat_checkpoint), folder)
     for medium in (lesson.senses.image(png(0)), lesson.senses.sound(wav(1))):
-        one, two = (moved(medium, np.random.default_rng(5)) for _ in range(2))
+        assert jittered(medium, "none", np.random.default_rng(5)) is medium
+        one, two = (jittered(medium, kind, np.random.default_rng(5)) for _ in range(2))
         assert one.values.shape == medium.values.shape
         assert torch.equal(one.values, two.values)
         assert not torch.equal(one.values, medium.values)

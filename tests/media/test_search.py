@@ -13,13 +13,16 @@ import torch.nn.functional as F
 from media_pairs import NAMES, SHAPE, png, wav
 
 from ayllu.apps.gallery import Gallery, Seeker
-from ayllu.checkpoint.load import load_checkpoint
+from ayllu.checkpoint.load import load_checkpoint, open_checkpoint
 from ayllu.cli.search import search
 from ayllu.config import build_recipe
+from ayllu.data.media_loader import MediaReader
 from ayllu.errors import CheckpointError, ConfigError, DataError
+from ayllu.media.senses import Senses, SensesConfig, write_senses
 from ayllu.media.space import Space, SpaceConfig, contrast, read_space, text_states
-from ayllu.train.align import rows_of
-from ayllu.train.contrast import ContrastRecipe, apart_by_name, collected, contrast_train
+from ayllu.train.align import new_senses, rows_of
+from ayllu.train.align_config import AlignRecipe
+from ayllu.train.contrast import ContrastLoader, ContrastRecipe, apart_by_name, collected, contrast_train
 
 EYE = {"pixels": {"size": 16}, "vision": {"shape": SHAPE, "image_size": 16, "patch_size": 8, "pools": False},
        "project": {"width": 32, "out": 24}}
@@ -179,6 +182,59 @@ def test_rows_become_media_with_texts(trained, chat_checkpoint):
     assert len(learned.files) + len(held.files) == 8
     with pytest.raises(ConfigError, match="within itself"):
         recipe(folder, chat_checkpoint, loop={"batch_size": 8, "micro_batch": 4})
+    often = recipe(folder, chat_checkpoint, data={"sources": [{"path": "rows.jsonl", "files": "media", "times": 3}]})
+    again, thrice = collected(rows_of(often.data, folder, often.data.sources), drop=False)
+    assert (again, len(thrice.files)) == (texts, 24)
+    assert thrice.texts == tuple(own for own in pairs.texts for _ in range(3))
+
+
+def test_a_batch_knows_all_texts_of_its_media_and_others(trained, chat_checkpoint):
+    folder, _ = trained
+    config = recipe(folder, chat_checkpoint, others=50)
+    texts, pairs = collected(rows_of(config.data, folder, config.data.sources), drop=False)
+    space = read_space(folder / "run" / "space")
+    states = torch.arange(len(texts)).float()[:, None]   # a text's state is its number
+    batch = ContrastLoader(pairs, states, MediaReader(space.senses), config).batch(0)
+    assert (len(batch.media), batch.states.shape, batch.same.shape) == (8, (58, 1), (8, 58))
+    by_digest = {MediaReader(space.senses).medium(file, "").digest: own
+                 for file, own in zip(pairs.files, pairs.texts, strict=True)}
+    for medium, row in zip(batch.media, batch.same, strict=True):
+        assert row.tolist() == [int(number) in by_digest[medium.digest] for number in batch.states[:, 0]]
+    assert batch.same[:, :8].diagonal().all()
+    assert batch.same[:, 8:].any()
+
+
+def test_further_texts_are_negatives_of_all_media():
+    torch.manual_seed(0)
+    space = Space(SpaceConfig.model_validate({"senses": {"eye": EYE}, "text_width": 8}))
+    media, texts = F.normalize(torch.randn(3, 24), dim=-1), F.normalize(torch.randn(5, 24), dim=-1)
+    same = torch.eye(3, 5, dtype=torch.bool)
+    same[0, 4] = True
+    scores = space.log_scale.exp() * media @ texts.mT
+    pulled = sum(-F.logsigmoid((1 if same[i, j] else -1) * (scores[i, j] + space.bias)) for i in range(3)
+                 for j in range(5))
+    torch.testing.assert_close(contrast(space, media, texts, same, "siglip").sum(), pulled)
+    log_p, log_q = scores.log_softmax(1), scores[:, :3].log_softmax(0)
+    expected = -((log_p[0, 0] + log_p[0, 4]) / 2 + log_p[1, 1] + log_p[2, 2] + log_q.diagonal().sum()) / 2
+    torch.testing.assert_close(contrast(space, media, texts, same, "clip").sum(), expected)
+
+
+def test_senses_begin_with_the_encoders_of_a_space(trained, chat_checkpoint):
+    folder, _ = trained
+    own = read_space(folder / "run" / "space").senses
+    table = {"name": "t", "base": str(chat_checkpoint), "eye_weights": "run/space", "ear_weights": "run/space",
+             "eye": {**EYE, "vision": {"shape": {**SHAPE, "n_layers": 2}, "pools": False},
+                     "project": {"width": 32, "out": 32}}, "ear": {**EAR, "project": {"width": 32, "out": 32}},
+             "data": {"sources": [{"path": "rows.jsonl", "files": "media"}]}}
+    senses = new_senses(build_recipe(AlignRecipe, table, [], where="test"), folder, open_checkpoint(chat_checkpoint))
+    for part, mine in ((senses.eye, own.eye), (senses.ear, own.ear)):
+        theirs = mine.encoder.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in part.encoder.state_dict().items())
+    assert senses.config.eye.pixels.size == 16           # the shape comes with the weights
+    write_senses(folder / "deaf", Senses(SensesConfig.model_validate({"eye": EYE})))
+    with pytest.raises(CheckpointError, match="has no ear"):
+        new_senses(build_recipe(AlignRecipe, {**table, "ear_weights": "deaf"}, [], where="test"), folder,
+                   open_checkpoint(chat_checkpoint))
 
 
 def test_the_command(trained, capsys):

@@ -8,7 +8,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from ayllu.data.media_loader import counter, moved
+from ayllu.data.media_jitter import jittered
+from ayllu.data.media_loader import counter
 from ayllu.data.media_rows import Folder, MediaFile
 from ayllu.media.pixels import Pixels, grid, to_tensor, views
 from ayllu.media.senses import Senses, SensesConfig
@@ -89,7 +90,8 @@ def test_files_are_counted_and_moved_by_what_they_hold(tmp_path):
     assert counter(many)(MediaFile("image", "a.png", folder)) == 12
     assert many.config.most_features == {"image": 20, "audio": 100}
     medium = many.image(png(32, 16))
-    shifted = moved(medium, np.random.default_rng(3))
-    assert shifted.values.shape == medium.values.shape
-    one = moved(many.image(png(10, 10)), np.random.default_rng(3))
-    assert one.values.shape == (1, 3, 16, 16)
+    assert medium.values.shape[0] > 1
+    for kind in ("shift", "warp"):
+        assert jittered(medium, kind, np.random.default_rng(3)).values.shape == medium.values.shape
+        one = jittered(many.image(png(10, 10)), kind, np.random.default_rng(3))
+        assert one.values.shape == (1, 3, 16, 16)
