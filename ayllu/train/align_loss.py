@@ -16,7 +16,8 @@ from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.train.align_config import Kl
 from ayllu.train.distill import divergence
-from ayllu.train.losses import Loss, token_loss
+from ayllu.train.head_loss import HeadLoss
+from ayllu.train.losses import Loss
 
 
 class Aligned(nn.Module):
@@ -54,13 +55,21 @@ def align_loss(model: CausalModel, batch: MediaBatch, kl: Kl | None = None) -> L
     aligned = cast(Aligned, model)
     hidden = aligned.hidden(batch)
     if kl is None:
-        return token_loss(aligned.body, hidden, batch.labels, batch.weights)
+        return written_loss(aligned.body, hidden, batch)
     apart = divergences(aligned.body, hidden, batch, kl.temperature)          # (B,)
     if kl.weight == 1:
         return Loss(apart.sum(), batch.weights.sum(), apart.detach())
-    written = token_loss(aligned.body, hidden, batch.labels, batch.weights)
+    written = written_loss(aligned.body, hidden, batch)
     return Loss(kl.weight * apart.sum() + (1 - kl.weight) * written.total, written.weight,
                 kl.weight * apart.detach() + (1 - kl.weight) * written.per_example)
+
+
+def written_loss(body: Llama, hidden: Tensor, batch: MediaBatch) -> Loss:
+    """What `token_loss` gives, by the logits of the answers alone: most places hold features and questions."""
+    learned = batch.weights > 0                                               # (B, T)
+    total, each = body.head(hidden[learned], HeadLoss(batch.labels[learned], batch.weights[learned]))    # (), (N,)
+    per_example = torch.zeros(len(batch), device=each.device).index_add(0, learned.nonzero()[:, 0], each)
+    return Loss(total, batch.weights.sum(), per_example)
 
 
 def divergences(body: Llama, hidden: Tensor, batch: MediaBatch, temperature: float) -> Tensor:

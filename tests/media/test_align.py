@@ -20,7 +20,8 @@ from ayllu.media.senses import read_senses
 from ayllu.text.marks import MEDIA, Found, with_media
 from ayllu.train.align import align, prepared_media
 from ayllu.train.align_config import AlignRecipe
-from ayllu.train.align_loss import Aligned
+from ayllu.train.align_loss import Aligned, align_loss
+from ayllu.train.losses import token_loss
 
 
 def test_eight_pairs_are_learned_by_heart(folder, chat_checkpoint):
@@ -175,6 +176,24 @@ def test_wrong_widths_and_missing_senses(folder, chat_checkpoint):
     assert len(lesson.rejects) == 4                      # the sounds
     with pytest.raises(BadMedia, match="has no ear"):
         lesson.senses.sound(wav(1))
+
+
+def test_the_loss_is_that_of_all_places(folder, chat_checkpoint):
+    """Of which only answers have a weight, by the logits of all."""
+    _, lesson = prepared_media(recipe(folder, chat_checkpoint), folder)
+    model = Aligned(model_of(chat_checkpoint), lesson.senses)
+    batch = MediaLoader(lesson.train, lesson.senses, 8).rows(range(8))
+    batch.weights[0, -1] += batch.weights[0].max() / 2
+    found, told = align_loss(model, batch), token_loss(model.body, model.hidden(batch), batch.labels, batch.weights)
+    for name in ("total", "weight", "per_example"):
+        torch.testing.assert_close(getattr(found, name), getattr(told, name))
+    learned = [p for p in lesson.senses.parameters() if p.requires_grad]
+    gradients = [torch.autograd.grad(loss.total, learned, allow_unused=True)
+                 for loss in (found, told)]
+    for one, two in zip(*gradients, strict=True):
+        assert (one is None) == (two is None)
+        if one is not None:
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["shift", "warp"])
