@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from media_pairs import NAMES, SHAPE, png, wav
 
-from ayllu.apps.gallery import Gallery, Seeker
+from ayllu.apps.gallery import BUNDLED, Gallery, Seeker
 from ayllu.checkpoint.load import load_checkpoint, open_checkpoint
 from ayllu.cli.search import search
 from ayllu.config import build_recipe
@@ -24,6 +25,7 @@ from ayllu.train.align import new_senses, rows_of
 from ayllu.train.align_config import AlignRecipe
 from ayllu.train.contrast import ContrastLoader, ContrastRecipe, apart_by_name, collected, contrast_train
 
+EMOJI = Path(__file__).parents[3] / "shared" / "data" / "noto_emoji" / "files.tar"
 EYE = {"pixels": {"size": 16}, "vision": {"shape": SHAPE, "image_size": 16, "patch_size": 8, "pools": False},
        "project": {"width": 32, "out": 24}}
 EAR = {"audio": {"shape": SHAPE, "n_mels": 16, "seconds": 1}, "project": {"width": 32, "out": 24}}
@@ -235,6 +237,18 @@ def test_senses_begin_with_the_encoders_of_a_space(trained, chat_checkpoint):
     with pytest.raises(CheckpointError, match="has no ear"):
         new_senses(build_recipe(AlignRecipe, {**table, "ear_weights": "deaf"}, [], where="test"), folder,
                    open_checkpoint(chat_checkpoint))
+
+
+@pytest.mark.skipif(not EMOJI.exists(), reason="needs the folder shared/data beside the project")
+def test_the_bundled_space_finds_emoji(tmp_path, capsys):
+    with tarfile.open(EMOJI) as files:
+        for code in ("1f34e", "1f436", "1f697", "1f431", "1f31e", "1f334", "1f41f", "2708"):
+            stream = files.extractfile(f"emoji_u{code}.png")
+            (tmp_path / f"{code}.png").write_bytes(stream.read())
+    for question, code in (("find the picture of a red apple", "1f34e"), ("找出红苹果的图片", "1f34e"),
+                           ("dog", "1f436"), ("a fish", "1f41f"), ("飞机", "2708")):
+        search(tmp_path, question, k=1, space=BUNDLED)
+        assert capsys.readouterr().out.split()[1] == f"{code}.png", question
 
 
 def test_the_command(trained, capsys):
