@@ -224,8 +224,8 @@ def test_further_texts_are_negatives_of_all_media():
 def test_senses_begin_with_the_encoders_of_a_space(trained, chat_checkpoint):
     folder, _ = trained
     own = read_space(folder / "run" / "space").senses
-    table = {"name": "t", "base": str(chat_checkpoint), "eye_weights": "run/space", "ear_weights": "run/space",
-             "eye": {**EYE, "vision": {"shape": {**SHAPE, "n_layers": 2}, "pools": False},
+    table = {"name": "t", "out": "run", "base": str(chat_checkpoint), "eye_weights": "run/space",
+             "ear_weights": "run/space", "eye": {**EYE, "vision": {"shape": {**SHAPE, "n_layers": 2}, "pools": False},
                      "project": {"width": 32, "out": 32}}, "ear": {**EAR, "project": {"width": 32, "out": 32}},
              "data": {"sources": [{"path": "rows.jsonl", "files": "media"}]}}
     senses = new_senses(build_recipe(AlignRecipe, table, [], where="test"), folder, open_checkpoint(chat_checkpoint))
