@@ -31,7 +31,7 @@ from ayllu.model.adapt import Adapt
 from ayllu.model.fused import FusedRunner
 from ayllu.model.step import Model, Runner, as_runner
 from ayllu.native import draw, pointwise
-from ayllu.native.build import NativeError, missing_avx512, missing_vectors
+from ayllu.native.build import NativeError, missing_avx2, missing_vectors
 from ayllu.native.paged import KERNELS, load
 
 AttentionKind = Literal["auto", "torch", "triton", "native"]
@@ -105,7 +105,7 @@ def _why_not(device: torch.device) -> str | None:
 
 def uses_native(kind: AttentionKind, device: torch.device, dtype: torch.dtype) -> bool:
     """Whether attention goes through C++. What was never compiled here is compiled now."""
-    if kind in ("torch", "triton") or (kind == "auto" and (device.type != "cpu" or missing_avx512())):
+    if kind in ("torch", "triton") or (kind == "auto" and (device.type != "cpu" or missing_avx2())):
         return False
     reason = missing_vectors() if device.type == "cpu" else "it is for the CPU"
     if reason is None and dtype not in KERNELS:

@@ -15,13 +15,13 @@ from ayllu.log import say
 from ayllu.model.account import n_parameters
 from ayllu.model.fused import FusedRunner, Matrix
 from ayllu.model.step import Runner
-from ayllu.native.build import NativeError, missing
-from ayllu.native.step import MOST, Layer, Linear, Step, Tokens, Weights, mixes_tiles, why_not
+from ayllu.native.build import NativeError
+from ayllu.native.step import MOST, Layer, Linear, Step, Tokens, Weights, loses_to_tiles, why_not
 
 MOST_BYTES = 512 * 2**20                                 # of weights that may lie in memory twice
-# Of a chunk, in pairs of a token and one that it may see: beyond, torch's attention is faster. By tiles, ours is, as
-# far as was measured.
-MOST_PAIRS, MOST_TILED_PAIRS = 256 * 256, 512 * 2048
+# Of a chunk, in pairs of a token and one that it may see: beyond, torch's attention by AMX is faster. By tiles, and on
+# CPUs without AMX, ours is, as far as was measured.
+MOST_PAIRS, MOST_FAST_PAIRS = 256 * 256, 512 * 2048
 
 
 class NativeStep:
@@ -29,7 +29,7 @@ class NativeStep:
 
     def __init__(self, runner: FusedRunner, views: NativeViews, step: Step) -> None:
         self.runner, self.views, self._step = runner, views, step
-        self._most_pairs = MOST_TILED_PAIRS if mixes_tiles(views.pools[0]) else MOST_PAIRS
+        self._most_pairs = MOST_PAIRS if loses_to_tiles(views.pools[0]) else MOST_FAST_PAIRS
 
     def takes(self, batch: FlatBatch) -> bool:
         """Whether it is for this batch; adapters are the caller's to look for."""
@@ -55,7 +55,7 @@ class NativeStep:
 
 def make_step(runner: Runner, views: NativeViews) -> NativeStep | None:
     """None where there can be none."""
-    if type(runner) is not FusedRunner or runner.dtype != torch.bfloat16 or runner.rotations(1) is None or missing():
+    if type(runner) is not FusedRunner or runner.dtype != torch.bfloat16 or runner.rotations(1) is None:
         return None
     if 2 * n_parameters(runner.config) > MOST_BYTES:
         return None

@@ -1,8 +1,9 @@
 """A kernel's source to a loaded library: compiled when first used, into Ayllu's cache.
 
 Nothing depends on a kernel: where one can't be had, `missing` or `missing_vectors` says why, and what called for it
-takes torch's way. Those of `library` multiply by AMX, through torch's own products, those of `amx_library` by its
-instructions; those of `vector_library` need nothing but a compiler, and gain where it may use AVX512.
+takes torch's way. Those of `library` multiply by AMX, through torch's own products, those of `tile_library` by its
+instructions or, without it, by vectors; those of `vector_library` need nothing but a compiler, and gain where it may use
+AVX512 or AVX2.
 """
 
 import ctypes
@@ -26,6 +27,7 @@ PLAIN_FLAGS = ("-std=c++20", "-O3", "-fno-math-errno", "-fno-trapping-math", "-f
 # Named one by one and not -march=native, so that a cache that several machines share holds what all of them can run.
 VECTOR_FLAGS = (*PLAIN_FLAGS, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma",
                 "-mprefer-vector-width=512")
+AVX2_FLAGS = (*PLAIN_FLAGS, "-mavx2", "-mfma")
 AMX_FLAGS = (*VECTOR_FLAGS, "-mavx512bf16")
 TILE_FLAGS = (*AMX_FLAGS, "-mamx-tile", "-mamx-bf16")
 
@@ -55,9 +57,14 @@ def missing_vectors() -> str | None:
     return None if compiler() else "there is no C++ compiler (on Ubuntu: sudo apt install g++)"
 
 
-def missing_avx512() -> bool:
-    """Whether those kernels would have to do without AVX512."""
-    return torch.backends.cpu.get_cpu_capability() != "AVX512"
+def vector_flags() -> tuple[str, ...]:
+    """How kernels of `vector_library` are compiled: for the vectors that torch found in this CPU."""
+    return {"AVX512": VECTOR_FLAGS, "AVX2": AVX2_FLAGS}.get(torch.backends.cpu.get_cpu_capability(), PLAIN_FLAGS)
+
+
+def missing_avx2() -> bool:
+    """Whether those kernels would have to do with what every CPU has."""
+    return vector_flags() == PLAIN_FLAGS
 
 
 @functools.cache
@@ -70,14 +77,14 @@ def library(name: str) -> ctypes.CDLL:
 
 @functools.cache
 def vector_library(name: str) -> ctypes.CDLL:
-    """The library of `name`.cpp, with AVX512 where the CPU has it."""
-    return _load(name, PLAIN_FLAGS if missing_avx512() else VECTOR_FLAGS, ())
+    """The library of `name`.cpp, with the vectors that the CPU has."""
+    return _load(name, vector_flags(), ())
 
 
 @functools.cache
-def amx_library(name: str) -> ctypes.CDLL:
-    """The library of `name`.cpp, which may use AMX's instructions; only where nothing is `missing`."""
-    return _load(name, TILE_FLAGS, ())
+def tile_library(name: str) -> ctypes.CDLL:
+    """The library of `name`.cpp, with AMX's tiles where the CPU has them, else with its vectors."""
+    return _load(name, vector_flags() if missing() else TILE_FLAGS, ())
 
 
 def _load(name: str, flags: tuple[str, ...], libraries: tuple[str, ...], version: str = "") -> ctypes.CDLL:

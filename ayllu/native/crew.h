@@ -2,14 +2,21 @@
 // where the other cores are busy with something else, as beside a server, it does all by itself at its own speed.
 #pragma once
 
-#include <immintrin.h>
-
 #include <atomic>
 #include <cstdint>
 #include <mutex>
 #include <thread>
 
 namespace {
+
+// Waiting that leaves the core's other thread its turn.
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
 
 class Crew {
   public:
@@ -60,7 +67,7 @@ class Crew {
         done.store(0, std::memory_order_relaxed);
         state.store((number++ << 32) | uint64_t(n), std::memory_order_release);
         while (take()) {}
-        while (done.load(std::memory_order_acquire) != n) _mm_pause();
+        while (done.load(std::memory_order_acquire) != n) relax();
     }
 
     // Does one part, if there is one.
@@ -82,7 +89,7 @@ class Crew {
             if (wanted.load(std::memory_order_acquire) <= me) continue;
             enter();
             while (wanted.load(std::memory_order_acquire) > me)
-                if (!take()) _mm_pause();
+                if (!take()) relax();
             leave();
         }
     }

@@ -4,7 +4,9 @@
 //
 // N tokens  D width  F feed-forward width  H heads  G heads of keys  E head width  V vocabulary
 #include "crew.h"
+#ifdef __AMX_BF16__
 #include "mix_tiles.h"
+#endif
 #include "paged.h"
 #include "pointwise.h"
 #include "products.h"
@@ -39,17 +41,18 @@ struct Room {
     Bf *x, *h, *qkv, *y, *gated;                         // (N, D), (N, D), (N, (H + 2 G) E), (N, H E), (N, F)
 };
 
-thread_local std::unique_ptr<Tiles> tiles;
+thread_local std::unique_ptr<Tools> tools;
 
 Crew& crew() {
-    static Crew* one = new Crew([] { tiles = std::make_unique<Tiles>(); }, [] { tiles.reset(); });   // never ends
+    static Crew* one = new Crew([] { tools = std::make_unique<Tools>(); }, [] { tools.reset(); });   // never ends
     return *one;
 }
 
 // y (N, O) = x (N, K) times a matrix, plus `more` (N, O).
 void multiply(Crew::Step& step, const Bf* x, long N, const Matrix& m, const Bf* more, Bf* y) {
+    const Factor rows(x, N, m.K);
     step.share(m.units(), [&](long unit) {
-        product(x, N, m, unit, [&](long row, long column, const float* sums) {
+        product(rows, N, m, unit, [&](long row, long column, const float* sums) {
             for (long c = 0; c < UNIT && column + c < m.O; c += W) {
                 const long at = row * m.O + column + c, n = m.O - column - c;
                 V sum = with_bias(m, column + c, n, sums + c);
@@ -62,8 +65,9 @@ void multiply(Crew::Step& step, const Bf* x, long N, const Matrix& m, const Bf* 
 
 // y (N, F) = silu(x w1) * (x w3).
 void multiply_gated(Crew::Step& step, const Bf* x, long N, const Matrix& m, Bf* y) {
+    const Factor rows(x, N, m.K);
     step.share(m.units(), [&](long unit) {
-        product(x, N, m, unit, [&](long row, long column, const float* sums) {
+        product(rows, N, m, unit, [&](long row, long column, const float* sums) {
             for (long c = 0; c < UNIT / 2; c += W) {
                 const long n = m.O - column - c;
                 const V g = rounded<Bf>(with_bias(m, column + c, n, sums + c));
@@ -74,6 +78,7 @@ void multiply_gated(Crew::Step& step, const Bf* x, long N, const Matrix& m, Bf* 
     });
 }
 
+#ifdef __AMX_BF16__
 // Tokens that follow one another in a row, as many as are computed together.
 std::vector<Group> groups(const Tokens& t, long most) {
     std::vector<Group> found;
@@ -97,6 +102,8 @@ void mix(Crew::Step& step, const Pages<Bf>& pages, const Shape& s, const Layer& 
     });
 }
 
+#endif
+
 template <typename T> void attend(Crew::Step& step, const Shape& s, const Layer& l, const Tokens& t, const Room& room) {
     const Pages<T> pages{(T*)l.keys, (T*)l.values, l.key_scales, l.value_scales, s.G, s.E, s.size};
     const Attention<Bf, T> attention{pages, s.H};
@@ -106,8 +113,10 @@ template <typename T> void attend(Crew::Step& step, const Shape& s, const Layer&
         turn_token(q, t.cos + t.positions[i] * s.E, t.sin + t.positions[i] * s.E, s.H + s.G, s.E);
         keep_token(k, k + s.G * s.E, pages, t.slots[i]);
     }
+#ifdef __AMX_BF16__
     if constexpr (std::is_same_v<T, Bf>)
         if (fits_tiles(pages)) return (s.E == 64 ? mix<64> : mix<0>)(step, pages, s, l, t, room);
+#endif
     step.share(t.N * s.G, [&](long at) {
         const long i = at / s.G, g = at % s.G, position = t.positions[i];
         thread_local std::vector<float> some;
@@ -124,14 +133,14 @@ void norm(const Bf* x, const Bf* weight, const Shape& s, long N, Bf* y) {
 }  // namespace
 
 // Asked for once, before all else.
-extern "C" int ayllu_step_may_run() { return may_use_tiles(); }
+extern "C" int ayllu_step_may_run() { return may_run(); }
 
 // What the head takes, (N, D), into y.
 extern "C" void ayllu_step(const Shape* shape, const Layer* layers, const Tokens* tokens, const Room* room, Bf* y,
                            int threads) {
     const Shape& s = *shape;
     const long N = tokens->N;
-    const Tiles mine;
+    const Tools mine;
     Crew::Step step(crew(), threads);
     for (long i = 0; i < N; i++) std::copy_n(s.embedding + tokens->ids[i] * s.D, s.D, room->x + i * s.D);
     for (const Layer* l = layers; l < layers + s.layers; l++) {
@@ -148,7 +157,7 @@ extern "C" void ayllu_step(const Shape* shape, const Layer* layers, const Tokens
 
 // y (N, O) = x (N, K) times a matrix; x may be read up to the next multiple of 16 rows.
 extern "C" void ayllu_step_product(const Bf* x, long N, const Matrix* m, Bf* y, int threads) {
-    const Tiles mine;
+    const Tools mine;
     Crew::Step step(crew(), threads);
     multiply(step, x, N, *m, nullptr, y);
 }

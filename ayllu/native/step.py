@@ -1,4 +1,4 @@
-"""A whole step of a Llama in one call of C++ (step.cpp), over bfloat16 weights that lie packed for AMX.
+"""A whole step of a Llama in one call of C++ (step.cpp), over packed bfloat16 weights.
 
 A step of few rows reads each weight once and does little with it; what a model's some hundred operations cost beside
 that is more than the reading of a small model. And no thread waits for another that is late: torch's operations do, at
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ayllu.native.build import NativeError, address, amx_library
+from ayllu.native.build import NativeError, address, missing, tile_library
 from ayllu.native.paged import Pool
 
 UNIT, DEEP, ROWS = 64, 32, 32                            # columns, numbers and rows that are computed together
@@ -179,10 +179,11 @@ def _threads(n_bytes: int, rows: int) -> int:
     return min(torch.get_num_threads(), 1 + n_bytes * -(-rows // ROWS) // WORTH_A_THREAD)
 
 
-def mixes_tiles(pool: Pool) -> bool:
-    """Whether attention goes by tiles, too (mix_tiles.h: fits_tiles)."""
+def loses_to_tiles(pool: Pool) -> bool:
+    """Whether attention can't go by tiles (mix_tiles.h: fits_tiles) where torch's can."""
     _, size, _, E = pool.keys.shape
-    return pool.keys.dtype == torch.bfloat16 and E % DEEP == 0 and E <= WIDEST and size % SLOTS == 0
+    fits = pool.keys.dtype == torch.bfloat16 and E % DEEP == 0 and E <= WIDEST and size % SLOTS == 0
+    return missing() is None and not fits
 
 
 def why_not(weights: Weights) -> str | None:
@@ -197,7 +198,7 @@ def why_not(weights: Weights) -> str | None:
 @functools.cache
 def load() -> ctypes.CDLL:
     """The kernel's library, which is compiled if it never was."""
-    library = amx_library("step")
+    library = tile_library("step")
     if not library.ayllu_step_may_run():                 # asks for it, too
         raise NativeError("Linux doesn't let this process use AMX's tiles")
     return library

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from engine.small import run
+from step_kinds import step_kind  # noqa: F401 - a fixture
 
 from ayllu.adapters.lora import LoraConfig, new_adapter
 from ayllu.engine import step_native
@@ -12,9 +13,9 @@ from ayllu.engine.runner import make_runner
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, RopeScaling
 from ayllu.model.params import SamplingParams
-from ayllu.native.build import missing
+from ayllu.native.build import missing_vectors
 
-pytestmark = pytest.mark.skipif(bool(missing()), reason="no AMX or no compiler")
+pytestmark = pytest.mark.skipif(bool(missing_vectors()), reason="no C++ compiler")
 
 SHAPE = {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2, "head_dim": 16, "hidden_dim": 96, "vocab_size": 101,
          "max_context": 200}
@@ -46,6 +47,7 @@ def requests():
             for n in (1, 3, 30, 70, 9, 5, 40, 64, 8, 33, 17, 2, 90)]
 
 
+@pytest.mark.usefixtures("step_kind")
 @pytest.mark.parametrize("more", [{}, {"kv_dtype": "int8"}, {"n_guesses": 3}], ids=str)
 @pytest.mark.parametrize("name", MODELS | TILED)
 def test_steps_are_the_runners(name, more, monkeypatch):
@@ -81,6 +83,7 @@ def test_steps_are_the_runners(name, more, monkeypatch):
     assert any(singles and chunks for singles, chunks in seen)
 
 
+@pytest.mark.usefixtures("step_kind")
 @pytest.mark.parametrize("name", TILED)
 def test_a_tokens_bits_depend_on_its_row_alone(name):
     """Whether a prompt is read at once or in pieces of any length, beside whatever else."""
@@ -119,10 +122,11 @@ class Counted:
 
 
 @pytest.mark.parametrize(("limit", "of"), [({"MOST": 100}, "gqa"), ({"MOST_PAIRS": 2000}, "gqa"),
-                                           ({"MOST_PAIRS": 0, "MOST_TILED_PAIRS": 2000}, "tiles")], ids=str)
+                                           ({"MOST_PAIRS": 0, "MOST_FAST_PAIRS": 2000}, "tiles")], ids=str)
 def test_what_is_too_much_or_adapted_goes_through_the_runner(limit, of, monkeypatch):
     for name, most in limit.items():
         monkeypatch.setattr(step_native, name, most)
+    monkeypatch.setattr(step_native, "loses_to_tiles", lambda pool: of not in TILED)
     settings = LARGE_PAGES if of in TILED else SETTINGS
     engine = engine_of(settings.model_copy(update={"token_budget": 150}), **(MODELS | TILED)[of])
     monkeypatch.setattr(engine.paths.step, "_step", Counted(engine.paths.step._step))

@@ -1,4 +1,4 @@
-"""Products by AMX's tiles, and the threads that share them."""
+"""Products by tiles and vectors, and the threads that share them."""
 
 import ctypes
 import threading
@@ -6,6 +6,7 @@ import threading
 import pytest
 import torch
 import torch.nn.functional as F
+from step_kinds import step_kind  # noqa: F401 - a fixture
 
 from ayllu.native import step
 from ayllu.native.step import pack, side_by_side
@@ -28,6 +29,7 @@ def numbers(*shape):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape))).bfloat16()
 
 
+@pytest.mark.usefixtures("step_kind")
 @pytest.mark.parametrize(("K", "O"), [(32, 1), (32, 64), (96, 48), (64, 130), (288, 320)])
 def test_products_are_torchs(K, O):                      # noqa: E741 - the legend's letters
     """Within the last rounding, which sums in another order may turn the other way: 2^-8 of the result, and of sums
@@ -40,6 +42,7 @@ def test_products_are_torchs(K, O):                      # noqa: E741 - the lege
             assert torch.allclose(product(x, weight, some).double(), want, rtol=2**-8, atol=1e-4)
 
 
+@pytest.mark.usefixtures("step_kind")
 @pytest.mark.parametrize("threads", [1, 4])
 def test_a_rows_bits_depend_on_it_alone(threads):
     x, weight = numbers(100, 288), numbers(1000, 288)
