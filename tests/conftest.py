@@ -5,7 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from ci_skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401 - hooks
+from ci_skips import (  # noqa: F401 - hooks
+    pytest_make_collect_report,
+    pytest_runtest_makereport,
+    pytest_runtest_setup,
+)
 from hypothesis import settings
 from workers import pytest_xdist_auto_num_workers, share_cores  # noqa: F401 - a hook
 

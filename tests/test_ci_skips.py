@@ -20,7 +20,7 @@ SOURCES = {"marked": MARKED, "plain": PLAIN, "decorated": DECORATED, "whole": WH
 
 
 @pytest.mark.parametrize(("ci", "failures"), [("true", {"plain", "decorated", "whole"}), ("", set())])
-def test_only_gpu_tests_may_skip_in_ci(tmp_path, ci, failures):
+def test_only_gpu_and_amx_tests_may_skip_in_ci(tmp_path, ci, failures):
     for name, source in SOURCES.items():
         (tmp_path / f"test_{name}.py").write_text(source, encoding="utf-8")
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = gpu\n", encoding="utf-8")
@@ -31,4 +31,4 @@ def test_only_gpu_tests_may_skip_in_ci(tmp_path, ci, failures):
     assert (done.returncode == 0) is (not failures), done.stdout
     found = re.findall(r"^(?:FAILED|ERROR) test_(\w+)\.py", done.stdout, re.MULTILINE)
     assert sorted(found) == sorted(failures), done.stdout
-    assert done.stdout.count("only gpu tests may skip in CI") >= len(failures)
+    assert done.stdout.count("only gpu and amx tests may skip in CI") >= len(failures)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ayllu.adapters.lora import Adapter
 from ayllu.adapters.many import Bank
+from ayllu.engine.matrix import matrix_for
 from ayllu.errors import ConfigError
 from ayllu.model.adapt import Adapt
 from ayllu.model.attend import Attend
@@ -36,9 +37,10 @@ def make_runner(model: Model, kind: RunnerKind = "auto", shares: bool = False) -
         case "eager":
             return EagerRunner(model)
         case "fused" | "auto":
-            reason = why_not_fused(model)
+            make = None if shares else matrix_for(model)
+            reason = why_not_fused(model, make)
             if reason is None and isinstance(model, Llama):
-                return FusedRunner(model, shares)
+                return FusedRunner(model, shares, make)
             if kind == "fused":
                 raise ConfigError(f"this model can't run fused: {reason}; use runner='eager'")
             return EagerRunner(model)

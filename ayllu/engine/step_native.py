@@ -1,8 +1,8 @@
 """Steps in one call of C++ (native/step.py), where the model, its weights and the CPU allow it.
 
 Steps with a long chunk of a prompt, with images or sounds, or with adapters are left to the runner, whose `flat` is the
-slow twin. The weights lie in memory once more for it, so that large models, whose steps are mostly the reading of
-weights, don't take it.
+slow twin. With AMX the weights lie in memory once more for it, so that large models, whose steps are mostly the reading
+of weights, don't take it.
 """
 
 import numpy as np
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ayllu.engine.batch import FlatBatch, Span
+from ayllu.engine.matrix import NativeMatrix, widths
 from ayllu.engine.paged_native import NativeViews, is_few
 from ayllu.log import say
 from ayllu.model.account import n_parameters
 from ayllu.model.fused import FusedRunner, Matrix
 from ayllu.model.step import Runner
 from ayllu.native.build import NativeError
-from ayllu.native.step import MOST, Layer, Linear, Step, Tokens, Weights, loses_to_tiles, why_not
+from ayllu.native.step import MOST, Layer, Packed, Step, Tokens, Weights, loses_to_tiles, side_by_side, why_not
 
 MOST_BYTES = 512 * 2**20                                 # of weights that may lie in memory twice
 # Of a chunk, in pairs of a token and one that it may see: beyond, torch's attention by AMX is faster. By tiles, and on
@@ -57,11 +58,12 @@ def make_step(runner: Runner, views: NativeViews) -> NativeStep | None:
     """None where there can be none."""
     if type(runner) is not FusedRunner or runner.dtype != torch.bfloat16 or runner.rotations(1) is None:
         return None
-    if 2 * n_parameters(runner.config) > MOST_BYTES:
+    if why_not(widths(runner.config)):
+        return None
+    if not isinstance(runner.head, NativeMatrix) and 2 * n_parameters(runner.config) > MOST_BYTES:
         return None
     try:
-        weights = _weights(runner, views)
-        return None if why_not(weights) else NativeStep(runner, views, Step(weights))
+        return NativeStep(runner, views, Step(_weights(runner, views)))
     except (NativeError, OSError) as error:
         say(f"each step goes through torch, which is slower: {error}")
         return None
@@ -69,14 +71,22 @@ def make_step(runner: Runner, views: NativeViews) -> NativeStep | None:
 
 def _weights(runner: FusedRunner, views: NativeViews) -> Weights:
     c = runner.config
-    layers = [Layer(x.attention_norm, _linear(x.qkv), _linear(x.wo), x.ffn_norm, _linear(x.w13), _linear(x.w2), pool,
-                    window or 0) for x, pool, window in zip(runner.layers, views.pools, views.windows, strict=True)]
-    return Weights(runner.embedding, layers, runner.norm, _linear(runner.head), (c.n_heads, c.n_kv_heads, c.head_dim),
+    layers = [Layer(x.attention_norm, _packed(x.qkv), _packed(x.wo), x.ffn_norm, _packed_gate(x.w13), _packed(x.w2),
+                    pool, window or 0)
+              for x, pool, window in zip(runner.layers, views.pools, views.windows, strict=True)]
+    return Weights(runner.embedding, layers, runner.norm, _packed(runner.head), (c.n_heads, c.n_kv_heads, c.head_dim),
                    c.norm_eps)
 
 
-def _linear(matrix: Matrix) -> Linear:
-    return Linear(matrix.plain(), matrix.bias)
+def _packed(matrix: Matrix) -> Packed:
+    return matrix.product if isinstance(matrix, NativeMatrix) else Packed(matrix.plain(), matrix.bias)
+
+
+def _packed_gate(matrix: Matrix) -> Packed:
+    if isinstance(matrix, NativeMatrix):
+        return matrix.product
+    bias = None if matrix.bias is None else side_by_side(matrix.bias[:, None])[:, 0]
+    return Packed(side_by_side(matrix.plain()), bias)
 
 
 def _pairs(span: Span) -> int:

@@ -31,8 +31,8 @@ _QKV = ("attention.wq", "attention.wk", "attention.wv")
 PACKED_FOR = 128                                         # rows that oneDNN is told to expect when it picks a layout
 
 
-def why_not_fused(model: nn.Module) -> str | None:
-    """Why this model can't run fused, as the end of a sentence; None where it can."""
+def why_not_fused(model: nn.Module, make: "type[Matrix] | None" = None) -> str | None:
+    """Why this model can't run fused, as the end of a sentence; None where it can. `make`: as FusedRunner takes it."""
     if not isinstance(model, Llama):
         return "only the Llama family runs fused"
     weights = {(p.device.type, p.dtype) for p in model.parameters()}
@@ -45,7 +45,7 @@ def why_not_fused(model: nn.Module) -> str | None:
     replaced = [name for name, module in model.named_modules() if name and type(module) not in plain]
     if replaced:
         return f"{replaced[0]} was replaced (adapted or quantised)"
-    return None if onednn_works(dtype) else f"this torch or processor has no oneDNN product for {dtype}"
+    return None if make or onednn_works(dtype) else f"this torch or processor has no oneDNN product for {dtype}"
 
 
 class FusedRunner:
@@ -54,10 +54,12 @@ class FusedRunner:
     With shares=True the model stays as usable as it was, also for training: its weights keep their plain layout, and
     those that make one matrix here become views of it. Slower for bfloat16, which gains most from another layout. Make
     a new runner after the weights changed; where these views are in place, that copies nothing.
+
+    `make`: what computes the products, in place of oneDNN; not for runners that share.
     """
 
-    def __init__(self, model: Llama, shares: bool = False) -> None:
-        reason = why_not_fused(model)
+    def __init__(self, model: Llama, shares: bool = False, make: "type[Matrix] | None" = None) -> None:
+        reason = why_not_fused(model, make)
         if reason is not None:
             raise ConfigError(f"this model can't run fused: {reason}; use runner='eager'")
         self.config = model.config
@@ -65,7 +67,7 @@ class FusedRunner:
         self._model: Llama | None = model
         self.embedding = model.tok_embeddings.weight.detach()                 # (V, D)
         self.dtype = self.embedding.dtype
-        make = Matrix if shares or self.dtype != torch.bfloat16 else _PackedMatrix
+        make = make or (Matrix if shares or self.dtype != torch.bfloat16 else _PackedMatrix)
         # the head first: while it is packed it is held twice, and what the allocator keeps of the layers comes later
         self.head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
         self.layers = [Layer(block, make) for block in model.layers if isinstance(block, Block)]
@@ -199,7 +201,7 @@ class Layer:
         self.attention_norm, self.ffn_norm = block.attention_norm.weight.detach(), block.ffn_norm.weight.detach()
         self.qkv = make([attention.wq, attention.wk, attention.wv])
         self.wo = make([attention.wo])
-        self.w13 = make([feed_forward.w1, feed_forward.w3])
+        self.w13 = make.of_gate([feed_forward.w1, feed_forward.w3])
         self.w2 = make([feed_forward.w2])
 
     def give_back(self) -> None:
@@ -223,6 +225,11 @@ class Matrix:
                 module.weight.data = rows
         self.weight = joined
 
+    @classmethod
+    def of_gate(cls, modules: Modules) -> "Matrix":
+        """What gates and what is gated, whose outputs stand one after the other."""
+        return cls(modules)
+
     def __call__(self, x: Tensor) -> Tensor:                                  # (N, in) -> (N, out)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
@@ -238,20 +245,20 @@ class Matrix:
         """Nothing was taken: the modules' weights are views."""
 
 
-class _PackedMatrix(Matrix):
-    """W in oneDNN's blocked layout, from which bfloat16 is read 1.2 to 2 times faster (float32 is not). It can't be
-    shared, so the linear layers give up theirs; an embedding, which is read row by row too, keeps its own."""
+class OwnedMatrix(Matrix):
+    """W in a layout that can't be shared, so the linear layers give up theirs; an embedding, which is read row by row
+    too, keeps its own."""
 
     def __init__(self, modules: Modules) -> None:
         super().__init__(modules)
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight, PACKED_FOR)
+        self.weight = self.packed(self.weight)
         self._taken = [module for module in modules if isinstance(module, nn.Linear)]
         for module in self._taken:
             _replace(module, module.weight.to("meta"))
 
-    def plain(self) -> Tensor:                                                # (out, in)
-        """A copy: the same numbers in another order."""
-        return self.weight.to_dense()
+    def packed(self, weight: Tensor) -> Tensor:                               # (out, in) -> that layout
+        """In its layout."""
+        raise NotImplementedError
 
     def give_back(self) -> None:
         """The weights in their plain layout."""
@@ -259,6 +266,18 @@ class _PackedMatrix(Matrix):
             rows = self.plain().split([len(module.weight) for module in self._taken])
             for module, weight in zip(self._taken, rows, strict=True):
                 _replace(module, weight)
+
+
+class _PackedMatrix(OwnedMatrix):
+    """oneDNN's blocked layout, from which bfloat16 is read 1.2 to 2 times faster (float32 is not)."""
+
+    def packed(self, weight: Tensor) -> Tensor:                               # (out, in) -> blocks
+        """By oneDNN."""
+        return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+
+    def plain(self) -> Tensor:                                                # (out, in)
+        """A copy: the same numbers in another order."""
+        return self.weight.to_dense()
 
 
 def _as_one(weights: Sequence[Tensor]) -> Tensor | None:

@@ -2,8 +2,8 @@
 
 Nothing depends on a kernel: where one can't be had, `missing` or `missing_vectors` says why, and what called for it
 takes torch's way. Those of `library` multiply by AMX, through torch's own products, those of `tile_library` by its
-instructions or, without it, by vectors; those of `vector_library` need nothing but a compiler, and gain where it may use
-AVX512 or AVX2.
+instructions or, without it, by vectors; those of `vector_library` need nothing but a compiler, and gain where it may
+use AVX512 or AVX2.
 """
 
 import ctypes
@@ -65,6 +65,11 @@ def vector_flags() -> tuple[str, ...]:
 def missing_avx2() -> bool:
     """Whether those kernels would have to do with what every CPU has."""
     return vector_flags() == PLAIN_FLAGS
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 as fast as it reads it: by AMX, or by kernels of our own (step.py)."""
+    return missing() is None or (missing_vectors() is None and not missing_avx2())
 
 
 @functools.cache

@@ -155,9 +155,10 @@ extern "C" void ayllu_step(const Shape* shape, const Layer* layers, const Tokens
     norm(room->x, s.norm, s, N, y);
 }
 
-// y (N, O) = x (N, K) times a matrix; x may be read up to the next multiple of 16 rows.
-extern "C" void ayllu_step_product(const Bf* x, long N, const Matrix* m, Bf* y, int threads) {
+// y (N, O) = x (N, K) times a matrix, plus `more` (N, O) if there is one; tiles may read x up to the next multiple of 16
+// rows.
+extern "C" void ayllu_step_product(const Bf* x, long N, const Matrix* m, const Bf* more, Bf* y, int threads) {
     const Tools mine;
     Crew::Step step(crew(), threads);
-    multiply(step, x, N, *m, nullptr, y);
+    multiply(step, x, N, *m, more, y);
 }

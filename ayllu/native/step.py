@@ -30,24 +30,39 @@ WORTH_A_THREAD = 64 * 2**20
 MOST = 512                                               # tokens of a step
 
 
-@dataclass(frozen=True, eq=False)
-class Linear:
-    """A product's weight, in the plain layout."""
+class Packed:
+    """A product's weight as the kernel reads it, and how it is called."""
 
-    weight: Tensor                                                            # (O, K)
-    bias: Tensor | None = None                                                # (O,)
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:   # (O, K), (O,)
+        self._library = load()
+        self.shape = weight.shape
+        self.weight, self.bias = pack(weight), None if bias is None else bias.contiguous()
+        O, K = weight.shape                              # noqa: E741 - the legend's letters
+        self.told = _Matrix(address(self.weight), address(self.bias), K, O)
+
+    def unpacked(self) -> Tensor:                                             # (O, K)
+        """A copy in the plain layout: the same numbers."""
+        O, K = self.shape                                # noqa: E741 - the legend's letters
+        return self.weight.permute(0, 2, 4, 1, 3, 5).reshape(-1, K)[:O].contiguous()
+
+    def __call__(self, x: Tensor, more: Tensor | None, threads: int) -> Tensor:   # (N, K), (N, O) -> (N, O)
+        """The product and `more`. With AMX, x must lie in memory for a multiple of 16 rows."""
+        y = torch.empty(len(x), self.shape[0], dtype=torch.bfloat16)
+        self._library.ayllu_step_product(address(x), ctypes.c_long(len(x)), ctypes.byref(self.told), address(more),
+                                         address(y), threads)
+        return y
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What a layer holds; w13 is w1 over w3."""
+    """What a layer holds; w13 is w1 and w3 `side_by_side`."""
 
     attention_norm: Tensor                                                    # (D,)
-    qkv: Linear
-    wo: Linear
+    qkv: Packed
+    wo: Packed
     ffn_norm: Tensor                                                          # (D,)
-    w13: Linear
-    w2: Linear
+    w13: Packed
+    w2: Packed
     pool: Pool
     window: int = 0
 
@@ -59,14 +74,14 @@ class Weights:
     embedding: Tensor                                                         # (V, D)
     layers: Sequence[Layer]
     norm: Tensor                                                              # (D,)
-    head: Linear
+    head: Packed
     heads: tuple[int, int, int]
     eps: float
 
     @property
-    def linears(self) -> list[Linear]:
-        """All that are packed."""
-        return [*(linear for x in self.layers for linear in (x.qkv, x.wo, x.w13, x.w2)), self.head]
+    def layers_matrices(self) -> list[Packed]:
+        """All but the head."""
+        return [matrix for x in self.layers for matrix in (x.qkv, x.wo, x.w13, x.w2)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,20 +135,18 @@ class _Room(ctypes.Structure):
 
 
 class Step:
-    """Computes steps of up to MOST tokens. The weights are copied, packed; keys and values are written where they lie.
-    """
+    """Computes steps of up to MOST tokens; keys and values are written where they lie."""
 
     def __init__(self, weights: Weights) -> None:
         self._library = load()
         self._kept: list[Tensor] = []                    # what addresses below point to
         (H, G, E), (_, D) = weights.heads, weights.embedding.shape
-        width = weights.layers[0].w2.weight.shape[1]
-        self.D, self.V = D, len(weights.head.weight)
-        self._n_bytes = 2 * sum(linear.weight.numel() for linear in weights.linears[:-1])
+        width = weights.layers[0].w2.shape[1]
+        self.D, self.V, self._head, self._layers_kept = D, weights.head.shape[0], weights.head, weights.layers
+        self._n_bytes = 2 * sum(matrix.shape.numel() for matrix in weights.layers_matrices)
         self._shape = _Shape(len(weights.layers), D, width, H, G, E, weights.layers[0].pool.keys.shape[1], weights.eps,
                              self._keep(weights.embedding), self._keep(weights.norm))
         self._layers = (_Layer * len(weights.layers))(*(self._layer(layer) for layer in weights.layers))
-        self._head = self._matrix(weights.head)
         self._room = _Room(*(self._keep(torch.zeros(MOST, n, dtype=torch.bfloat16))
                              for n in (D, D, (H + 2 * G) * E, H * E, width)))
 
@@ -144,30 +157,20 @@ class Step:
         told = _Tokens(N, *(x.data_ptr() for x in (tokens.ids, tokens.positions, tokens.slots, tokens.begins,
                                                    tokens.tables, cos, sin)))
         self._library.ayllu_step(ctypes.byref(self._shape), self._layers, ctypes.byref(told), ctypes.byref(self._room),
-                                 ctypes.c_void_p(y.data_ptr()), _threads(self._n_bytes, N))
+                                 ctypes.c_void_p(y.data_ptr()), threads_for(self._n_bytes, N))
         return y
 
     def logits(self, hidden: Tensor) -> Tensor:                               # (C, D) -> (C, V)
         """The head."""
         C = len(hidden)
-        x, y = torch.empty(C + -C % ROWS, self.D, dtype=torch.bfloat16), torch.empty(C, self.V, dtype=torch.bfloat16)
-        x[:C] = hidden
-        self._library.ayllu_step_product(ctypes.c_void_p(x.data_ptr()), ctypes.c_long(C), ctypes.byref(self._head),
-                                         ctypes.c_void_p(y.data_ptr()), _threads(2 * self.V * self.D, C))
-        return y
+        x = torch.empty(C + -C % ROWS, self.D, dtype=torch.bfloat16)[:C]
+        x[:] = hidden
+        return self._head(x, None, threads_for(2 * self.V * self.D, C))
 
     def _layer(self, layer: Layer) -> _Layer:
-        w13 = Linear(side_by_side(layer.w13.weight),
-                     None if layer.w13.bias is None else side_by_side(layer.w13.bias[:, None])[:, 0])
         pool = (layer.pool.keys, layer.pool.values, layer.pool.key_scales, layer.pool.value_scales)
-        return _Layer(self._keep(layer.attention_norm), self._keep(layer.ffn_norm), self._matrix(layer.qkv),
-                      self._matrix(layer.wo), self._matrix(w13), self._matrix(layer.w2), *map(self._keep, pool),
-                      layer.window)
-
-    def _matrix(self, linear: Linear) -> _Matrix:
-        O, K = linear.weight.shape                       # noqa: E741 - the legend's letters
-        bias = None if linear.bias is None else linear.bias.contiguous()
-        return _Matrix(self._keep(pack(linear.weight)), self._keep(bias), K, O)
+        return _Layer(self._keep(layer.attention_norm), self._keep(layer.ffn_norm), layer.qkv.told, layer.wo.told,
+                      layer.w13.told, layer.w2.told, *map(self._keep, pool), layer.window)
 
     def _keep(self, tensor: Tensor | None) -> ctypes.c_void_p:
         if tensor is not None:
@@ -175,8 +178,9 @@ class Step:
         return address(tensor)
 
 
-def _threads(n_bytes: int, rows: int) -> int:
-    return min(torch.get_num_threads(), 1 + n_bytes * -(-rows // ROWS) // WORTH_A_THREAD)
+def threads_for(n_bytes: int, rows: int, worth: int = WORTH_A_THREAD) -> int:
+    """For a product of so many rows with so many bytes."""
+    return min(torch.get_num_threads(), 1 + n_bytes * -(-rows // ROWS) // worth)
 
 
 def loses_to_tiles(pool: Pool) -> bool:
@@ -186,13 +190,9 @@ def loses_to_tiles(pool: Pool) -> bool:
     return missing() is None and not fits
 
 
-def why_not(weights: Weights) -> str | None:
-    """Why these can't be computed so, as the end of a sentence; None where they can."""
-    if any(linear.weight.dtype != torch.bfloat16 for linear in weights.linears):
-        return "its weights aren't bfloat16"
-    if any(linear.weight.shape[1] % DEEP for linear in weights.linears):
-        return f"its widths aren't multiples of {DEEP}"
-    return None
+def why_not(widths: Sequence[int]) -> str | None:
+    """Why matrices that take so many numbers can't be computed so, as the end of a sentence; None where they can."""
+    return f"its widths aren't multiples of {DEEP}" if any(width % DEEP for width in widths) else None
 
 
 @functools.cache

@@ -1,16 +1,16 @@
 """In which number format a model is served where nobody says: its file's own, except for weights of 8 bits.
 
 These have to become something to multiply with. float32 holds each of them exactly; bfloat16 rounds it by 2^-9 at most,
-which is less than what 8 bits had rounded before, and is multiplied several times as fast where the processor has
-AMX or the GPU has such units. `benchmarks/bits_per_byte.py --dtype` measures what that costs. `LLM.load` and all
-that trains or evaluates keep to float32.
+which is less than what 8 bits had rounded before, and is multiplied faster where the engine's kernels for it work or
+the GPU has such units. `benchmarks/bits_per_byte.py --dtype` measures what that costs. `LLM.load` and all that trains
+or evaluates keep to float32.
 """
 
 import torch
 
 from ayllu.checkpoint.load import open_checkpoint
 from ayllu.log import say
-from ayllu.native.build import missing
+from ayllu.native import build
 
 EIGHT_BITS = "Q8_0"
 
@@ -29,4 +29,4 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     """Whether the device has units for it, and on a CPU the compiler that the engine's kernels for them need."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and missing() is None
+    return device.type == "cpu" and build.multiplies_bfloat16()

@@ -6,7 +6,7 @@ from engine.small import run
 from step_kinds import step_kind  # noqa: F401 - a fixture
 
 from ayllu.adapters.lora import LoraConfig, new_adapter
-from ayllu.engine import step_native
+from ayllu.engine import matrix, runner, step_native
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.request import Request
 from ayllu.engine.runner import make_runner
@@ -151,5 +151,10 @@ def test_models_that_it_is_not_for(more):
 
 
 def test_large_weights_lie_in_memory_once(monkeypatch):
+    """Where products are oneDNN's there is no step, else it reads the runner's own."""
     monkeypatch.setattr(step_native, "MOST_BYTES", 1000)
+    monkeypatch.setattr(matrix, "missing", lambda: "no AMX")
+    engine = engine_of()
+    assert engine.paths.step._step._head is engine.paths.runner.head.product
+    monkeypatch.setattr(runner, "matrix_for", lambda model: None)
     assert engine_of().paths.step is None

@@ -1,6 +1,5 @@
 """Products by tiles and vectors, and the threads that share them."""
 
-import ctypes
 import threading
 
 import pytest
@@ -9,20 +8,14 @@ import torch.nn.functional as F
 from step_kinds import step_kind  # noqa: F401 - a fixture
 
 from ayllu.native import step
-from ayllu.native.step import pack, side_by_side
+from ayllu.native.step import side_by_side
 
 ROWS = [1, 7, 16, 17, 32, 33, 64, 100]
 
 
-def product(x, weight, bias=None, threads=1):
+def product(x, weight, bias=None, more=None, threads=1):
     """x (N, K) by weight (O, K), in the kernel."""
-    (N, K), O = x.shape, len(weight)                     # noqa: E741 - the legend's letters
-    packed, y = pack(weight), torch.full((N, O), torch.nan, dtype=torch.bfloat16)
-    matrix = step._Matrix(packed.data_ptr(), None if bias is None else bias.data_ptr(), K, O)
-    filled = F.pad(x, (0, 0, 0, -N % 32))
-    step.load().ayllu_step_product(ctypes.c_void_p(filled.data_ptr()), ctypes.c_long(N), ctypes.byref(matrix),
-                                   ctypes.c_void_p(y.data_ptr()), threads)
-    return y
+    return step.Packed(weight, bias)(F.pad(x, (0, 0, 0, -len(x) % 32))[:len(x)], more, threads)
 
 
 def numbers(*shape):
@@ -40,6 +33,9 @@ def test_products_are_torchs(K, O):                      # noqa: E741 - the lege
         for some in (None, bias):
             want = F.linear(x.double(), weight.double(), None if some is None else some.double())
             assert torch.allclose(product(x, weight, some).double(), want, rtol=2**-8, atol=1e-4)
+            more = numbers(n, O)
+            assert torch.allclose(product(x, weight, some, more).double(), want + more.double(), rtol=2**-8, atol=1e-4)
+    assert torch.equal(step.Packed(weight).unpacked(), weight)
 
 
 @pytest.mark.usefixtures("step_kind")

@@ -7,7 +7,6 @@ import torch
 
 from ayllu.checkpoint.convert import convert
 from ayllu.engine.step_native import NativeStep
-from ayllu.native.build import missing
 from ayllu.server import number_format
 from ayllu.server.number_format import multiplies_bfloat16, served_dtype
 from ayllu.server.start import load_served
@@ -18,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def fast(monkeypatch):
     """As on a processor that multiplies bfloat16."""
-    monkeypatch.setattr(number_format, "missing", lambda: None)
+    monkeypatch.setattr(number_format.build, "multiplies_bfloat16", lambda: True)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def test_what_the_file_holds_in_a_format_of_its_own_stays(fast, files, caplog):
 
 
 def test_where_bfloat16_is_not_fast_nothing_is_rounded(files, monkeypatch):
-    monkeypatch.setattr(number_format, "missing", lambda: "this CPU has no AMX")
+    monkeypatch.setattr(number_format.build, "multiplies_bfloat16", lambda: False)
     assert served_dtype(files["q8_0"], CPU) is None
     assert not multiplies_bfloat16(torch.device("mps"))
 
@@ -55,6 +54,5 @@ def test_a_dtype_that_was_asked_for_counts(fast, files):
     assert load_served(files["q8_0"]).dtype == "bfloat16"
 
 
-@pytest.mark.skipif(bool(missing()), reason="no AMX or no compiler")
 def test_the_bundled_model_is_served_by_whole_steps_in_cpp():
     assert isinstance(load_served("ayllu-mini-chat").service.engine.paths.step, NativeStep)

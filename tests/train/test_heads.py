@@ -16,7 +16,6 @@ from ayllu.errors import CheckpointError, ConfigError, ContextTooLong, DataError
 from ayllu.model.config import LlamaConfig
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.llama import Llama
-from ayllu.native.build import missing
 from ayllu.train.calibrate import temperature, thresholds
 from ayllu.train.heads import head_model, slow_lower_layers, train_head
 from ayllu.train.heads_lesson import prepared_head
@@ -91,8 +90,8 @@ def test_other_kinds_learn(settings, kind):
             assert found["mean_absolute_error"]["value"] < found["majority"]["mean_absolute_error"] / 2
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("autocast", marks=pytest.mark.skipif(
-    missing() is not None, reason=str(missing())))], ids=["padded", "packed"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("autocast", marks=pytest.mark.amx)],
+                         ids=["padded", "packed"])
 def test_a_resume_gives_the_same_bits(settings, monkeypatch, precision):
     changes = (f"loop.precision={precision}", "dropout=0.1", "word_dropout=0.2", "loop.ema=0.9",
                "layer_decay=0.8", "label_smoothing=0.1", "loop.checkpoint_every=5", "loop.steps=12",

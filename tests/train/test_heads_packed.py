@@ -9,11 +9,9 @@ from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.init import initialise
-from ayllu.native.build import missing
 from ayllu.train.heads_loss import label_loss
 from ayllu.train.heads_packed import PackedLoss, packed_logits, packed_loss, stretch
 
-needs_amx = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 CPU = torch.device("cpu")
 LENGTHS = (1, 2, 3, 17, 64, 65, 5, 40)
 LABELS = {"single": lambda n: n % 5, "multi": lambda n: [float(n % k == 0) for k in range(1, 6)],
@@ -58,7 +56,7 @@ def test_packed_texts_teach_what_padded_ones_do(case):
     assert (gradients(model, fast) - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-@needs_amx
+@pytest.mark.amx
 @pytest.mark.parametrize("precision", ["autocast", "bf16_masters"])
 @pytest.mark.parametrize("original", [False, True], ids=["llama", "original"])
 def test_kernels_in_bfloat16_are_near_the_twin_in_float32(precision, original):

@@ -10,11 +10,8 @@ from ayllu.data.text_packs import batches
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.init import initialise
 from ayllu.model.llama import Llama, LlamaConfig
-from ayllu.native.build import missing
 from ayllu.train.heads_loss import logits_of
 from ayllu.train.label_packed import Packed, why_not
-
-needs_amx = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
 
 def classifier(**head) -> Classifier:
@@ -27,7 +24,7 @@ def classifier(**head) -> Classifier:
     return model.eval()
 
 
-@needs_amx
+@pytest.mark.amx
 @pytest.mark.parametrize("head", [
     {}, {"attention": "causal", "pooling": "last"}, {"window": True}, {"window": True, "attention": "causal"},
     {"kind": "tokens"}])
