@@ -14,10 +14,7 @@ from ayllu.model.config import LlamaConfig
 from ayllu.model.fused import Matrix, Modules, OwnedMatrix
 from ayllu.model.llama import Llama
 from ayllu.native.build import NativeError, missing, multiplies_bfloat16
-from ayllu.native.step import HALF, Packed, load, side_by_side, threads_for, why_not
-
-# Bytes that are worth another thread in a single product: a helper that comes late has missed it.
-WORTH_A_THREAD = 4 * 2**20
+from ayllu.native.step import HALF, Packed, bytes_worth_a_thread, load, side_by_side, threads_for, why_not
 
 
 class NativeMatrix(OwnedMatrix):
@@ -30,8 +27,11 @@ class NativeMatrix(OwnedMatrix):
 
     def packed(self, weight: Tensor) -> Tensor:                               # (out, in) -> tiles
         """Packed for the kernel."""
-        self.product = Packed(weight, self.bias)
-        return self.product.weight
+        return self._keep(Packed(weight, self.bias))
+
+    def _keep(self, product: Packed) -> Tensor:
+        self.product, self._n_bytes, self._worth = product, 2 * product.shape.numel(), bytes_worth_a_thread()
+        return product.weight
 
     def plain(self) -> Tensor:                                                # (out, in)
         """A copy: the same numbers in another order."""
@@ -45,7 +45,7 @@ class NativeMatrix(OwnedMatrix):
         return self._of(x, other.contiguous())
 
     def _of(self, x: Tensor, more: Tensor | None) -> Tensor:
-        return self.product(x.contiguous(), more, threads_for(2 * self.product.shape.numel(), len(x), WORTH_A_THREAD))
+        return self.product(x.contiguous(), more, threads_for(self._n_bytes, len(x), self._worth))
 
 
 class NativeGate(NativeMatrix):
@@ -54,8 +54,7 @@ class NativeGate(NativeMatrix):
     def packed(self, weight: Tensor) -> Tensor:                               # (2 F, in) -> tiles
         """Packed for the kernel."""
         bias = None if self.bias is None else side_by_side(self.bias[:, None])[:, 0]
-        self.product = Packed(side_by_side(weight), bias)
-        return self.product.weight
+        return self._keep(Packed(side_by_side(weight), bias))
 
     def plain(self) -> Tensor:                                                # (2 F, in)
         """A copy: the same numbers in another order."""

@@ -1,20 +1,23 @@
 // The sums of products.h by vectors: bfloat16 is widened as it is read, by a shift or a mask, and all else is float32.
 #pragma once
 
+#include <array>
+#include <utility>
 #include <vector>
 
 namespace {
 
 #if defined(__AVX512F__)
-constexpr long VECTOR_BYTES = 64, ACROSS = 4;            // ACROSS: vectors of columns that are formed together, so that
-#elif defined(__AVX__)                                   // the sums of MOST_ROWS rows fill most of the registers
-constexpr long VECTOR_BYTES = 32, ACROSS = 2;
+constexpr long VECTOR_BYTES = 64, SUMS = 24;             // SUMS: as many as the registers hold beside what is multiplied
+#elif defined(__AVX__)
+constexpr long VECTOR_BYTES = 32, SUMS = 12;
 #elif defined(__aarch64__)
-constexpr long VECTOR_BYTES = 16, ACROSS = 4;
+constexpr long VECTOR_BYTES = 16, SUMS = 24;
 #else
-constexpr long VECTOR_BYTES = 16, ACROSS = 2;
+constexpr long VECTOR_BYTES = 16, SUMS = 12;
 #endif
-constexpr long MOST_ROWS = 6, LANES = VECTOR_BYTES / 4, FETCHED = 4096;
+constexpr long LANES = VECTOR_BYTES / 4, FETCHED = 4096;
+constexpr long MOST_ROWS = SUMS / 2, FEW_ROWS = SUMS / 4;   // that are formed together, in 2 or 4 vectors of columns
 typedef float Wide __attribute__((vector_size(VECTOR_BYTES)));
 typedef uint32_t Pairs __attribute__((vector_size(VECTOR_BYTES)));
 
@@ -39,24 +42,37 @@ inline long together(long N) {
     return (N + parts - 1) / parts;
 }
 
-// R rows of x by 64 columns. Sums are formed pair by pair along K, whatever R and the vectors' width are.
+// R rows of x by 64 columns, ACROSS vectors of them at a time. Sums are formed pair by pair along K, whatever R and the
+// vectors' width are.
 template <long R> void sums_of_rows(const float* x, const Bf* w, long K, float (*sums)[UNIT]) {
+    constexpr long ACROSS = R <= FEW_ROWS ? 4 : 2;
     for (long c = 0; c < UNIT; c += ACROSS * LANES) {
         Wide y[R][ACROSS] = {};
         const Bf* tile = w + c / 16 * TILE + c % 16 * 2;
         for (long k = 0; k < K; k += DEEP, tile += 4 * TILE)
             for (long j = 0; j < DEEP; j += 2) {
+                Pairs both[ACROSS];
+                Wide some[ACROSS];
 #pragma GCC unroll 4
                 for (long s = 0; s < ACROSS; s++) {
                     const Bf* at = tile + s * LANES / 16 * TILE + s * LANES % 16 * 2 + j * 16;
-                    if (!c) __builtin_prefetch(at + FETCHED);
-                    const Pairs both = read<Pairs>(at);
-                    const Wide one = cast<Wide>(both << 16), two = cast<Wide>(both & 0xffff0000u);
-#pragma GCC unroll 6
-                    for (long r = 0; r < R; r++) {
-                        y[r][s] += one * x[r * K + k + j];
-                        y[r][s] += two * x[r * K + k + j + 1];
-                    }
+                    __builtin_prefetch(at + FETCHED);
+                    both[s] = read<Pairs>(at);
+                    some[s] = cast<Wide>(both[s] << 16);
+                }
+#pragma GCC unroll 12
+                for (long r = 0; r < R; r++) {
+                    const float here = x[r * K + k + j];
+#pragma GCC unroll 4
+                    for (long s = 0; s < ACROSS; s++) y[r][s] += some[s] * here;
+                }
+#pragma GCC unroll 4
+                for (long s = 0; s < ACROSS; s++) some[s] = cast<Wide>(both[s] & 0xffff0000u);
+#pragma GCC unroll 12
+                for (long r = 0; r < R; r++) {
+                    const float here = x[r * K + k + j + 1];
+#pragma GCC unroll 4
+                    for (long s = 0; s < ACROSS; s++) y[r][s] += some[s] * here;
                 }
             }
         for (long r = 0; r < R; r++)
@@ -64,9 +80,14 @@ template <long R> void sums_of_rows(const float* x, const Bf* w, long K, float (
     }
 }
 
+using Sums = void (*)(const float*, const Bf*, long, float (*)[UNIT]);
+
+template <long... R> constexpr std::array<Sums, sizeof...(R)> all_sums(std::integer_sequence<long, R...>) {
+    return {sums_of_rows<R + 1>...};
+}
+
 inline void sums_of(const Factor& x, long row, long rows, const Bf* w, long K, float (*sums)[UNIT]) {
-    static constexpr decltype(&sums_of_rows<1>) of[MOST_ROWS] = {sums_of_rows<1>, sums_of_rows<2>, sums_of_rows<3>,
-                                                                 sums_of_rows<4>, sums_of_rows<5>, sums_of_rows<6>};
+    static constexpr auto of = all_sums(std::make_integer_sequence<long, MOST_ROWS>{});
     of[rows - 1](x.at + row * K, w, K, sums);
 }
 

@@ -25,8 +25,8 @@ UNIT, DEEP, ROWS = 64, 32, 32                            # columns, numbers and 
 WIDEST, SLOTS = 256, 16                                  # a head for tiles, and what its pages hold multiples of
 HALF = UNIT // 2                                         # of such columns: w1's; the others are w3's
 # Bytes that one thread reads and multiplies by 32 rows: fewer take less time than another thread may let one wait for
-# it where other processes, such as an HTTP server, use the same cores.
-WORTH_A_THREAD = 64 * 2**20
+# it where other processes, such as an HTTP server, use the same cores. Vectors need longer for them than tiles do.
+WORTH_A_THREAD, WORTH_A_THREAD_BY_TILES = 4 * 2**20, 64 * 2**20
 MOST = 512                                               # tokens of a step
 
 
@@ -138,7 +138,7 @@ class Step:
     """Computes steps of up to MOST tokens; keys and values are written where they lie."""
 
     def __init__(self, weights: Weights) -> None:
-        self._library = load()
+        self._library, self._worth = load(), bytes_worth_a_thread()
         self._kept: list[Tensor] = []                    # what addresses below point to
         (H, G, E), (_, D) = weights.heads, weights.embedding.shape
         width = weights.layers[0].w2.shape[1]
@@ -157,7 +157,7 @@ class Step:
         told = _Tokens(N, *(x.data_ptr() for x in (tokens.ids, tokens.positions, tokens.slots, tokens.begins,
                                                    tokens.tables, cos, sin)))
         self._library.ayllu_step(ctypes.byref(self._shape), self._layers, ctypes.byref(told), ctypes.byref(self._room),
-                                 ctypes.c_void_p(y.data_ptr()), threads_for(self._n_bytes, N))
+                                 ctypes.c_void_p(y.data_ptr()), threads_for(self._n_bytes, N, self._worth))
         return y
 
     def logits(self, hidden: Tensor) -> Tensor:                               # (C, D) -> (C, V)
@@ -165,7 +165,7 @@ class Step:
         C = len(hidden)
         x = torch.empty(C + -C % ROWS, self.D, dtype=torch.bfloat16)[:C]
         x[:] = hidden
-        return self._head(x, None, threads_for(2 * self.V * self.D, C))
+        return self._head(x, None, threads_for(2 * self.V * self.D, C, self._worth))
 
     def _layer(self, layer: Layer) -> _Layer:
         pool = (layer.pool.keys, layer.pool.values, layer.pool.key_scales, layer.pool.value_scales)
@@ -178,7 +178,12 @@ class Step:
         return address(tensor)
 
 
-def threads_for(n_bytes: int, rows: int, worth: int = WORTH_A_THREAD) -> int:
+def bytes_worth_a_thread() -> int:
+    """On this CPU."""
+    return WORTH_A_THREAD if missing() else WORTH_A_THREAD_BY_TILES
+
+
+def threads_for(n_bytes: int, rows: int, worth: int) -> int:
     """For a product of so many rows with so many bytes."""
     return min(torch.get_num_threads(), 1 + n_bytes * -(-rows // ROWS) // worth)
 
