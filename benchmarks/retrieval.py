@@ -1,15 +1,15 @@
 """Answers from documents: is the right passage found, is the answer in it, and is silence kept where it isn't there?
 
     python benchmarks/retrieval.py --data ../shared/data --json retrieval.json
-    python benchmarks/retrieval.py --data ../shared/data --only search answers refusals rerank scale
+    python benchmarks/retrieval.py --data ../shared/data --only search answers refusals rerank scale [--sets SET ...]
     python benchmarks/retrieval.py --data ../shared/data --choose       # fits what was fitted, on the separate parts
     python benchmarks/retrieval.py --data ../shared/data --quick
 
 search: cmrc2018 (trial), drcd (test), xquad_en_zh (7 in 10 articles) and banking77 (test; right is a passage of
 the same intent), over all passages of a set at once: recall at 1 and 5 and the mean reciprocal rank, by words (BM25),
 by vectors and by both, with 95 % intervals and the paired intervals of "both minus one"; bm25s beside, if installed.
-answers: 1,000 questions through `ask`: does each quote stand in the source, does the cited passage hold the gold
-answer; exact match and F1 of the bundled chat model on the found passage beside the sentence that is quoted.
+answers: 250 questions of each set through `ask`: does each quote stand in the source, does the cited passage hold the
+gold answer; exact match and F1 of the bundled chat model on the found passage beside the sentence that is quoted.
 rerank: the five passages found first, ordered anew by the bundled chat model (`--rerank`), for as many questions.
 refusals: the same questions with their passage taken out of what is found: precision and recall of "not found".
 scale: 10,000 documents: seconds, resident memory on the way, milliseconds for a question.
@@ -39,6 +39,8 @@ from ayllu.files import write_json
 from ayllu.log import say, setup
 
 GOAL_MS = 100.0
+SETS = ("cmrc2018", "drcd", "xquad_en", "xquad_zh", "banking77")
+N_ASKED = 250                                            # of each set
 ONLY = ("search", "answers", "refusals", "rerank", "scale")
 
 
@@ -157,6 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--only", nargs="+", default=ONLY, choices=ONLY)
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS, metavar="SET")
     parser.add_argument("--choose", action="store_true", help="fit on the separate parts instead")
     parser.add_argument("--limit", type=int, default=10**6, help="questions of each set")
     parser.add_argument("--model-answers", type=int, default=150, help="of each set, that the chat model reads")
@@ -182,12 +185,14 @@ def main() -> int:
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for part in parts(args.data, is_test=True):
+        if part.name not in args.sets:
+            continue
         short = Part(part.name, part.passages, random.Random(0).sample(part.asked, min(args.limit, len(part.asked))))
         is_reading = part.name != "banking77"
         if "search" in args.only:
             result.setdefault("search", {})[part.name] = search(short, folder)
         if "answers" in args.only and is_reading:
-            result.setdefault("answers", {})[part.name] = answers(short, folder, 250, args.model_answers)
+            result.setdefault("answers", {})[part.name] = answers(short, folder, N_ASKED, args.model_answers)
         if "rerank" in args.only:
             result.setdefault("rerank", {})[part.name] = reranking(short, folder, args.model_answers)
         if "refusals" in args.only and is_reading:
