@@ -12,15 +12,20 @@ from typing import Any
 from ayllu.errors import BadMedia, MissingExtra
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # what decoders of long standing read; no vectors, no scripts
+SCAN = b"\xff\xda"                                      # begins one in a JPEG; in its data 0xff never has this after it
+ORIENTATION = 0x0112                                     # EXIF's tag: what to do to a picture to stand it upright
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}       # its values -> PIL.Image.Transpose
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is taken. A pixel costs 3 to 4 bytes once it is decoded, and about 10 ns."""
+    """What is taken. A pixel costs 3 to 4 bytes once it is decoded, and about 10 ns; each scan of a JPEG about 2 ns for
+    each of its pixels, and some bytes make a scan."""
 
     n_bytes: int = 32 * 2**20
     pixels: int = 64_000_000
     side: int = 32_768
+    scanned: int = 20 * 64_000_000                       # pixels times scans; progressive photos have about ten
 
 
 def read_image(data: bytes, name: str = "the image", limits: ImageLimits | None = None) -> Any:
@@ -35,6 +40,9 @@ def read_image(data: bytes, name: str = "the image", limits: ImageLimits | None 
         if width * height > limits.pixels or max(width, height) > limits.side:
             raise BadMedia(f"{name} is {width} x {height} pixels, at most {limits.pixels:,} and {limits.side:,} a side "
                            "are taken: scale it down")
+        if image.format in ("JPEG", "MPO") and (n := data.count(SCAN)) * width * height > limits.scanned:
+            raise BadMedia(f"{name} is {width} x {height} pixels in {n:,} scans, which would take too long to decode: "
+                           "save it again")
         try:
             image.load()
             return _seen(image)
@@ -72,10 +80,19 @@ def _kind(data: bytes) -> str:
     return f"no image that can be read (it begins with {data[:8]!r})"
 
 
-def _seen(image: Any) -> Any:
-    from PIL import Image, ImageOps
+def _turned(image: Any) -> Any:
+    """As its EXIF data says. Pillow's own function writes these anew, which fails where they are odd."""
+    try:
+        turn = image.getexif().get(ORIENTATION)
+    except Exception:                                    # its reader of EXIF, too; such a picture has no turn
+        return image
+    return image.transpose(TURNS[turn]) if isinstance(turn, int) and turn in TURNS else image
 
-    image = ImageOps.exif_transpose(image)
+
+def _seen(image: Any) -> Any:
+    from PIL import Image
+
+    image = _turned(image)
     if image.mode.startswith(("I", "F")):                # 16-bit grey and numbers: Pillow's own conversion clips them
         low, high = image.getextrema()
         top = 65535 if low >= 0 and 255 < high <= 65535 else max(high, 1)

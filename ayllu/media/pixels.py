@@ -29,7 +29,7 @@ def to_tensor(image: Any, settings: Pixels) -> Tensor:
     size, bicubic = settings.size, Image.Resampling.BICUBIC
     match settings.fit:
         case "pad":
-            image = _padded(image, settings.mean).resize((size, size), bicubic)
+            image = _padded(image, settings, bicubic)
         case "stretch":
             image = image.resize((size, size), bicubic)
         case "crop":
@@ -73,18 +73,22 @@ def grid(width: int, height: int, size: int, most: int) -> tuple[int, int]:
 
 
 def _cropped(image: Any, size: int, resample: Any) -> Any:
-    """The shorter side becomes `size`, the longer one is cut to it, in the middle."""
+    """The shorter side becomes `size`, the longer one is cut to it, in the middle. What is cut off isn't computed: a
+    line of 32,768 pixels would become an image of gigabytes."""
     width, height = image.size
     short = min(width, height)
-    image = image.resize((max(size, int(size * width / short)), max(size, int(size * height / short))), resample)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return image.crop((left, top, left + size, top + size))
+    wide, high = max(size, int(size * width / short)), max(size, int(size * height / short))
+    left, top = (wide - size) // 2, (high - size) // 2
+    box = left * width / wide, top * height / high, (left + size) * width / wide, (top + size) * height / high
+    return image.resize((size, size), resample, box=box)
 
 
-def _padded(image: Any, mean: tuple[float, float, float]) -> Any:
+def _padded(image: Any, settings: Pixels, resample: Any) -> Any:
+    """Filled to a square, then resized: along the longer side first, so that no square of that side is needed."""
     from PIL import Image
 
-    side = max(image.size)
-    square = Image.new("RGB", (side, side), tuple(int(value * 255) for value in mean))
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
+    size, side, is_wide = settings.size, max(image.size), image.width >= image.height
+    line = image.resize((size, image.height) if is_wide else (image.width, size), resample)
+    square = Image.new("RGB", (size, side) if is_wide else (side, size), tuple(int(v * 255) for v in settings.mean))
+    square.paste(line, (0, (side - image.height) // 2) if is_wide else ((side - image.width) // 2, 0))
+    return square.resize((size, size), resample)

@@ -20,10 +20,11 @@ QUIET = 1e-4                                             # a peak below: nobody 
 
 @dataclass(frozen=True)
 class SoundLimits:
-    """What is taken. An hour at 16 kHz is 230 MB of samples."""
+    """What is taken. A frame, one sample of each channel, costs 4 to 8 bytes once it is decoded."""
 
     n_bytes: int = 64 * 2**20
     seconds: float = 30 * 60
+    frames: int = 30 * 60 * 48_000                       # at higher rates a sound may be less long
     channels: int = 8
     rates: tuple[int, int] = (4_000, 384_000)
 
@@ -93,28 +94,29 @@ def _check(file: Any, name: str, limits: SoundLimits) -> None:
         raise BadMedia(f"{name} has {file.channels} channels, at most {limits.channels} are taken: mix it down")
     if file.frames == 0:
         raise BadMedia(f"{name} holds no samples: record it again")
-    if 0 < file.frames < 2**62 and file.frames / file.samplerate > limits.seconds:
-        raise _too_long(name, file.frames / file.samplerate, limits)
+    if 0 < file.frames < 2**62:
+        _check_length(file.frames, file.samplerate, name, limits)
 
 
 def _read(file: Any, name: str, limits: SoundLimits) -> np.ndarray:
-    blocks, n, most = [], 0, limits.seconds * file.samplerate
+    blocks, n = [], 0
     while True:
         block = file.read(BLOCK, dtype="float32", always_2d=True)            # (n, channels)
         if not len(block):
             break
         n += len(block)
-        if n > most:
-            raise _too_long(name, n / file.samplerate, limits)
+        _check_length(n, file.samplerate, name, limits)
         blocks.append(block.mean(axis=1))
     if not blocks:
         raise BadMedia(f"{name} holds no samples: it is cut off; save it again")
     return np.concatenate(blocks)
 
 
-def _too_long(name: str, seconds: float, limits: SoundLimits) -> BadMedia:
-    return BadMedia(f"{name} is {seconds / 60:.1f} minutes or more, at most {limits.seconds / 60:g} are taken: cut it "
-                    "into parts")
+def _check_length(frames: int, rate: int, name: str, limits: SoundLimits) -> None:
+    most = min(limits.seconds, limits.frames / rate)
+    if frames / rate > most:
+        raise BadMedia(f"{name} is {frames / rate / 60:.1f} minutes or more, at most {most / 60:.3g} are taken at "
+                       f"{rate:,} samples a second: cut it into parts")
 
 
 def _kind(data: bytes) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -93,6 +94,18 @@ def test_bad_images_are_named(name):
     assert "cat.png" in str(caught.value)
 
 
+def test_a_jpeg_of_endless_scans_costs_no_time():
+    data = encoded(Image.new("L", (4000, 4000), 128), "JPEG", progressive=True)
+    *scans, last = data.removesuffix(b"\xff\xd9").split(b"\xff\xda")
+    bomb = b"\xff\xda".join([*scans, *[last] * 1000]) + b"\xff\xd9"
+    assert len(bomb) < 200_000
+    begun = time.perf_counter()
+    with pytest.raises(BadMedia, match=r"1,00\d scans"):
+        read_image(bomb)
+    assert time.perf_counter() - begun < 2               # decoding takes 20 s
+    assert read_image(data).size == (4000, 4000)
+
+
 def test_limits():
     picture = encoded(Image.new("RGB", (20, 20), RED))
     with pytest.raises(BadMedia, match="at most 50 are taken"):
@@ -117,9 +130,52 @@ def test_pixels_are_transformers(size):
         assert difference.max() < 0.04                   # two levels of 255: theirs may resize in float and round later
 
 
+def slowly(image, fit, size, mean=(0, 0, 0)):
+    """The whole enlarged image, or the whole square, as LLaVA's and CLIP's own code makes them."""
+    if fit == "pad":
+        side = max(image.size)
+        square = Image.new("RGB", (side, side), mean)
+        square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+        return square.resize((size, size), Image.Resampling.BICUBIC)
+    short = min(image.size)
+    large = image.resize([max(size, int(size * n / short)) for n in image.size], Image.Resampling.BICUBIC)
+    left, top = ((n - size) // 2 for n in large.size)
+    return large.crop((left, top, left + size, top + size))
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+@pytest.mark.parametrize("size", [(300, 200), (201, 300), (900, 37), (31, 500), (64, 64), (5, 3)])
+def test_what_is_not_seen_is_not_computed(fit, size):
+    image = Image.effect_noise(size, 20).convert("RGB")  # nothing is cut at black or white between the two directions
+    settings = Pixels(size=48, fit=fit, mean=(0, 0, 0), std=(1, 1, 1))
+    found = np.asarray(255 * to_tensor(image, settings).permute(1, 2, 0))
+    slow = np.asarray(slowly(image, fit, 48)).astype(float)
+    assert np.abs(found - slow).max() < 1.01             # one level of 255: sums are rounded in another order
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_a_line_of_pixels_takes_no_gigabytes(fit, monkeypatch):
+    sizes, own, new = [], Image.Image.resize, Image.new
+    monkeypatch.setattr(Image.Image, "resize", lambda self, size, *a, **more: sizes.append(size) or own(
+        self, size, *a, **more))
+    monkeypatch.setattr(Image, "new", lambda mode, size, *a: sizes.append(size) or new(mode, size, *a))
+    to_tensor(new("RGB", (32_768, 2)), Pixels(size=336, fit=fit))
+    assert max(width * height for width, height in sizes) < 32_768 * 400
+
+
 def test_padding_loses_nothing():
     image = Image.new("RGB", (4, 2), RED)
     found = to_tensor(image, Pixels(size=4, fit="pad"))
     assert found.shape == (3, 4, 4)
     assert found[0, 0].abs().max() < 0.05                # the border is the mean colour, which becomes about 0
     assert found[0, 1:3].min() > 1
+
+
+def test_damaged_exif_spoils_no_photo():
+    """A turn is followed where it can be read. What stands beside it may be such that it could not be written again."""
+    photo = Image.new("RGB", (8, 4), RED)
+    turn, text = (struct.pack("<HHII", *entry) for entry in ((0x0112, 3, 1, 6), (0x0111, 2, 6, 38)))
+    for begins, entries, size in ((b"II*\0", turn + text, (4, 8)), (b"\xf8I*\0", turn + text, (8, 4))):
+        exif = b"Exif\0\0" + begins + struct.pack("<IH", 8, 2) + entries + b"\0\0\0\0hello\0"
+        for kind in ("JPEG", "PNG", "WEBP"):
+            assert read_image(encoded(photo, kind, exif=exif)).size == size, (kind, begins)

@@ -83,5 +83,9 @@ def test_long_ones():
         read_sound(encoded(tone(1.2)), limits=limits)
     assert read_sound(encoded(tone(0.9)), limits=limits).seconds == pytest.approx(0.9)
     assert read_sound(_lying(encoded(tone()))).seconds == pytest.approx(0.5, abs=0.01)
+    fine = encoded(tone(0.9, 96_000), 96_000)
+    with pytest.raises(BadMedia, match="at 96,000 samples a second"):
+        read_sound(fine, limits=SoundLimits(frames=80_000))
+    assert read_sound(fine, limits=SoundLimits(frames=90_000)).seconds == pytest.approx(0.9)
     with pytest.raises(BadMedia, match="bytes, at most"):
         read_sound(encoded(tone()), limits=SoundLimits(n_bytes=100))
