@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import platform
 import sys
 import time
 
@@ -37,6 +38,12 @@ def pick_dtype(name: str) -> torch.dtype:
     if full not in DTYPES:
         raise ConfigError(f"dtype {name!r} is unknown: use one of {', '.join(DTYPES)}")
     return DTYPES[full]
+
+
+def emulates_bfloat16(device: torch.device) -> bool:
+    """Whether it is an x86 CPU without instructions for bfloat16, whose products torch forms slower than float32's."""
+    return (device.type == "cpu" and platform.machine() in ("x86_64", "AMD64")
+            and not (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()))
 
 
 def total_memory(device: torch.device) -> int:

@@ -15,7 +15,9 @@ from torch.distributed.tensor import DTensor
 
 from ayllu import dist
 from ayllu.config import Settings
+from ayllu.device import emulates_bfloat16
 from ayllu.errors import ConfigError, TrainingDiverged
+from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.model.parallel import ALONE, Layout
 from ayllu.train.adapt import Decision, Where
@@ -90,6 +92,8 @@ def fit(state: TrainState, batches: BatchSource, loss: LossFunction, *, loop: Lo
         run: Path, observer: Observer, evaluate: Callable[[TrainState], dict[str, Any]], device: torch.device) -> None:
     """Train until `loop.steps`, saving and evaluating on the way; raises Interrupted or TrainingDiverged."""
     _check_parts(state, loop)
+    if loop.precision != "float32" and emulates_bfloat16(device):
+        say(f"this CPU has no instructions for bfloat16: loop.precision=float32 is faster here than {loop.precision}")
     with _stop_requested() as stop, Saver(run, loop.keep, loop.async_save) as saver:
         while state.step < loop.steps and not state.stopped:
             started = time.perf_counter()

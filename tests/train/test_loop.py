@@ -138,3 +138,13 @@ def test_evaluation_does_not_change_training(tmp_path):
     often = run_fit(new_state(TRANSFORMER), tmp_path / "a", config=loop(eval_every=1), evaluate=noisy)
     never = run_fit(new_state(TRANSFORMER), tmp_path / "b", config=loop(eval_every=1000))
     assert often.losses == never.losses
+
+
+@pytest.mark.parametrize(("precision", "emulates", "is_said"), [
+    ("autocast", True, True), ("autocast", False, False), ("float32", True, False)])
+def test_a_precision_that_this_cpu_only_emulates_is_said(tmp_path, monkeypatch, precision, emulates, is_said):
+    said = []
+    monkeypatch.setattr("ayllu.train.loop.emulates_bfloat16", lambda device: emulates)
+    monkeypatch.setattr("ayllu.train.loop.say", said.append)
+    run_fit(new_state(), tmp_path, config=loop(steps=1, autocast=precision == "autocast"))
+    assert any("loop.precision=float32 is faster" in line for line in said) is is_said
