@@ -25,6 +25,7 @@ from ayllu.apps.index.vectors import Vectors, add_vectors
 from ayllu.errors import DataError, RequestError
 
 Way = Literal["hybrid", "words", "dense"]
+CAPTION = "picture: "                                    # how the name of a caption begins (apps/perceive.py)
 DEEP = 100                                               # of each ranking, what is fused
 SHORT = 160                                              # characters of a chunk on average, below which texts are short
 DENSE, DENSE_SHORT = 0.001, 0.45                         # weight of the vectors: chosen on dev parts, docs/documents.md
@@ -104,13 +105,23 @@ class Collection:
         return summary
 
     def remove(self, paths: Sequence[str]) -> int:
-        """Forget documents by their names, or all below a folder; how many they were. The files stay on the disk."""
-        names = [name for path in paths for name in self._below(str(path))]
+        """Forget documents by their names, or all below a folder, with what was said of their pictures; how many they
+        were. The files stay on the disk."""
+        names = [name for path in paths for name in (*self._below(str(path)), *self.captions(str(path)))]
         if not names:
             raise DataError(f"no document {', '.join(map(str, paths))} in {self.store.path}: list its documents")
         with self.store.write() as db:
             db.executemany("DELETE FROM roots WHERE path = ?", [(str(path),) for path in paths])
+            db.executemany("DELETE FROM facts WHERE name = ?", [(name,) for name in names])
         return self.store.remove(names)
+
+    def captions(self, path: str) -> list[str]:
+        """Names: what was said of a picture or recording, of the pictures within a document, or of all below a folder;
+        and facts of these files."""
+        own, begins = CAPTION + path, tuple(CAPTION + path.rstrip("/") + mark for mark in ("/", ", "))
+        rows = self.store.rows("SELECT source FROM documents UNION SELECT source FROM left_out UNION SELECT name FROM "
+                               "facts ORDER BY 1")
+        return [row[0] for row in rows if row[0] == own or row[0].startswith(begins)]
 
     def documents(self) -> list[Stored]:
         """Every document, by its name."""

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +21,9 @@ from ayllu.checkpoint.load import build_model, open_checkpoint
 from ayllu.checkpoint.resolve import bundled
 from ayllu.data.media_rows import kind_of
 from ayllu.database import Database
+from ayllu.engine.parts import file_bytes
 from ayllu.errors import BadMedia, CheckpointError, ConfigError, DataError
+from ayllu.media.fast import fast
 from ayllu.media.senses import Kind
 from ayllu.media.space import WEIGHTS, Space, read_space, text_states
 from ayllu.model.llama import Llama
@@ -54,6 +56,7 @@ class Seeker:
                                   f"method=\"contrast\", or {BUNDLED}")
         folder = folder if folder.is_dir() else bundled(BUNDLED)
         space = read_space(folder)
+        space.senses = fast(space.senses)
         return cls(space, hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest())
 
     @torch.inference_mode()
@@ -131,15 +134,15 @@ class Gallery:
         known = {row["path"]: row for row in self._db.read("SELECT path, size, mtime_ns, reason FROM media")}
         there = dict(self._files())
         gone = [path for path in known if path not in there]
-        with self._db.write() as sql:
-            sql.executemany("DELETE FROM media WHERE path = ?", [(path,) for path in gone])
-        told.removed = len(gone)
         new = [path for path, seen in there.items()
                if path not in known or (known[path]["size"], known[path]["mtime_ns"]) != seen]
         told.kept = len(there) - len(new)
         for at in range(0, len(new), AT_ONCE):
             progress(at, len(new), new[at])
             self._add(new[at:at + AT_ONCE], there, told)
+        with self._db.write() as sql:                    # last, so that what was moved has found its vector
+            sql.executemany("DELETE FROM media WHERE path = ?", [(path,) for path in gone])
+        told.removed = len(gone)
         told.left_out = {row["path"]: row["reason"] for row in
                          self._db.read("SELECT path, reason FROM media WHERE reason != '' ORDER BY path")}
         return told
@@ -164,29 +167,26 @@ class Gallery:
                 yield str(path.relative_to(self.folder)), (facts.st_size, facts.st_mtime_ns)
 
     def _add(self, paths: list[str], there: dict[str, tuple[int, int]], told: Brought) -> None:
-        contents = {path: _read(self.folder / path) for path in paths}
+        contents, rows = dict[str, bytes](), list[tuple[Any, ...]]()
+        for path in paths:
+            try:
+                contents[path] = file_bytes(self.folder / path)
+            except BadMedia as error:                    # -1: it is tried again each time
+                rows.append((path, kind_of(path), -1, 0, "", None, str(error)))
         hashes = {path: hashlib.sha256(data).hexdigest() for path, data in contents.items()}
-        marks = ", ".join("?" * len(paths))
+        marks = ", ".join("?" * len(hashes))
         same: dict[str, np.ndarray | str] = {
             row["sha256"]: row["reason"] if row["vector"] is None else np.frombuffer(row["vector"], np.float32)
             for row in self._db.read(f"SELECT sha256, vector, reason FROM media WHERE sha256 IN ({marks})",
                                      [*hashes.values()])}
-        new = list({hashes[path]: path for path in paths if hashes[path] not in same}.values())
+        new = list({hash_: path for path, hash_ in hashes.items() if hash_ not in same}.values())
         vectors = self.seeker.media([(cast(Kind, kind_of(path)), contents[path], path) for path in new])
         found = same | {hashes[path]: vector for path, vector in zip(new, vectors, strict=True)}
         told.encoded += sum(not isinstance(vector, str) for vector in vectors)
-        told.kept += sum(hashes[path] in same for path in paths)
-        rows = []
-        for path in paths:
-            vector = found[hashes[path]]
+        told.kept += sum(hash_ in same for hash_ in hashes.values())
+        for path, hash_ in hashes.items():
+            vector = found[hash_]
             blob = None if isinstance(vector, str) else np.ascontiguousarray(vector, np.float32).tobytes()
-            rows.append((path, kind_of(path), *there[path], hashes[path], blob, vector if blob is None else ""))
+            rows.append((path, kind_of(path), *there[path], hash_, blob, vector if blob is None else ""))
         with self._db.write() as sql:
             sql.executemany("INSERT OR REPLACE INTO media VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""                                       # gone or forbidden since it was listed: an empty file, said so

@@ -12,11 +12,13 @@ import numpy as np
 from ayllu.apps.speaker import Answer, Speaker
 from ayllu.engine.dialogue import Message
 from ayllu.engine.parts import audio_bytes
-from ayllu.errors import RequestError
-from ayllu.media.sound import QUIET, RATE, Sound, read_sound
+from ayllu.errors import BadMedia, RequestError
+from ayllu.media.sound import QUIET, RATE, Sound, SoundLimits, read_sound
 
 ASK = "What is said?"
 FRAME = RATE // 20                                       # samples of which the quietest is looked for: 50 ms
+MOST_S = 120.0                                           # of a question; a recording of more is no question
+CUT = "…"                                                # after words that go on
 MOST_TOKENS = 224                                        # of one piece's text
 
 
@@ -27,6 +29,11 @@ class Segment:
     start: float
     end: float
     answer: Answer
+
+    @property
+    def text(self) -> str:
+        """Its words; an answer that met its limit says so."""
+        return self.answer.text.strip() + CUT * (self.answer.finish == "length")
 
 
 @dataclass(frozen=True)
@@ -39,15 +46,15 @@ class Transcript:
     @property
     def text(self) -> str:
         """All of it."""
-        return " ".join(text for segment in self.segments if (text := segment.answer.text.strip()))
+        return " ".join(text for segment in self.segments if (text := segment.text))
 
 
 def transcribe(speaker: Speaker, data: bytes, name: str = "the recording", ask: str = ASK,
-               temperature: float = 0.0) -> Transcript:
+               temperature: float = 0.0, limits: SoundLimits | None = None) -> Transcript:
     """What is said in a file. BadMedia where it can't be read; silent pieces are passed over."""
     if not speaker.hears:
         raise RequestError(f"{speaker.name} hears nothing: give it senses with an ear (--senses FOLDER)")
-    sound = read_sound(data, name)
+    sound = read_sound(data, name, limits)
     pieces = [piece for piece in cuts(sound, speaker.ear_s) if np.abs(sound.samples[slice(*piece)]).max() >= QUIET]
     prompts: list[list[Message]] = [[{"role": "user", "content": [
         {**audio_bytes(_wav(sound.samples[slice(*piece)])), "where": name}, {"type": "text", "text": ask}]}]
@@ -57,11 +64,19 @@ def transcribe(speaker: Speaker, data: bytes, name: str = "the recording", ask: 
                                            for (begin, end), answer in zip(pieces, answers, strict=True)))
 
 
+def question_in(speaker: Speaker, data: bytes, name: str = "the recording") -> str:
+    """What is asked in a recording; BadMedia where no word of it was made out."""
+    if text := transcribe(speaker, data, name, limits=SoundLimits(seconds=MOST_S)).text:
+        return text
+    raise BadMedia(f"{name}: no words were made out: speak closer to the microphone, or write the question")
+
+
 def cuts(sound: Sound, most_s: float) -> Iterator[tuple[int, int]]:
-    """Pieces (begin, end) in samples, none longer than `most_s`, cut at the quietest moment of their second half."""
+    """Pieces (begin, end) in samples, none longer than `most_s`, cut at the quietest moment of their second half; none
+    is a scrap that no ear could take."""
     begin, n, most = 0, len(sound.samples), int(most_s * RATE)
     while n - begin > most:
-        half = sound.samples[begin + most // 2:begin + most]
+        half = sound.samples[begin + most // 2:min(begin + most, n - most // 4)]
         frames = half[:len(half) // FRAME * FRAME].reshape(-1, FRAME)
         quietest = int(np.square(frames).sum(axis=1).argmin()) if len(frames) else 0
         end = begin + most // 2 + quietest * FRAME + (FRAME // 2 if len(frames) else 0)

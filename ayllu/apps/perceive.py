@@ -6,24 +6,36 @@ Both are a model's words and only as good as its senses: the caption's document 
 
 import base64
 import binascii
+import json
 import re
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from ayllu.apps.collection import Collection
+from ayllu.apps.collection import CAPTION, Collection
+from ayllu.apps.documents import pdf
+from ayllu.apps.documents.document import Document, Limits, Unreadable, clean
+from ayllu.apps.documents.zipped import opened
+from ayllu.apps.hearing import CUT, transcribe
+from ayllu.apps.index.adding import Progress, Summary
+from ayllu.apps.index.prepare import Prepared, prepared
+from ayllu.apps.index.store import Put
 from ayllu.apps.speaker import Message, Speaker
 from ayllu.data.media_rows import kind_of
-from ayllu.errors import AylluError, ConfigError
+from ayllu.engine.parts import file_bytes
+from ayllu.errors import BadMedia, ConfigError
+from ayllu.files import write_text
 
 ASK = {"image": "What is this?", "audio": "Which words are said?"}
 MOST_PICTURES = 200                                      # of one document
 MOST_BYTES = 20 * 2**20                                  # of one picture
 LEAST_BYTES = 200                                        # less is a dot or a line of a layout
-WORDS = 64                                               # tokens of a caption
+WORDS = 64                                               # tokens of a caption; what is cut there ends with CUT
 EMBEDDED = re.compile(rb"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\s]+)")
-PREFIX = "picture: "                                     # of a caption's name in a collection
+REMEMBERED = "captioned"                                # the fact of which paths by which model
+Found = Iterator[tuple[str, bytes | str]]                # where a picture stands; its bytes, or why there are none
 Left = Callable[[str, str], None]                        # what was left out, and why
 
 
@@ -33,56 +45,69 @@ class Medium:
 
     kind: str                                            # image or audio
     name: str
-    data: bytes
+    data: bytes | str                                    # or why there are none
 
 
-def said_of(speaker: Speaker, medium: Medium, ask: str | None = None, most: int = WORDS) -> str:
-    """The model's words."""
-    data = base64.b64encode(medium.data).decode()
-    part = ({"type": "image_url", "image_url": {"url": f"data:image/*;base64,{data}"}} if medium.kind == "image" else
-            {"type": "input_audio", "input_audio": {"data": data, "format": Path(medium.name).suffix[1:] or "wav"}})
-    content = [part, {"type": "text", "text": ask or ASK[medium.kind]}]
+def said_of(speaker: Speaker, medium: Medium) -> str:
+    """The model's words; BadMedia where it is no picture or recording that can be read."""
+    if isinstance(medium.data, str):
+        raise BadMedia(medium.data)
+    if medium.kind == "audio":
+        return transcribe(speaker, medium.data, medium.name, ASK["audio"]).text
+    url = f"data:image/*;base64,{base64.b64encode(medium.data).decode()}"
+    content = [{"type": "image_url", "image_url": {"url": url}, "where": medium.name},
+               {"type": "text", "text": ASK["image"]}]
     messages: list[Message] = [{"role": "user", "content": content}]
-    answer, = speaker.answers([messages], max_tokens=most, temperature=0.0)
-    return answer.text.strip()
+    answer, = speaker.answers([messages], max_tokens=WORDS, temperature=0.0)
+    return answer.text.strip() + CUT * (answer.finish == "length")
 
 
 def media_in(path: Path) -> Iterator[Medium]:
-    """The file itself where it is a picture or a recording; else the pictures within a PDF, DOCX or HTML file."""
-    kind = kind_of(path.name)
-    if kind:
-        yield Medium(kind, str(path), path.read_bytes())
-        return
-    within = {".pdf": _of_pdf, ".docx": _of_docx, ".html": _of_html, ".htm": _of_html}.get(path.suffix.lower())
-    for n, (where, data) in enumerate(within(path) if within else ()):
-        if n == MOST_PICTURES:
-            return
-        if LEAST_BYTES <= len(data) <= MOST_BYTES:
-            yield Medium("image", f"{path}{where}", data)
+    """The file itself where it is a picture or a recording; else the pictures within a PDF, DOCX or HTML file, without
+    the dots and lines of its layout. What a damaged file does to its reader is told in place of a medium."""
+    kind, name, within = kind_of(path.name), str(path), WITHIN.get(path.suffix.lower())
+    try:
+        if kind:
+            yield Medium(kind, name, file_bytes(path))
+        for n, (where, found) in enumerate(_pictures(within(path)) if within else ()):
+            if n == MOST_PICTURES:
+                yield Medium("image", name, f"it has more than {MOST_PICTURES} pictures: {where} and what follows is "
+                                            "left out; cut it into smaller documents")
+                return
+            yield Medium("image", f"{name}, {where}", found)
+    except (BadMedia, Unreadable, OSError, MemoryError, RecursionError) as error:
+        yield Medium(kind or "image", name, str(error) or type(error).__name__)
 
 
-def _of_pdf(path: Path) -> Iterator[tuple[str, bytes]]:
-    from pypdf import PdfReader
-    for number, page in enumerate(PdfReader(path).pages, 1):
-        for n, image in enumerate(page.images, 1):
-            yield f", page {number}, picture {n}", image.data
+def _pictures(found: Found) -> Found:
+    for where, data in found:
+        if len(data) > MOST_BYTES:
+            yield where, f"it has {len(data):,} bytes, at most {MOST_BYTES:,} are taken of one picture"
+        elif isinstance(data, str) or len(data) >= LEAST_BYTES:
+            yield where, data
 
 
-def _of_docx(path: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(path) as packed:
-        found = [part for part in packed.infolist() if part.filename.startswith("word/media/")]
-        for n, part in enumerate(found, 1):
-            if part.file_size <= MOST_BYTES and kind_of(part.filename) == "image":
-                yield f", picture {n}", packed.read(part)
+def _of_docx(path: Path) -> Found:
+    with opened(path, Limits()) as packed:
+        parts = [part for part in packed.infolist() if part.filename.startswith("word/media/")]
+        for n, part in enumerate(parts, 1):
+            if kind_of(part.filename) == "image":
+                yield f"picture {n}", packed.read(part)
+            else:
+                yield f"picture {n}", f"its kind isn't read: {part.filename}"
 
 
-def _of_html(path: Path) -> Iterator[tuple[str, bytes]]:
+def _of_html(path: Path) -> Found:
     """Those that the file itself holds; others are files beside it, which a folder brings anyway."""
     for n, match in enumerate(EMBEDDED.finditer(path.read_bytes()), 1):
         try:
-            yield f", picture {n}", base64.b64decode(match[1])
-        except binascii.Error:
-            continue
+            yield f"picture {n}", base64.b64decode(match[1])
+        except binascii.Error as error:
+            yield f"picture {n}", f"it is no base64: {error}"
+
+
+WITHIN: dict[str, Callable[[Path], Found]] = {
+    ".pdf": lambda path: pdf.pictures(path, Limits()), ".docx": _of_docx, ".html": _of_html, ".htm": _of_html}
 
 
 def below(paths: Sequence[Path]) -> Iterator[Path]:
@@ -95,36 +120,94 @@ def below(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
-def describe(found: Collection, speaker: Speaker, paths: Sequence[Path], left: Left) -> int:
-    """Add what `speaker` says of each picture and recording as a document of its own; how many there are. What a
-    collection holds of these paths from before is replaced."""
-    if not (speaker.sees or speaker.hears):
+def describe(found: Collection, model: str, load: Callable[[str], Speaker], paths: Sequence[Path], summary: Summary,
+             progress: Progress | None = None) -> None:
+    """Add what a model says of each picture and recording as a document of its own. Only files that are new or changed,
+    or that another model spoke of, are shown to it, and it is loaded for these alone; stopped by Ctrl-C, the same goes
+    on with the next file. `paths` are remembered with the model, for `describe_again`."""
+    files = {CAPTION + str(path): path for path in below(paths)
+             if path.exists() and (kind_of(path.name) or path.suffix.lower() in WITHIN)}
+    stamps = {name: [model, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
+    facts = {name for name, in found.store.rows("SELECT name FROM facts")}
+    known = [name for path in paths for name in found.captions(str(path)) if name in facts]
+    summary.removed += sum(_forget(found, name) for name in known if name not in files)
+    todo = [name for name in files if found.store.fact(name) != stamps[name]]
+    speaker = load(model) if todo else None
+    if speaker and not (speaker.sees or speaker.hears):
         raise ConfigError(f"{speaker.name} neither sees nor hears: name a model with senses (docs/media.md)")
-    texts: dict[str, str] = {}
-    for path in below(paths):
-        try:
-            for medium in media_in(path):
-                if speaker.sees if medium.kind == "image" else speaker.hears:
-                    said = said_of(speaker, medium)
-                    what = "Picture" if medium.kind == "image" else "Recording"
-                    texts[PREFIX + medium.name] = f"{what} {medium.name}\n\n{said}\n\n({speaker.name} says so.)"
-        except Exception as error:                       # pypdf meets files that nobody foresaw
-            left(str(path), str(error) or type(error).__name__)
-    old = [one.source for one in found.documents() for path in paths if one.source.startswith(f"{PREFIX}{path}")]
-    if old:
-        found.remove(old)
-    found.add_texts(texts)
-    return len(texts)
+    found.store.set_fact(REMEMBERED, {**found.store.fact(REMEMBERED, {}), **{str(path): model for path in paths}})
+    for n, name in enumerate(todo if speaker else (), 1):
+        puts = list(_said(speaker, files[name], stamps[name]))
+        n_old = _forget(found, name)
+        found.store.put(puts)
+        found.store.set_fact(name, stamps[name])
+        n_new = sum(isinstance(put.new, Prepared) for put in puts)
+        summary.updated += min(n_old, n_new)
+        summary.added += max(n_new - n_old, 0)
+        summary.removed += max(n_old - n_new, 0)
+        if progress:
+            progress(n, len(todo), name)
+    _tell(found, files, summary)
 
 
-def transcripts(speaker: Speaker, paths: Sequence[Path], left: Left) -> Iterator[dict[str, str]]:
-    """A row {id, text} for each recording, as posts are read."""
-    if not speaker.hears:
-        raise ConfigError(f"{speaker.name} hears nothing: name a model with an ear (docs/media.md)")
-    for path in below(paths):
-        if kind_of(path.name) != "audio":
+def describe_again(found: Collection, load: Callable[[str], Speaker], summary: Summary,
+                   progress: Progress | None = None) -> None:
+    """The same for all paths of before that are still there."""
+    for path, model in found.store.fact(REMEMBERED, {}).items():
+        describe(found, model, load, [Path(path)], summary, progress)
+
+
+def _said(speaker: Speaker, path: Path, stamp: Sequence[Any]) -> Iterator[Put]:
+    for medium in media_in(path):
+        if not (speaker.sees if medium.kind == "image" else speaker.hears):
             continue
         try:
-            yield {"id": str(path), "text": said_of(speaker, Medium("audio", str(path), path.read_bytes()), most=256)}
-        except (AylluError, OSError) as error:
-            left(str(path), str(error))
+            what = "Picture" if medium.kind == "image" else "Recording"
+            text = clean(f"{what} {medium.name}\n\n{said_of(speaker, medium)}\n\n({speaker.name} says so.)")
+            new: Prepared | str = prepared(Document(text, "text"), sha256(text.encode()).hexdigest())
+        except BadMedia as error:                        # what else goes wrong is not the file's fault
+            new = str(error)
+        yield Put(CAPTION + medium.name, stamp[1], stamp[2], {}, new)
+
+
+def _forget(found: Collection, name: str) -> int:
+    """What was said of a file, and that it was looked at."""
+    names = found.captions(name.removeprefix(CAPTION))
+    with found.store.write() as db:
+        db.executemany("DELETE FROM facts WHERE name = ?", [(name,) for name in names])
+    return found.store.remove(names)
+
+
+def _tell(found: Collection, files: Mapping[str, Path], summary: Summary) -> None:
+    """Those that can't be read are left out; those that were looked at weren't passed over."""
+    left_out = found.left_out()
+    shown = {one.source for one in found.documents()} | set(left_out)
+    summary.left_out.update({name: why for name, why in left_out.items() if name.startswith(CAPTION)})
+    for name, path in files.items():
+        if name in shown and kind_of(path.name):
+            if summary.left_out.pop(str(path), None):    # as text
+                found.store.remove([str(path)])
+            n = summary.passed_over.pop(path.suffix.lower(), 0)
+            summary.passed_over.update({path.suffix.lower(): n - 1} if n > 1 else {})
+
+
+def transcripts(speaker: Speaker, paths: Sequence[Path], left: Left, kept: Path) -> Iterator[dict[str, str]]:
+    """A row {id, text} for each recording, as posts are read. What was heard is written to `kept` line by line, and an
+    unchanged file isn't heard again by the same model."""
+    if not speaker.hears:
+        raise ConfigError(f"{speaker.name} hears nothing: name a model with an ear (docs/media.md)")
+    whole = kept.read_text(encoding="utf-8").split("\n")[:-1] if kept.is_file() else []
+    known = {tuple(stamp): text for *stamp, text in map(json.loads, whole)}
+    write_text(kept, "".join(f"{line}\n" for line in whole))                  # without a line that was cut off
+    with kept.open("a", encoding="utf-8") as lines:
+        for path in below(paths):
+            for medium in media_in(path) if kind_of(path.name) == "audio" else ():
+                try:
+                    stamp = speaker.name, str(path), path.stat().st_size, path.stat().st_mtime_ns
+                    if stamp not in known:
+                        known[stamp] = said_of(speaker, medium)
+                        lines.write(json.dumps([*stamp, known[stamp]], ensure_ascii=False) + "\n")
+                        lines.flush()
+                    yield {"id": str(path), "text": known[stamp]}
+                except (BadMedia, OSError) as error:
+                    left(str(path), str(error))

@@ -51,6 +51,8 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
     from ayllu.data.encodings import BROKEN
     if sample == (posts is not None):
         raise ConfigError("give a file of posts, - for a pipe, or --sample: one of the three")
+    if recordings and (live or posts in (None, "-")):
+        raise ConfigError("--recordings reads files: name a folder of recordings, without --live and --sample")
     words: dict[str, Any] = {
         "columns": {"text": text, "time": time, "author": author, "group": group, "id": id_},
         "heads": dict(_pair(word, "--head") for word in head or ()),
@@ -82,15 +84,15 @@ def _heard(source: Any, folder: Path, model: str) -> Path:
 
     from ayllu.apps.perceive import transcripts
     from ayllu.cli.documents import seeing
+    from ayllu.files import write_text
     from ayllu.log import warn
-    if not isinstance(source, Path):
-        raise ConfigError("--recordings reads files: name a folder of recordings")
     folder.mkdir(parents=True, exist_ok=True)
-    rows = list(transcripts(seeing(model), [source], lambda name, why: warn(f"{name} is left out: {why}")))
+    rows = list(transcripts(seeing(model), [source], lambda name, why: warn(f"{name} is left out: {why}"),
+                            folder / "heard.jsonl"))
     if not rows:
         raise ConfigError(f"{source} holds no recording that can be heard: WAV, FLAC, OGG or MP3")
     out = folder / "recordings.jsonl"
-    out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_text(out, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     return out
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ayllu.cli.documents import pairs, shown
+from ayllu.cli.documents import Ear, Spoken, heard, pairs, shown
 from ayllu.cli.output import Json, print_json, write_text
 from ayllu.errors import ConfigError, DataError
 
@@ -35,7 +35,7 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
                                            "them.")] = False,
         rerank: Annotated[bool, typer.Option("--rerank", help="Let the model order the passages anew: slower.")]
         = False,
-        as_json: Json = False) -> None:
+        audio: Spoken = None, ear: Ear = "ayllu-mini-chat", as_json: Json = False) -> None:
     """Answer a question from documents (TXT, Markdown, HTML, PDF, DOCX, CSV, XLSX, EPUB), with checked citations.
 
     Example: ayllu ask handbook/ "How many days do I have to return shoes?"
@@ -44,6 +44,8 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
     from ayllu.apps.docqa.ask import Asking
     from ayllu.config import validate
     docs, question = _split(words)
+    if audio is not None and question is not None:
+        raise ConfigError("give the question in words or with --audio, not both")
     if not docs and collection is None:
         raise ConfigError(f"no file or folder at {words[0]}: name documents first, then the question")
     how = validate(Asking, {"k": k, "way": way, "where": pairs(where, "--where"),
@@ -53,6 +55,8 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
         if docs:
             _read(found, docs)
         speaker = _speaker(model, how)
+        if audio is not None:
+            question = heard(audio, ear)
         if question is not None:
             _answer(question, found, speaker, [], how, as_json)
             return

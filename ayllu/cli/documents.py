@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from ayllu.apps.index.adding import Progress, Summary
     from ayllu.apps.speaker import Speaker
 
+Spoken = Annotated[Path | None, typer.Option(help="A recording to take for the question.")]
+Ear = Annotated[str, typer.Option(help="The model that hears it.")]
 Here = Annotated[Path, typer.Argument(help="The collection's file; made by `add` where it is missing.")]
 
 
@@ -68,18 +70,13 @@ def add(collection: Here, paths: Annotated[list[Path], typer.Argument(help="File
     with Collection(collection) as found, shown() as progress:
         summary = found.add(paths, said, progress, workers)
         if pictures:
-            summary.added += described(found, pictures, paths, summary.left_out)
+            from ayllu.apps.perceive import describe
+            describe(found, pictures, seeing, paths, summary, progress)
         if name := vectors or found.store.fact("embedder"):
             found.add_vectors(name, progress)
     tell(summary, as_json, collection)
     if summary.left_out and not summary.added + summary.updated + summary.unchanged:
         raise DataError(f"none of the files could be read ({len(summary.left_out)}): see above why")
-
-
-def described(found: "Collection", model: str, paths: list[Path], left_out: dict[str, str]) -> int:
-    """Captions of pictures and the words of recordings, as documents."""
-    from ayllu.apps.perceive import describe
-    return describe(found, seeing(model), paths, left_out.__setitem__)
 
 
 def seeing(model: str) -> "Speaker":
@@ -89,17 +86,31 @@ def seeing(model: str) -> "Speaker":
     speaker = LocalSpeaker.load(model)
     if speaker.is_small:
         warn(f"{model} is small: what it says of pictures and recordings that are unlike those it learned from (emoji "
-             "and digits; spoken digits and syllables) is a guess, and will be found as if it were true")
+             "and digits; spoken digits and syllables) is a guess, and it is taken as if it were true")
     return speaker
 
 
+def heard(audio: Path, ear: str) -> str:
+    """What is said in a recording, as the model `ear` understands it."""
+    from ayllu.apps.hearing import question_in
+    from ayllu.engine.parts import file_bytes
+    from ayllu.log import say
+    text = question_in(seeing(ear), file_bytes(audio), str(audio))
+    say(f"heard: {text}")
+    return text
+
+
 def update(collection: Here, as_json: Json = False) -> None:
-    """Look again at everything that was added: read what changed, forget what is gone.
+    """Look again at everything that was added: read what changed, pictures too if they were looked at; forget what is
+    gone.
 
     Example: ayllu documents update handbook.sqlite
     """
     with opened(collection) as found, shown() as progress:
         summary = found.update(progress)
+        if found.store.fact("captioned"):
+            from ayllu.apps.perceive import describe_again
+            describe_again(found, seeing, summary, progress)
         if name := found.store.fact("embedder"):
             found.add_vectors(name, progress)
     tell(summary, as_json, collection)

@@ -26,15 +26,16 @@ def search(folder: Annotated[Path, typer.Argument(help="Where the pictures and s
     from ayllu.apps.gallery import Gallery, Seeker
     from ayllu.cli.documents import shown
     from ayllu.data.media_rows import kind_of
+    from ayllu.engine.parts import file_bytes
     if question is not None and like is not None:
         raise ConfigError("give words or --like FILE, not both")
     seeker = Seeker.open(space)
     vector = None if question is None else seeker.text(question)
     if like is not None:
         found_kind = kind_of(like.name)
-        if found_kind is None or not like.is_file():
+        if found_kind is None:
             raise ConfigError(f"{like} is no file of a picture or sound")
-        (found,) = seeker.media([("image" if found_kind == "image" else "audio", like.read_bytes(), str(like))])
+        (found,) = seeker.media([("image" if found_kind == "image" else "audio", file_bytes(like), str(like))])
         if isinstance(found, str):
             raise ConfigError(found)
         vector = found

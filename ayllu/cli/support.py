@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ayllu.cli import sampling as flags
+from ayllu.cli.documents import Ear, Spoken, heard
 from ayllu.cli.output import Json, print_json, write_text
 from ayllu.errors import AylluError, ConfigError
 from ayllu.files import data_folder
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     from ayllu.apps.support.desk import Message
     from ayllu.apps.support.service import Draft, Support
 
-HELP = "Ask anything of a customer; /rate 1 to 5 says how it was, /new begins anew, Ctrl-D leaves."
+HELP = ("Ask anything of a customer; /audio FILE asks by a recording, /rate 1 to 5 says how it was, /new begins anew, "
+        "Ctrl-D leaves.")
 
 
 def support(
@@ -30,7 +32,7 @@ def support(
     language: Annotated[str | None, typer.Option(help="en or zh, where a message doesn't tell.")] = None,
     model: Annotated[str | None, typer.Option(help="A model that puts answers in its own words, which are checked. Of "
                                               "300 million parameters at least: smaller ones are not asked.")] = None,
-    device: flags.Device = "auto",
+    audio: Spoken = None, ear: Ear = "ayllu-mini-chat", device: flags.Device = "auto",
     as_json: Json = False,
 ) -> None:
     """A customer service that answers from your pages, with citations, and knows what a person must answer."""
@@ -47,7 +49,9 @@ def support(
         if as_json:
             print_json({"out": words[1]})
         return
-    if as_json and not words:
+    if audio is not None and words:
+        raise ConfigError("give the question in words or with --audio, not both")
+    if as_json and not words and audio is None:
         raise ConfigError("--json answers one question: ayllu support \"How do returns work?\" --json")
     folder = docs or sample()
     if docs is None:
@@ -57,10 +61,10 @@ def support(
             say("\n".join(f"left out: {name}: {why}" for name, why in left_out.items()))
         if words == ["check"]:
             _check(service, folder, as_json)
-        elif words:
-            _one(service, " ".join(words), language, as_json)
+        elif words or audio:
+            _one(service, heard(audio, ear) if audio else " ".join(words), language, as_json)
         else:
-            _converse(service, language)
+            _converse(service, language, ear)
 
 
 def _speaker(model: str | None, device: str) -> Any:
@@ -82,7 +86,7 @@ def _one(service: "Support", question: str, language: str | None, as_json: bool)
         print_json({"question": question, "kind": draft.kind, "answer": draft.text, **draft.facts(0), "ms": None})
 
 
-def _converse(service: "Support", language: str | None) -> None:
+def _converse(service: "Support", language: str | None, ear: str) -> None:
     from ayllu.apps.support.service import language_in
     from ayllu.principal import LOCAL
 
@@ -98,6 +102,8 @@ def _converse(service: "Support", language: str | None) -> None:
                 number = service.begin(LOCAL, language=spoken)[0].number
             elif text.startswith("/rate "):
                 _rate(service, number, text[6:])
+            elif text.startswith("/audio "):
+                _tell(service.say(LOCAL, number, heard(Path(text[7:].strip()), ear)))
             elif text == "/bye":
                 return
             elif text.startswith("/"):

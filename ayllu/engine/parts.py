@@ -126,11 +126,16 @@ def decoded(text: str, where: str) -> bytes:
         raise BadMedia(f"{where} is no base64 ({error}): send the file's bytes in base64, whole") from error
 
 
-def _encoded(file: Path) -> str:
+def file_bytes(file: Path) -> bytes:
+    """A file's bytes; BadMedia where it is too large or can't be read."""
     try:
         if file.stat().st_size > MOST_BYTES:
             raise BadMedia(f"{file} has {file.stat().st_size:,} bytes, at most {MOST_BYTES:,} are taken: make it "
                            "smaller")
-        return base64.b64encode(file.read_bytes()).decode()
+        return file.read_bytes()
     except OSError as error:
         raise BadMedia(f"{file} can't be read ({error.strerror or error}): give the path of a file") from error
+
+
+def _encoded(file: Path) -> str:
+    return base64.b64encode(file_bytes(file)).decode()

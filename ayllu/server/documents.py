@@ -21,6 +21,7 @@ from ayllu.server.schema.workspace import Deleted
 from ayllu.server.speaker import ServedSpeaker
 from ayllu.server.sse import EVENTS, Json, or_gone
 from ayllu.server.stepping import last, told
+from ayllu.server.transcriptions import spoken
 from ayllu.server.uploads import workspace_of
 from ayllu.server.work import Work
 from ayllu.server.workspace import Workspace
@@ -112,9 +113,11 @@ async def asked(body: schema.AskRequest, request: Request) -> Response:
     speaker = ServedSpeaker(served_of(request), who(request), model=body.model, tally=request.scope["ayllu.tally"])
     how = Asking(k=body.k, way=body.way, where=body.where, unsupported=body.unsupported)
     history = [turn.model_dump() for turn in body.history]
+    audio = body.audio
+    question = body.question if audio is None else await prepared(lambda: spoken(speaker, audio))
 
     def events() -> Generator[dict[str, Any], None, None]:
-        answer, n = ask(body.question, opened, speaker, history, how), 0
+        answer, n = ask(question, opened, speaker, history, how), 0
         try:
             for piece in answer:
                 for citation in answer.citations[n:]:

@@ -23,6 +23,7 @@ from ayllu.server.openai import prepared, served_of, who
 from ayllu.server.schema import support as schema
 from ayllu.server.speaker import ServedSpeaker
 from ayllu.server.sse import Json
+from ayllu.server.transcriptions import spoken
 
 router = APIRouter(tags=["Customer service"])
 Number = Annotated[int, Path(ge=1, lt=2**62)]
@@ -82,14 +83,15 @@ async def say(body: schema.Say, request: Request) -> Response:
     served = served_of(request)
 
     def act(service: Support, principal: Principal) -> dict[str, Any]:
+        text = body.text if body.audio is None else spoken(ServedSpeaker(served, principal), body.audio)
         if served.n_parameters >= SMALL:
             service = replace(service, speaker=ServedSpeaker(served, principal))
         if body.conversation is not None:
             talk, secret = service.desk.known(principal, body.conversation), body.conversation
         else:
-            service.check(body.text)                     # an impossible first message begins nothing
+            service.check(text)                          # an impossible first message begins nothing
             talk, secret = service.begin(principal, body.customer, language_in(service.rules, body.language))
-        messages = service.say(principal, talk.number, body.text)
+        messages = service.say(principal, talk.number, text)
         return _talk(secret, service.desk.conversation(principal, talk.number), messages)
     return Json(await _asked(request, act))
 

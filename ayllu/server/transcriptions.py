@@ -10,13 +10,14 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from ayllu.apps.hearing import ASK, Segment, Transcript, transcribe
-from ayllu.engine.parts import MOST_BYTES
+from ayllu.apps.hearing import ASK, Segment, Transcript, question_in, transcribe
+from ayllu.engine.parts import MOST_BYTES, decoded
 from ayllu.errors import BadMedia
 from ayllu.server.faults import FieldError
 from ayllu.server.media import BadPartError
 from ayllu.server.openai import served_of, who
 from ayllu.server.schema import transcriptions as schema
+from ayllu.server.schema.media import Audio
 from ayllu.server.served import Served
 from ayllu.server.speaker import ServedSpeaker
 from ayllu.server.sse import Json
@@ -26,6 +27,7 @@ PATH = "/v1/audio/transcriptions"
 TAKES = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema.FORM}}}}
 GIVES: dict[int | str, dict[str, Any]] = {200: {"model": schema.Transcription, "content": {
     "text/plain": {"schema": {"type": "string"}}}}}
+DEAF = "{}: this model hears nothing: start the server with --senses FOLDER"
 UNKNOWN = "unknown"                                      # the language, where nobody said it: none is recognised
 REFUSED = {"stream": ("false",), "include[]": (), "chunking_strategy": ("auto",), "known_speaker_names[]": (),
            "known_speaker_references[]": (), "timestamp_granularities[]": ("segment",)}
@@ -46,7 +48,7 @@ async def transcriptions(request: Request) -> Response:
         name = served.check_model(fields.get("model"))
         style, heat = _style(fields), _temperature(fields)
         if "audio" not in served.takes:
-            raise FieldError("file", "file: this model hears nothing: start the server with --senses FOLDER")
+            raise FieldError("file", DEAF.format("file"))
         if (file.size or 0) > MOST_BYTES:
             raise BadPartError("file", f"file has {file.size:,} bytes, at most {MOST_BYTES:,} are taken: cut it, or "
                                "store it as FLAC or OGG")
@@ -54,6 +56,16 @@ async def transcriptions(request: Request) -> Response:
     speaker = ServedSpeaker(served, who(request), model=name, tally=request.scope["ayllu.tally"])
     found = await asyncio.to_thread(_heard, speaker, data, fields.get("prompt") or ASK, heat)
     return STYLES[style](found, served, fields.get("language") or UNKNOWN, heat)
+
+
+def spoken(speaker: ServedSpeaker, audio: Audio) -> str:
+    """A question or a message that came as a recording, in the field `audio`. In a thread."""
+    if not speaker.hears:
+        raise FieldError("audio", DEAF.format("audio"))
+    try:
+        return question_in(speaker, decoded(audio.data, "audio.data"), "audio")
+    except BadMedia as error:
+        raise BadPartError("audio", str(error)) from error
 
 
 def _heard(speaker: ServedSpeaker, data: bytes, ask: str, heat: float) -> Transcript:
@@ -106,7 +118,7 @@ def _verbose(found: Transcript, served: Served, language: str, heat: float) -> R
 
 
 def _segment(served: Served, n: int, segment: Segment, heat: float) -> schema.Segment:
-    text = segment.answer.text
+    text = segment.text
     raw = text.encode()
     return schema.Segment(id=n, start=round(segment.start, 3), end=round(segment.end, 3), text=text, temperature=heat,
                           tokens=served.tokenizer.encode(text, bos=False), avg_logprob=segment.answer.logprob or 0.0,
@@ -114,13 +126,13 @@ def _segment(served: Served, n: int, segment: Segment, heat: float) -> schema.Se
 
 
 def _srt(found: Transcript, served: Served, language: str, heat: float) -> Response:
-    blocks = [f"{n}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{s.answer.text.strip()}\n"
+    blocks = [f"{n}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{s.text}\n"
               for n, s in enumerate(found.segments, 1)]
     return PlainTextResponse("\n".join(blocks))
 
 
 def _vtt(found: Transcript, served: Served, language: str, heat: float) -> Response:
-    blocks = [f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{s.answer.text.strip()}\n" for s in found.segments]
+    blocks = [f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{s.text}\n" for s in found.segments]
     return PlainTextResponse("\n".join(["WEBVTT\n", *blocks]))
 
 

@@ -36,6 +36,9 @@ class ScriptedSpeech(Iterator[str]):
 class ScriptedSpeaker:
     """Answers by `says`; a token is a character, a text's vector counts its bytes. `asked` keeps every call."""
 
+    sees = hears = True
+    ear_s = 5.0
+
     def __init__(self, says: Says = lambda messages: "Yes.", context: int = 2000, is_small: bool = False,
                  name: str = "scripted") -> None:
         self.says, self.context, self.is_small, self.name = says, context, is_small, name

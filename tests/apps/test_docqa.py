@@ -6,6 +6,7 @@ import pytest
 from apps.scripted import ScriptedSpeaker
 from hypothesis import given
 from hypothesis import strategies as st
+from media.small import wav
 
 from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.ask import Asking, ask
@@ -196,6 +197,13 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert "is damaged" in capsys.readouterr().err
     assert run(["documents", "add", str(tmp_path / "bad.sqlite"), str(folder / "bad.pdf")]) == 2
     assert "is damaged" in capsys.readouterr().out
+    (tmp_path / "q.wav").write_bytes(wav(0))
+    monkeypatch.setattr("ayllu.cli.documents.seeing", lambda model: ScriptedSpeaker(
+        lambda messages: "How many days do I have to return shoes?"))
+    assert run(["ask", str(folder), "--audio", str(tmp_path / "q.wav"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["citations"] == found["citations"]
+    assert run(["ask", str(folder), "Who?", "--audio", str(tmp_path / "q.wav")]) == 2
+    assert run(["ask", str(folder), "--audio", str(tmp_path / "none.wav")]) == 2
     base = str(tmp_path / "base.sqlite")
     assert run(["documents", "add", base, str(folder), "--meta", "shop=north", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])

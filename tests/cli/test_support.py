@@ -4,6 +4,8 @@ import io
 import json
 
 import pytest
+from apps.scripted import ScriptedSpeaker
+from media.small import wav
 
 from ayllu import log
 from ayllu.cli.main import run
@@ -32,6 +34,24 @@ def test_one_question(capsys):
     assert found["citations"][0]["quote"] == text
     assert "sample" in err
     assert "[en/warranty.md › How long the warranty lasts]" in err
+
+
+def test_questions_as_recordings(capsys, monkeypatch, tmp_path):
+    (tmp_path / "q.wav").write_bytes(wav(0))
+    speaker = ScriptedSpeaker(lambda messages: "How long is the warranty on lamps?")
+    monkeypatch.setattr("ayllu.cli.documents.seeing", lambda model: speaker)
+    assert run(["support", "--audio", str(tmp_path / "q.wav"), "--json"]) == 0
+    out, err = capsys.readouterr()
+    found = json.loads(out.strip().split("\n")[-1])
+    assert (found["question"], found["kind"]) == (speaker.says([]), "answer")
+    assert f"heard: {speaker.says([])}" in err
+    assert run(["support", "hello", "--audio", str(tmp_path / "q.wav")]) == 2
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"/audio {tmp_path / 'q.wav'}\n"))
+    assert run(["support"]) == 0
+    assert "Lamps have 3 years" in capsys.readouterr().out
+    speaker.says = lambda messages: " "
+    assert run(["support", "--audio", str(tmp_path / "q.wav")]) == 2
+    assert "no words were made out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from media_pairs import NAMES, SHAPE, png, wav
 
+from ayllu.apps import gallery as module
 from ayllu.apps.gallery import BUNDLED, Gallery, Seeker
 from ayllu.checkpoint.load import load_checkpoint, open_checkpoint
 from ayllu.cli.search import search
 from ayllu.config import build_recipe
 from ayllu.data.media_loader import MediaReader
-from ayllu.errors import CheckpointError, ConfigError, DataError
+from ayllu.errors import BadMedia, CheckpointError, ConfigError, DataError
+from ayllu.media.fast import FastLayer
 from ayllu.media.senses import Senses, SensesConfig, write_senses
 from ayllu.media.space import Space, SpaceConfig, contrast, read_space, text_states
 from ayllu.train.align import new_senses, rows_of
@@ -86,7 +88,7 @@ def test_a_resumed_run_ends_at_the_same_numbers(trained, chat_checkpoint):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
-def test_only_what_is_new_is_read(trained, tmp_path):
+def test_only_what_is_new_is_read(trained, tmp_path, monkeypatch):
     folder, _ = trained
     seeker = Seeker.open(folder / "run" / "space")
     (tmp_path / "a").mkdir()
@@ -114,11 +116,33 @@ def test_only_what_is_new_is_read(trained, tmp_path):
     (tmp_path / "a" / "1.png").rename(tmp_path / "moved.png")
     (tmp_path / "a" / "2.png").write_bytes(png(7))
     third = brought()
-    assert (third.encoded, third.removed) == (2, 1)      # the moved file's row went with its name before it was read
-    assert sorted(calls) == ["a/2.png", "moved.png"]
+    assert (third.encoded, third.removed) == (1, 1)
+    assert calls == ["a/2.png"]
+    own_bytes = module.file_bytes
+
+    def refused(path):
+        if path.name == "late.png":
+            raise BadMedia("late.png can't be read (Permission denied)")
+        return own_bytes(path)
+
+    (tmp_path / "late.png").write_bytes(png(8))
+    monkeypatch.setattr(module, "file_bytes", refused)
+    assert "Permission denied" in brought().left_out["late.png"]
+    monkeypatch.undo()
+    late = brought()                                     # the same size and time, and now it may be read
+    assert (late.encoded, list(late.left_out)) == (1, ["bad.png"])
     other = Seeker(seeker.space, "another space")
     gallery = Gallery(tmp_path, other)
-    assert gallery.update().encoded == 3                 # vectors of another space are no neighbours
+    assert gallery.update().encoded == 4                 # vectors of another space are no neighbours
+
+
+def test_vectors_of_fast_layers_are_those_of_the_plain_ones(trained):
+    seeker = Seeker.open(trained[0] / "run" / "space")
+    assert isinstance(seeker.space.senses.eye.encoder.layers[0], FastLayer)
+    plain = Seeker(read_space(trained[0] / "run" / "space"), "plain")
+    files = [("image", png(0), "0.png"), ("audio", wav(5), "5.wav")]
+    for one, other in zip(seeker.media(files), plain.media(files), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)    # float32, other orders of sums
 
 
 def test_what_cannot_be_searched_is_said(trained, tmp_path):
@@ -132,6 +156,8 @@ def test_what_cannot_be_searched_is_said(trained, tmp_path):
         Gallery(tmp_path / "nothing", seeker)
     with pytest.raises(ConfigError, match="empty"):
         seeker.text("  ")
+    with pytest.raises(DataError, match="tokens, and the Llama of this space reads"):
+        seeker.text("a very long question " * 200)
     with pytest.raises(CheckpointError, match="holds no space"):
         read_space(tmp_path)
     seeker.space.config = seeker.space.config.model_copy(update={

@@ -1,13 +1,17 @@
 """Collections and questions over HTTP: uploads become documents, answers stream with citations, owners are apart."""
 
+import base64
 import json
 
 import httpx
 import pytest
+from media.small import wav
 from server.live import serving
 
+from ayllu.apps.speaker import Answer
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
+from ayllu.server.speaker import ServedSpeaker
 from ayllu.server.workspace import Workspace
 
 ANNA, BERT = "a-key-of-anna-0001", "a-key-of-bert-0002"
@@ -74,6 +78,30 @@ def test_a_stream_and_the_whole_say_the_same(live, shop):
         assert "hats" in again["question"]
         unknown = http.post("/v1/ask", json={**body, "question": "What is the capital of France?"}).json()
         assert (unknown["citations"], unknown["is_supported"]) == ([], False)
+
+
+def test_a_question_may_be_spoken(live, shop, monkeypatch):
+    audio = {"data": base64.b64encode(wav(0)).decode()}
+    with client(live) as http:
+        body = {"collection": shop, "audio": audio}
+        answer = http.post("/v1/ask", json=body)
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, "audio")    # it hears nothing
+        words = "How many days to return shoes?"
+        monkeypatch.setattr(ServedSpeaker, "__init__", hearing(ServedSpeaker.__init__, words))
+        told = http.post("/v1/ask", json=body).json()
+        assert (told["question"], told["answer"][:5]) == (words, "Shoes")
+        assert told == http.post("/v1/ask", json={"collection": shop, "question": words}).json()
+        for wrong in ({**body, "question": words}, {"collection": shop}):
+            assert http.post("/v1/ask", json=wrong).status_code == 400
+
+
+def hearing(own, words):
+    """A speaker that understands every sound as these words."""
+    def begin(self, *given, **named):
+        own(self, *given, **named)
+        self.hears, self.ear_s = True, 5.0
+        self.answers = lambda prompts, **options: [Answer(words, "stop", 1, 1) for _ in prompts]
+    return begin
 
 
 def test_collections_are_one_persons(live, shop):

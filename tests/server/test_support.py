@@ -1,9 +1,11 @@
 """Customer service over HTTP: who may do what, and that nobody sees what isn't theirs."""
 
+import base64
 import shutil
 
 import httpx
 import pytest
+from media.small import wav, write_small
 from server.live import serving
 
 from ayllu.apps.support.pages import sample
@@ -12,6 +14,7 @@ from ayllu.server.frontdesk import FrontDesk
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
 from ayllu.server.pace import KEY_TIMES, Pace
+from ayllu.server.start import attach_senses
 from ayllu.server.workspace import Workspace
 
 WIDGET, OPERATOR, STRANGER, WRITER = (f"a-key-of-the-{name}-1234" for name in ("widget", "operator", "other", "writer"))
@@ -32,6 +35,7 @@ def live(chat_checkpoint, tmp_path_factory):
     with serving(chat_checkpoint, door=Door(keys=KEYS, origins=frozenset({PAGE})),
                  workspace=Workspace(top / "data")) as found:
         found.served.support = top / "shop"
+        attach_senses(found.served, "tiny", write_small(top / "senses"), "cpu")
         yield found
 
 
@@ -53,6 +57,30 @@ def ana(live):
 
 def begin(web, text, **more):
     return web.post("/v1/support/messages", json={"text": text, **more}).json()
+
+
+def spoken(data):
+    return {"data": base64.b64encode(data).decode(), "format": "wav"}
+
+
+def test_a_customer_may_speak(live, web, ana):
+    heard = httpx.post(f"{live.url}/v1/audio/transcriptions", files={"file": ("a.wav", wav(3))}, timeout=60,
+                       headers={"authorization": f"Bearer {OPERATOR}"}).json()["text"]
+    told = web.post("/v1/support/messages", json={"audio": spoken(wav(3)), "language": "en"}).json()
+    assert [m["role"] for m in told["messages"]] == ["customer", "assistant"]
+    assert told["messages"][0]["text"] == heard.strip()
+    for body, says in (({"audio": spoken(wav(3)), "text": "hi"}, "text or audio; found both"), ({}, "found neither"),
+                       ({"audio": spoken(b"no sound at all")}, "audio is no sound"),
+                       ({"audio": {"data": "!!!"}}, "audio.data is no base64"),
+                       ({"audio": spoken(wav(3, seconds=121))}, "2.0 minutes or more")):
+        answer = web.post("/v1/support/messages", json=body)
+        assert (answer.status_code, says in answer.text) == (400, True), answer.text
+    perception, live.served.perception = live.served.perception, None
+    try:
+        deaf = web.post("/v1/support/messages", json={"audio": spoken(wav(3))})
+    finally:
+        live.served.perception = perception
+    assert (deaf.status_code, deaf.json()["error"]["param"]) == (400, "audio")
 
 
 def test_a_customer_and_a_person(web, ana):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ayllu.apps.documents.document import Clock, Document, Limits, Unreadable, clean, joined
 from ayllu.apps.documents.plain import rows_as_lines
-from ayllu.apps.documents.zipped import opened, refuse_entities
+from ayllu.apps.documents.zipped import DAMAGED, opened, refuse_entities
 from ayllu.errors import MissingExtra
 
 
@@ -25,7 +25,7 @@ def read_docx(path: Path, limits: Limits, clock: Clock) -> Document:
         file = docx.Document(str(path))
         text = clean("\n".join(_blocks(file, limits, clock, 0)))
         title = file.core_properties.title or ""
-    except (PackageNotFoundError, XMLSyntaxError, KeyError, ValueError, AttributeError) as error:
+    except (PackageNotFoundError, XMLSyntaxError, ValueError, AttributeError, *DAMAGED) as error:
         raise Unreadable(f"is damaged, or no DOCX ({str(error)[:120]})") from error
     return Document(text, "docx", title.strip()[:300])
 

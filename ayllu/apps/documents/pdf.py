@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,35 @@ _WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 def read_pdf(path: Path, limits: Limits, clock: Clock) -> Document:
     """Encrypted files are tried with the empty password, which opens those that only forbid printing or copying."""
+    notes: list[str] = []
+    with _opened(path, limits) as reader:
+        text, starts = joined(_pages(reader, notes), limits, clock)
+        title = str(reader.metadata.title or "") if reader.metadata else ""
+    return Document(text, "pdf", title.strip()[:300], starts, tuple(notes))
+
+
+def pictures(path: Path, limits: Limits) -> Iterator[tuple[str, bytes | str]]:
+    """The pictures on the pages by their places: their bytes as a file of their own, or why they can't be read."""
+    clock = limits.clock()
+    with _opened(path, limits) as reader:
+        for number, page in enumerate(reader.pages, start=1):
+            for n, key in enumerate(page.images.keys(), start=1):
+                clock.check()
+                try:
+                    found: bytes | str = page.images[key].data
+                except Exception as error:               # as below
+                    found = f"it can't be decoded ({type(error).__name__}: {str(error)[:120]})"
+                yield f"page {number}, picture {n}", found
+
+
+@contextmanager
+def _opened(path: Path, limits: Limits) -> Iterator[Any]:
+    """A reader; what it raises while it is used is told, too."""
     try:
         import pypdf
     except ImportError as error:
         raise MissingExtra("reading PDF needs the extra `documents`: pip install 'ayllu[documents]'.") from error
     logging.getLogger("pypdf").setLevel(logging.ERROR)   # it warns of every fault that it mends
-    notes: list[str] = []
     try:
         reader = pypdf.PdfReader(path, strict=False)
         if reader.is_encrypted and not reader.decrypt(""):
@@ -28,8 +52,7 @@ def read_pdf(path: Path, limits: Limits, clock: Clock) -> Document:
         n_pages = len(reader.pages)
         if n_pages > limits.pages:
             raise Unreadable(f"{n_pages:,} pages, the most is {limits.pages:,}: cut it into smaller documents")
-        text, starts = joined(_pages(reader, notes), limits, clock)
-        title = str(reader.metadata.title or "") if reader.metadata else ""
+        yield reader
     except (Unreadable, MemoryError, RecursionError):
         raise
     except pypdf.errors.DependencyError as error:
@@ -37,7 +60,6 @@ def read_pdf(path: Path, limits: Limits, clock: Clock) -> Document:
     except Exception as error:                           # pypdf lets through whatever a damaged file brings about
         raise Unreadable(f"is damaged, or no PDF ({type(error).__name__}: {str(error)[:120]}): download or save it "
                          "anew") from error
-    return Document(text, "pdf", title.strip()[:300], starts, tuple(notes))
 
 
 def _pages(reader: Any, notes: list[str]) -> Iterator[str]:

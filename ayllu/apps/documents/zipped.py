@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from ayllu.apps.documents.document import Limits, Unreadable
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")                 # Microsoft's older container: .doc, .xls, and encrypted files
 _HEAD = 2**16                                            # bytes of an XML part before whose end its first tag must be
 _FIRST_TAG = re.compile(rb"<\x00?[A-Za-z_]")
-DAMAGED = (zipfile.BadZipFile, EOFError, NotImplementedError, KeyError)
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError)
 
 
 @contextmanager

@@ -1,10 +1,11 @@
 """Collections of documents, and questions to them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ayllu.server.schema.base import Answer, Body
+from ayllu.server.schema.media import Audio, written_or_spoken
 
 LONGEST = 4000                                           # characters of a question
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -35,11 +36,12 @@ class SearchRequest(Body):
 
 
 class AskRequest(Body):
-    """A question to a collection. `way`: extract (a sentence of the documents), write (the model's words, each sentence
-    held against the sources), or auto: a small model doesn't write."""
+    """A question to a collection, written or spoken. `way`: extract (a sentence of the documents), write (the model's
+    words, each sentence held against the sources), or auto: a small model doesn't write."""
 
     collection: str = Field(min_length=1, max_length=64)
-    question: str = Field(min_length=1, max_length=LONGEST)
+    question: str = Field(default="", max_length=LONGEST)
+    audio: Audio | None = None
     history: list[Turn] = Field(default_factory=list, max_length=50)
     k: int = Field(default=5, ge=1, le=50)
     where: Where = Field(default_factory=dict)
@@ -47,6 +49,10 @@ class AskRequest(Body):
     unsupported: Literal["mark", "drop"] = "mark"
     model: str | None = Field(default=None, max_length=256)
     stream: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return written_or_spoken(self, self.question, self.audio, "question")
 
 
 class IndexRequest(Body):

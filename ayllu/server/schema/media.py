@@ -4,12 +4,13 @@ A content of texts alone becomes one text. What a part asks for beyond the image
 an eye has its own resolution.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
 
 from ayllu.server.schema.base import Body
 
+B = TypeVar("B", bound=Body)
 Detail = Literal["auto", "low", "high", "original"]
 DATA = {"type": "string", "description": "the file's bytes in base64"}
 
@@ -37,6 +38,13 @@ class Audio(Body):
 
     data: str
     format: str = Field(default="wav", max_length=16)
+
+
+def written_or_spoken(body: B, text: str, audio: Audio | None, name: str) -> B:
+    """One of the two."""
+    if bool(text) == (audio is not None):
+        raise ValueError(f"give {name} or audio; found {'both' if text else 'neither'}")
+    return body
 
 
 class AudioPart(Body):

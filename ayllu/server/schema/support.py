@@ -1,10 +1,11 @@
 """Customer service: what a web page's widget sends and gets, and what people of the business see and do."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ayllu.server.schema.base import Answer, Body
+from ayllu.server.schema.media import Audio, written_or_spoken
 
 Secret = Annotated[str, Field(min_length=1, max_length=64, description="What the first answer gave: it opens this "
                               "conversation and no other.")]
@@ -12,12 +13,17 @@ Language = Annotated[str | None, Field(max_length=35, description="A tag such as
 
 
 class Say(Body):
-    """A customer's message. Without a conversation a new one begins."""
+    """A customer's message, written or spoken. Without a conversation a new one begins."""
 
-    text: str = Field(min_length=1)
+    text: str = ""
+    audio: Audio | None = None
     conversation: Secret | None = None
     customer: str = Field(default="", max_length=200, description="What your page calls this customer; may be empty.")
     language: Language = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        return written_or_spoken(self, self.text, self.audio, "text")
 
 
 class Read(Body):
