@@ -24,8 +24,9 @@ from ayllu.engine.parts import Fetch, Part, has_media, taken_out
 from ayllu.engine.request import Media
 from ayllu.errors import ConfigError, RequestError
 from ayllu.log import say
+from ayllu.media.fast import fast
 from ayllu.media.marks import mark_ids, marks_of
-from ayllu.media.senses import ADAPTER, Senses, read_config, read_senses
+from ayllu.media.senses import ADAPTER, Senses, read_config, read_senses, spliced_only
 from ayllu.media.splice import expanded
 from ayllu.text.tokenizer import Tokenizer
 
@@ -42,9 +43,10 @@ class Perception:
                  device: str | torch.device = "cpu") -> None:
         """`width` and `fingerprint` are the model's: senses of another width don't fit, those of another model say so.
         `senses`: a folder, a name, or in memory."""
-        self.folder = None if isinstance(senses, Senses) else folder_of(senses)
-        self.config = senses.config if isinstance(senses, Senses) else read_config(folder_of(senses))
         self._senses = senses if isinstance(senses, Senses) else None
+        self.folder = None if isinstance(senses, Senses) else folder_of(senses)
+        self.config = spliced_only(senses.config, "these senses") if isinstance(senses, Senses) else \
+            read_config(folder_of(senses))
         self.device = torch.device(device)
         for name, part in (("eye", self.config.eye), ("ear", self.config.ear)):
             if part is not None and part.project.out != width:
@@ -107,7 +109,7 @@ class Perception:
     def _features(self, part: Part) -> np.ndarray:
         if self._senses is None:
             assert self.folder is not None
-            self._senses = read_senses(self.folder).to(self.device)
+            self._senses = fast(read_senses(self.folder).to(self.device))
         medium = self._senses.medium(part.kind, part.data, part.name)
         with torch.inference_mode():
             return self._senses.features([medium])[0].float().cpu().numpy()

@@ -11,7 +11,6 @@ N features  L width of the Llama
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +18,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ayllu.config import Settings, validate
-from ayllu.errors import BadMedia, CheckpointError
-from ayllu.files import atomic_folder, write_json
+from ayllu.errors import BadMedia, CheckpointError, ConfigError
 from ayllu.folder import inside, read_json
 from ayllu.media.audio import AudioConfig, AudioEncoder, log_mel
 from ayllu.media.cross import CrossConfig, Crossing
@@ -33,10 +29,12 @@ from ayllu.media.image import read_image
 from ayllu.media.pixels import Pixels, to_tensor, views
 from ayllu.media.project import Projector, ProjectorConfig
 from ayllu.media.sound import RATE, read_sound
+from ayllu.media.store import read_module, write_module
 from ayllu.media.vision import VisionConfig, VisionTransformer
 
 Kind = Literal["image", "audio"]
-CONFIG, WEIGHTS = "senses.json", "senses.safetensors"
+STEM = "senses"
+CONFIG, WEIGHTS = f"{STEM}.json", f"{STEM}.safetensors"
 ADAPTER = "adapter"                                      # a folder beside them: what the Llama learned with them
 
 
@@ -97,12 +95,19 @@ class Medium:
     digest: bytes
 
 
+def _check(key: str, found: int, what: str, expected: int) -> None:
+    if found != expected:
+        raise ConfigError(f"{key}={found}, but {what} is {expected}: set it to that")
+
+
 class Eye(nn.Module):
     """Pixels -> embeddings."""
 
     def __init__(self, config: EyeConfig) -> None:
         super().__init__()
         self.config = config
+        _check("eye.project.width", config.project.width, "the width of the encoder", config.vision.shape.dim)
+        _check("eye.pixels.size", config.pixels.size, "the image_size of the encoder", config.vision.image_size)
         self.encoder = VisionTransformer(config.vision)
         self.projector = Projector(config.project)
 
@@ -116,6 +121,7 @@ class Ear(nn.Module):
     def __init__(self, config: EarConfig) -> None:
         super().__init__()
         self.config = config
+        _check("ear.project.width", config.project.width, "the width of the encoder", config.audio.shape.dim)
         self.encoder = AudioEncoder(config.audio)
         self.projector = Projector(config.project)
 
@@ -178,10 +184,7 @@ class Senses(nn.Module):
 
 def write_senses(folder: Path, senses: Senses, dtype: torch.dtype = torch.float16) -> None:
     """The folder, whole or not at all. Weights in half precision: what that changes is below what training scatters."""
-    with atomic_folder(folder) as made:
-        tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in senses.state_dict().items()}
-        save_file(tensors, made / WEIGHTS, metadata={"format": "pt"})
-        write_json(made / CONFIG, json.loads(senses.config.model_dump_json()))
+    write_module(folder, senses, senses.config, STEM, dtype)
 
 
 def read_config(folder: Path, crossing: bool = False) -> SensesConfig:
@@ -189,24 +192,18 @@ def read_config(folder: Path, crossing: bool = False) -> SensesConfig:
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} holds no senses: expected {CONFIG} and {WEIGHTS}, as ayllu align writes them")
     config = validate(SensesConfig, read_json(inside(folder, CONFIG)), where=str(folder / CONFIG))
-    if config.cross and not crossing:
-        raise CheckpointError(f"{folder} holds senses with gated cross-attention, which ayllu align trains and "
+    return config if crossing else spliced_only(config, str(folder))
+
+
+def spliced_only(config: SensesConfig, name: str) -> SensesConfig:
+    """For who puts features into the text and computes nothing else."""
+    if config.cross:
+        raise CheckpointError(f"{name}: senses with gated cross-attention, which ayllu align trains and "
                               "ayllu.media.cross computes, and nothing else yet: take some without [cross]")
     return config
 
 
 def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32, crossing: bool = False) -> Senses:
     """What `write_senses` left."""
-    folder = Path(folder)
-    config = read_config(folder, crossing)
-    try:
-        tensors = load_file(inside(folder, WEIGHTS))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: {error}: the file is damaged; fetch it again") from error
-    with torch.device("meta"):
-        senses = Senses(config)
-    own = senses.state_dict()
-    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-        raise CheckpointError(f"{folder / WEIGHTS} doesn't fit {CONFIG}: give the files that belong together")
-    senses.load_state_dict({name: tensor.to(dtype) for name, tensor in tensors.items()}, assign=True)
-    return senses.eval()
+    config = read_config(Path(folder), crossing)
+    return read_module(Path(folder), lambda: Senses(config), STEM, dtype)

@@ -29,7 +29,7 @@ from ayllu.server.faults import Fault, send_fault
 from ayllu.server.gate import Door
 from ayllu.server.limits import Limits
 from ayllu.server.served import Served
-from ayllu.server.start import grammars_of, load_keys, load_served
+from ayllu.server.start import attach_senses, grammars_of, load_keys, load_served, looking
 
 GONE = (RayActorError, NodeDiedError, WorkerCrashedError, ObjectLostError, ReplicaUnavailableError,
         RequestCancelledError)
@@ -47,6 +47,8 @@ class Replicated(Settings):
     device: str = "auto"
     draft: str | None = None
     lora: tuple[str, ...] = ()                           # NAME=PATH
+    senses: str | None = None                            # a folder; None: those that come with the model
+    media_hosts: tuple[str, ...] = ()                    # machines that images may be fetched from
     engine: EngineSettings = Field(default_factory=EngineSettings)
     max_wait_s: float | None = Field(default=None, gt=0)
     limits: Limits = Field(default_factory=Limits)
@@ -61,8 +63,9 @@ class EngineReplica:
     """One engine, in a process of its own."""
 
     def __init__(self, args: Replicated) -> None:
+        adapters = (*args.lora, *looking(args.model, args.senses))
         self.served = load_served(args.model, dtype=args.dtype, device=args.device, name=args.name, engine=args.engine,
-                                  draft=args.draft, adapters=args.lora, max_wait_s=args.max_wait_s)
+                                  draft=args.draft, adapters=adapters, max_wait_s=args.max_wait_s)
         assert isinstance(self.served.service, Service)
         self.service = self.served.service
         self.service.start()
@@ -148,7 +151,8 @@ def _told(error: Exception) -> Exception:
 @serve.deployment(name="Front", max_ongoing_requests=1024, ray_actor_options={"num_cpus": 0})
 @serve.ingress()
 class Front:
-    """The application of server/app.py, with replicas for an engine."""
+    """The application of server/app.py, with replicas for an engine. It looks at images and hears sounds itself: what
+    travels is their features."""
 
     def __init__(self, engine: Any, args: Replicated) -> None:
         self.engine, self.args = engine, args
@@ -161,6 +165,7 @@ class Front:
                              grammars_of(t, eos_ids, facts.engine.config.vocab_size))
         served = Served(**facts.served, service=service, limits=args.limits, aliases=frozenset(args.aliases),
                         redact=args.redact)
+        attach_senses(served, args.model, args.senses, "cpu", args.media_hosts)
         door = Door("0.0.0.0" if keys else "127.0.0.1", keys, frozenset(args.hosts), frozenset(args.origins))
         return Entrance(build_app(served, door), bool(keys))
 

@@ -2,6 +2,7 @@
 
 import base64
 
+import numpy as np
 import pytest
 import torch
 from media.small import png, senses_of, wav, write_small
@@ -14,6 +15,9 @@ from ayllu.engine.parts import audio_part, image_part
 from ayllu.engine.perception import Perception
 from ayllu.engine.request import Request
 from ayllu.errors import BadMedia, CheckpointError, ConfigError, RequestError
+from ayllu.media.encoder import Layer
+from ayllu.media.fast import FastLayer
+from ayllu.media.senses import read_senses
 from ayllu.media.splice import Place, spliced
 
 
@@ -88,6 +92,17 @@ def test_answers_of_a_speaker_with_and_without_images(llm, files):
     assert given != speaker.logprobs([{"role": "user", "content": "x"}], "ab")
     assert len(given) == len(llm.encode("ab")) - llm.tokenizer.add_bos
     assert speaker.room(prompts[0]) == speaker.context - len(llm.chat_prompt(prompts[0]).ids)
+
+
+def test_a_folders_encoders_run_in_fast_layers(llm, files, tmp_path):
+    folder = write_small(tmp_path / "s")
+    quick, plain = (Perception(senses, llm.tokenizer, 32) for senses in (folder, read_senses(folder)))
+    for part in (image_part(files / "0.png"), audio_part(files / "1.wav")):
+        (_, one), (_, other) = (perception.read(said(part))[1][0] for perception in (quick, plain))
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5 * np.abs(other).max())    # other orders of sums
+    for part in ("eye", "ear"):
+        assert isinstance(getattr(quick._senses, part).encoder.layers[0], FastLayer)
+        assert isinstance(getattr(plain._senses, part).encoder.layers[0], Layer)    # the caller's own stay whole
 
 
 def test_nothing_is_decoded_twice_and_old_features_go(llm, files, monkeypatch):

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from media_pairs import NAMES, model_of, recipe
 
+from ayllu import LLM
 from ayllu.data.media_loader import MediaLoader
 from ayllu.errors import CheckpointError, ConfigError, DataError, RequestError
 from ayllu.media.cross import memory_of
-from ayllu.media.senses import read_senses
+from ayllu.media.senses import read_senses, write_senses
 from ayllu.media.splice import Place
 from ayllu.train.align import align, prepared_media
 from ayllu.train.align_config import Kl
@@ -87,6 +88,14 @@ def test_eight_pairs_are_learned_by_looking(folder, chat_checkpoint):
     with torch.no_grad():
         logits = model.body.logits(model.hidden(batch))
     assert torch.equal(logits.argmax(-1)[learned], batch.labels[learned])
+
+
+def test_who_does_not_compute_them_says_so(crossing, chat_checkpoint, tmp_path):
+    model, _ = crossing
+    write_senses(tmp_path / "s", model.senses)
+    for senses in (tmp_path / "s", model.senses):        # the server's are opened by the same Perception
+        with pytest.raises(CheckpointError, match=r"gated cross-attention.*take some without"):
+            LLM.load(chat_checkpoint, device="cpu", senses=senses)
 
 
 def transcribed(folder) -> None:

@@ -100,12 +100,12 @@ def test_what_it_takes_is_told(live, client, llama):
     assert {"vision", "audio"} <= set(llama.show("tiny").capabilities)
 
 
-def big_png():
-    """40,000 x 40,000 pixels in a few bytes."""
+def big_png(side=40_000):
+    """So many pixels a side in a few bytes."""
     def chunk(kind, data):
         return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    head = (40_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    head = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
     chunks = chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(bytes(1000))), chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
@@ -116,18 +116,48 @@ def hour():
     return out.getvalue()
 
 
-def gif_cut():
+def picture(kind, mode="RGB", **options):
     out = io.BytesIO()
-    Image.new("RGB", (64, 64), "red").save(out, "GIF")
-    return out.getvalue()[:40]
+    Image.effect_noise((64, 48), 60).convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+def recorded(kind, rate=16_000, channels=1, seconds=0.5):
+    t, out = np.arange(int(rate * seconds)) / rate, io.BytesIO()
+    soundfile.write(out, np.stack([0.4 * np.sin(2 * np.pi * 300 * t)] * channels, 1), rate, format=kind)
+    return out.getvalue()
+
+
+def longer(data, n_bytes):
+    """A WAV whose header promises more, or less, than there is."""
+    at = data.index(b"data") + 4
+    return data[:at] + n_bytes.to_bytes(4, "little") + data[at + 4:]
+
+
+MORE = {"save_all": True, "append_images": [Image.new("RGB", (64, 48), "blue")] * 3}
+USUAL = {"moving gif": lambda: image(picture("GIF", **MORE)), "moving webp": lambda: image(picture("WEBP", **MORE)),
+         "cmyk": lambda: image(picture("JPEG", "CMYK")), "mpo": lambda: image(picture("MPO", **MORE)),
+         "grey": lambda: image(picture("TIFF", "L")), "mp3": lambda: sound(recorded("MP3")),
+         "stereo flac": lambda: sound(recorded("FLAC", 96_000, 2)), "ogg": lambda: sound(recorded("OGG", 48_000)),
+         "wav, says hours": lambda: sound(longer(wav(0), 2**31 - 2)),
+         "wav, says less": lambda: sound(longer(wav(0), 9000))}
+
+
+@pytest.mark.parametrize("case", USUAL)
+def test_what_people_have_is_read(live, case):
+    found = asked(live, USUAL[case](), text())
+    assert found.status_code == 200, found.text
 
 
 BAD = {
+    "100k": (lambda: image(big_png(100_000)), "scale it down"), "nothing": (lambda: sound(b""), "it is empty"),
+    "header alone": (lambda: sound(wav(0)[:44]), "no samples"),
+    "says nothing": (lambda: sound(longer(wav(0), 0)), "no samples"),
     "bomb": (lambda: image(big_png()), "pixels"), "cut off": (lambda: image(png(0, 64)[:200]), "damaged or cut off"),
     "svg": (lambda: image(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "SVG"),
     "html": (lambda: image(b"<html>hi"), "HTML"), "says html": (lambda: image(png(0), "text/html"), "text/html"),
     "empty": (lambda: image(b""), "empty"), "a sound": (lambda: image(wav(0)), "no image"),
-    "gif": (lambda: image(gif_cut()), "decoded"), "an image": (lambda: sound(png(0)), "no sound"),
+    "gif": (lambda: image(picture("GIF")[:40]), "decoded"), "an image": (lambda: sound(png(0)), "no sound"),
     "silence": (lambda: sound(wav(0, loud=0)), "silent"), "an hour": (lambda: sound(hour()), "minutes"),
     "too long": (lambda: sound(wav(0, 2.0)), "this ear takes 1 s"), "noise": (lambda: sound(bytes(999)), "no sound"),
     "elsewhere": (lambda: {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}, "fetches from"),

@@ -6,11 +6,13 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
+from media.small import write_small
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 from server.live import serving
 
+from ayllu.server.start import attach_senses
 from ayllu.server.workspace import Workspace
 
 HELD = settings(max_examples=12, deadline=None, derandomize=True, database=None,
@@ -21,7 +23,8 @@ CHECKS = [not_a_server_error, content_type_conformance, response_schema_conforma
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.name.lower())
 def test_no_request_breaks_the_server(chat_checkpoint, mode, tmp_path):
-    with serving(chat_checkpoint, workspace=Workspace(tmp_path)) as live:
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path / "data")) as live:
+        attach_senses(live.served, "tiny", write_small(tmp_path / "senses"), "cpu")
         schema = schemathesis.openapi.from_url(f"{live.url}/openapi.json")
         n_called = 0
         for result in schema.get_all_operations():

@@ -1,8 +1,10 @@
 """Two replicas behind Ray Serve, from the deployment file; one is killed in the midst of 16 requests."""
 
 import asyncio
+import base64
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -14,7 +16,9 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from media.small import png, write_small
 
+from ayllu import LLM
 from ayllu.config import validate
 from ayllu.engine.far import Lost
 from ayllu.errors import EngineFailed, Overloaded
@@ -170,6 +174,62 @@ def test_the_words_of_ray_in_ours(replicas):
     assert replicas._told(RayTaskError("answer", "trace", broken)) is broken
     other = ValueError("ours")
     assert replicas._told(other) is other
+
+
+class Remote:
+    """A method of a replica as a handle of Ray has it: what it gives has travelled."""
+
+    def __init__(self, method):
+        self.method = method
+
+    def remote(self, *given):
+        found = self.method(*pickle.loads(pickle.dumps(given)))
+        return Streamed(found) if hasattr(found, "__aiter__") else found
+
+
+class Streamed:
+    def __init__(self, pieces):
+        self.pieces = pieces
+
+    async def __anext__(self):
+        return pickle.loads(pickle.dumps(await anext(self.pieces)))
+
+    def cancel(self):
+        pass
+
+
+class Handle:
+    def __init__(self, replica):
+        self.facts, self.answer, self.embed = map(Remote, (replica.facts, replica.answer, replica.embed))
+
+    def options(self, **_):
+        return self
+
+
+def test_pictures_are_looked_at_by_the_front(replicas, chat_checkpoint, tmp_path):
+    args = replicas.Replicated(model=str(chat_checkpoint), name="tiny", device="cpu",
+                               senses=str(write_small(tmp_path / "senses")), engine={"cache_mib": 2, "max_rows": 4})
+    url = "data:image/png;base64," + base64.b64encode(png(0)).decode()
+    body = {"temperature": 0, "max_tokens": 6, "messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "What is it?"}]}]}
+
+    async def ask():
+        replica = replicas.EngineReplica.func_or_class(args)
+        try:
+            front = replicas.Front.func_or_class(Handle(replica), args)
+            app = await front.__serve_build_asgi_app__()
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+                listed = (await client.get("/v1/models")).json()["data"][0]["input_modalities"]
+                return listed, (await client.post("/v1/chat/completions", json=body)).json()
+        finally:
+            replica.service.close()
+
+    listed, found = asyncio.run(ask())
+    assert listed == ["text", "image", "audio"]
+    llm = LLM.load(chat_checkpoint, device="cpu", senses=args.senses)
+    want = llm.chat(body["messages"], temperature=0, max_tokens=6)
+    assert found["choices"][0]["message"]["content"] == want.text
+    assert found["usage"]["prompt_tokens"] == want.prompt_tokens
 
 
 @pytest.mark.slow
