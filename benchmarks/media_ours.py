@@ -1,8 +1,6 @@
 """Ayllu's eye and ear as a worker of benchmarks/media.py."""
 
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import torch
 from lines import serve
-from media_shapes import AUDIO, MARK, STACK, TEXT, VISION, ids, picture, sound
+from media_shapes import AUDIO, MARK, STACK, TEXT, VISION, ids, picture, sound, timed
 
 from ayllu.engine.runner import Batch, make_runner
 from ayllu.media.audio import log_mel
@@ -57,12 +55,12 @@ def run(batch: int) -> dict[str, Any]:
     senses, what = state["senses"], state["what"]
     if what == "image encoder":
         x = torch.randn(batch, 3, VISION["image_size"], VISION["image_size"]).to(state["dtype"])
-        return _timed(lambda: senses.eye.encoder(x, -2))
+        return timed(lambda: senses.eye.encoder(x, -2))
     if what == "audio encoder":
         x = torch.randn(batch, AUDIO["n_mels"], 100 * AUDIO["seconds"]).to(state["dtype"])
-        return _timed(lambda: senses.ear.encoder(x))
+        return timed(lambda: senses.ear.encoder(x))
     data, samples = picture(), sound()
-    return _timed(lambda: _first_token(data, samples))
+    return timed(lambda: _first_token(data, samples))
 
 
 def _first_token(data: bytes, samples: Any) -> int:
@@ -76,12 +74,6 @@ def _first_token(data: bytes, samples: Any) -> int:
     cache = runner.new_cache([0], len(prompt) + 1)
     shown = shown_in([[(prompt.index(MARK), features)]], [0], len(prompt), state["dtype"], features.device)
     return int(runner.step(Batch(torch.tensor([prompt]), cache, shown=shown))[0].argmax())
-
-
-def _timed(work: Callable[[], Any]) -> dict[str, Any]:
-    start = time.perf_counter()
-    work()
-    return {"seconds": time.perf_counter() - start}
 
 
 if __name__ == "__main__":

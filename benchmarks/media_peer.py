@@ -3,8 +3,6 @@ ayllu. Ultravox isn't in transformers: its parts that are (log-mel, Whisper's en
 
 import io
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import torch
 import transformers
 from lines import serve
-from media_shapes import AUDIO, MARK, STACK, TEXT, VISION, ids, picture, sound
+from media_shapes import AUDIO, MARK, STACK, TEXT, VISION, ids, picture, sound, timed
 from PIL import Image
 from torch import nn
 from transformers import (
@@ -97,12 +95,12 @@ def run(batch: int) -> dict[str, Any]:
     model, what = state["model"], state["what"]
     if what == "image encoder":                          # the last layer but one is what LLaVA takes
         x = torch.randn(batch, 3, VISION["image_size"], VISION["image_size"]).to(state["dtype"])
-        return _timed(lambda: model(x, output_hidden_states=True).hidden_states[-2])
+        return timed(lambda: model(x, output_hidden_states=True).hidden_states[-2])
     if what == "audio encoder":
         x = torch.randn(batch, AUDIO["n_mels"], 100 * AUDIO["seconds"]).to(state["dtype"])
-        return _timed(lambda: model(x).last_hidden_state)
+        return timed(lambda: model(x).last_hidden_state)
     data, samples = picture(), sound()
-    return _timed(lambda: _image(data) if "image" in what else _sound(samples))
+    return timed(lambda: _image(data) if "image" in what else _sound(samples))
 
 
 def _image(data: bytes) -> int:
@@ -122,12 +120,6 @@ def _sound(samples: Any) -> int:
     embeddings = model.get_input_embeddings()(prompt)
     embeddings[prompt == MARK] = features
     return int(model(inputs_embeds=embeddings, logits_to_keep=1).logits[0, -1].argmax())
-
-
-def _timed(work: Callable[[], Any]) -> dict[str, Any]:
-    start = time.perf_counter()
-    work()
-    return {"seconds": time.perf_counter() - start}
 
 
 if __name__ == "__main__":

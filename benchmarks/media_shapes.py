@@ -1,6 +1,8 @@
 """What benchmarks/media.py measures, for both workers: shapes, the picture and the sound. Imports no ayllu."""
 
 import io
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,3 +35,10 @@ def ids(n_features: int) -> list[int]:
     """A prompt with so many marks in it."""
     words = [6 + (7919 * i) % 30_000 for i in range(PROMPT)]
     return [1, *words[:4], *[MARK] * n_features, *words[4:]]
+
+
+def timed(work: Callable[[], Any]) -> dict[str, Any]:
+    """Its seconds."""
+    start = time.perf_counter()
+    work()
+    return {"seconds": time.perf_counter() - start}

@@ -6,17 +6,16 @@ under `model.encoder.`: whatever stands before is left out, and the text sides a
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ayllu.errors import CheckpointError
 from ayllu.media.audio import AudioConfig, AudioEncoder
 from ayllu.media.encoder import Activation, Shape
+from ayllu.media.store import filled
 from ayllu.media.vision import VisionConfig, VisionTransformer
 
-M = TypeVar("M", bound=nn.Module)
 ACTIVATIONS: dict[str, Activation] = {"quick_gelu": "quick_gelu", "gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh",
                                       "gelu_new": "gelu_tanh"}
 LAYER = {                                                # theirs -> ours, in both kinds of encoder
@@ -106,27 +105,13 @@ def _ours(name: str, outside: Mapping[str, str]) -> str | None:
     return f"{outside[stem]}.{kind}" if stem in outside and kind in ("weight", "bias") else None
 
 
-def vision_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> VisionTransformer:
+def vision_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str = "the file") -> VisionTransformer:
     """A CLIP or SigLIP encoder with its weights."""
-    return _filled(VisionTransformer, vision_config(config), vision_weights(tensors))
+    vision = vision_config(config)
+    return filled(lambda: VisionTransformer(vision), vision_weights(tensors), where)
 
 
-def audio_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> AudioEncoder:
+def audio_from(config: Mapping[str, Any], tensors: Mapping[str, Tensor], where: str = "the file") -> AudioEncoder:
     """A Whisper encoder with its weights."""
-    return _filled(AudioEncoder, audio_config(config), audio_weights(tensors))
-
-
-def _filled(kind: Any, config: Any, weights: Mapping[str, Tensor]) -> Any:
-    """Every tensor must be there, in its shape; the model is built without memory of its own."""
-    with torch.device("meta"):
-        model = kind(config)
-    own = model.state_dict()
-    missing = [name for name in own if name not in weights]
-    wrong = [f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}" for name in own
-             if name in weights and weights[name].shape != own[name].shape]
-    if missing or wrong:
-        raise CheckpointError(f"the encoder's weights don't fit its config: {'; '.join(wrong[:3])}"
-                              f"{' missing: ' + ', '.join(missing[:3]) if missing else ''}: give the files that belong "
-                              "together")
-    model.load_state_dict({name: weights[name] for name in own}, assign=True)
-    return model.eval()
+    audio = audio_config(config)
+    return filled(lambda: AudioEncoder(audio), audio_weights(tensors), where)

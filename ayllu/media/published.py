@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ayllu.errors import CheckpointError
@@ -17,6 +16,7 @@ from ayllu.media.names import audio_config, audio_weights, vision_config, vision
 from ayllu.media.pixels import Pixels
 from ayllu.media.project import ProjectorConfig
 from ayllu.media.senses import EarConfig, EyeConfig, Senses, SensesConfig
+from ayllu.media.store import filled
 
 Facts = Mapping[str, Any]
 Tensors = Mapping[str, Tensor]
@@ -79,7 +79,7 @@ def _llava(model: Part, projector: Tensors, tower: Tensors, encoder: Part | None
     for ours, theirs in (("w1", first), ("w2", second)):
         for leaf in ("weight", "bias"):
             weights[f"eye.projector.{ours}.{leaf}"] = _tensor(projector, f"{theirs}.{leaf}")
-    return _filled(SensesConfig(eye=eye), weights)
+    return _senses(SensesConfig(eye=eye), weights)
 
 
 def _pixels(model: Part, size: int) -> Pixels:
@@ -109,7 +109,7 @@ def _ultravox(facts: Facts, projector: Tensors, tower: Tensors, encoder: Part | 
     weights |= {"ear.projector.w1.weight": gate, "ear.projector.w3.weight": value, "ear.projector.w2.weight": second,
                 "ear.projector.first_norm.weight": _tensor(projector, "ln_pre.weight"),
                 "ear.projector.last_norm.weight": projector[f"ln_{norms}.weight"]}
-    return _filled(SensesConfig(ear=EarConfig(audio=audio, project=project, fills=False)), weights)
+    return _senses(SensesConfig(ear=EarConfig(audio=audio, project=project, fills=False)), weights)
 
 
 def _layer(said: Any) -> int:
@@ -133,13 +133,5 @@ def _without_encoder(name: str) -> CheckpointError:
     return CheckpointError(f"the encoder ({name}) isn't in this file: name the folder of its own with --encoder")
 
 
-def _filled(config: SensesConfig, weights: Tensors) -> Senses:
-    with torch.device("meta"):
-        senses = Senses(config)
-    own = senses.state_dict()
-    wrong = [name for name in own if name not in weights or weights[name].shape != own[name].shape]
-    if wrong:
-        raise CheckpointError(f"{len(wrong)} tensors are missing or don't fit the config, {', '.join(wrong[:3])} among "
-                              "them: give the files that belong together")
-    senses.load_state_dict({name: weights[name].float() for name in own}, assign=True)
-    return senses.eval()
+def _senses(config: SensesConfig, weights: Tensors) -> Senses:
+    return filled(lambda: Senses(config), {name: tensor.float() for name, tensor in weights.items()}, "the model")

@@ -6,7 +6,6 @@ All vectors have length 1. The losses are CLIP's (arXiv:2103.00020) and SigLIP's
 N texts or media  B of a batch  L width of the Llama  S of the space
 """
 
-import json
 import math
 import unicodedata
 from collections.abc import Sequence
@@ -16,19 +15,18 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ayllu.config import Settings, validate
-from ayllu.errors import CheckpointError, ConfigError
-from ayllu.files import atomic_folder, write_json
+from ayllu.errors import CheckpointError, ConfigError, DataError
 from ayllu.folder import inside, read_json
 from ayllu.media.senses import Medium, Senses, SensesConfig
+from ayllu.media.store import read_module, write_module
 from ayllu.model.llama import Llama
 from ayllu.text.tokenizer import Tokenizer
 
-CONFIG, WEIGHTS = "space.json", "space.safetensors"
+STEM = "space"
+CONFIG, WEIGHTS = f"{STEM}.json", f"{STEM}.safetensors"
 Contrast = Literal["siglip", "clip"]
 ROWS = 256                                               # texts that the Llama reads at a time
 
@@ -79,11 +77,14 @@ def text_states(body: Llama, tokenizer: Tokenizer, texts: Sequence[str]) -> Tens
     found, device = torch.empty(len(texts), 2 * body.config.dim), next(body.parameters()).device
     alike: dict[int, list[int]] = {}
     for i, ids in enumerate(rows):
-        alike.setdefault(min(len(ids), body.config.max_context), []).append(i)
-    for length, numbers in alike.items():
+        if len(ids) > body.config.max_context:
+            raise DataError(f"{texts[i][:60]!r}... has {len(ids):,} tokens, and the Llama of this space reads "
+                            f"{body.config.max_context:,}: shorten it")
+        alike.setdefault(len(ids), []).append(i)
+    for numbers in alike.values():
         for at in range(0, len(numbers), ROWS):
             part = numbers[at:at + ROWS]
-            x = body.embed(torch.tensor([rows[i][:length] for i in part], device=device))
+            x = body.embed(torch.tensor([rows[i] for i in part], device=device))
             both = (F.layer_norm(t.float().mean(1), t.shape[-1:]) for t in (x, body.trunk(x)))
             found[part] = torch.cat(tuple(both), -1).cpu()
     return found.clone()                                 # no inference tensor: training reads it
@@ -106,10 +107,7 @@ def contrast(space: Space, media: Tensor, texts: Tensor, same: Tensor, kind: Con
 
 def write_space(folder: Path, space: Space, dtype: torch.dtype = torch.float16) -> None:
     """The folder, whole or not at all."""
-    with atomic_folder(folder) as made:
-        tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in space.state_dict().items()}
-        save_file(tensors, made / WEIGHTS, metadata={"format": "pt"})
-        write_json(made / CONFIG, json.loads(space.config.model_dump_json()))
+    write_module(folder, space, space.config, STEM, dtype)
 
 
 def read_space(folder: Path) -> Space:
@@ -118,14 +116,4 @@ def read_space(folder: Path) -> Space:
         raise CheckpointError(f"{folder} holds no space to search in: expected {CONFIG} and {WEIGHTS}, as ayllu align "
                               "writes them with method=\"contrast\"")
     config = validate(SpaceConfig, read_json(inside(folder, CONFIG)), where=str(folder / CONFIG))
-    try:
-        tensors = load_file(inside(folder, WEIGHTS))
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{folder / WEIGHTS}: {error}: the file is damaged; fetch it again") from error
-    with torch.device("meta"):
-        space = Space(config)
-    own = space.state_dict()
-    if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
-        raise CheckpointError(f"{folder / WEIGHTS} doesn't fit {CONFIG}: give the files that belong together")
-    space.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
-    return space.eval()
+    return read_module(folder, lambda: Space(config), STEM)

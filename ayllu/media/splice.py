@@ -12,8 +12,6 @@ from torch import Tensor
 
 from ayllu.errors import RequestError
 
-IGNORED = -100                                           # a label that no loss falls on
-
 
 @dataclass(frozen=True)
 class Place:
@@ -58,11 +56,3 @@ def spliced(embeddings: Tensor, places: Sequence[Place], features: Sequence[Tens
         parts += [embeddings[end:place.start], features[place.number].to(embeddings.dtype)]
         end = place.start + place.length
     return torch.cat([*parts, embeddings[end:]])
-
-
-def labels_without(labels: Tensor, places: Sequence[Place]) -> Tensor:
-    """(T,) labels, of which none falls on a placeholder."""
-    out = labels.clone()
-    for place in places:
-        out[place.start:place.start + place.length] = IGNORED
-    return out

@@ -29,8 +29,8 @@ from ayllu.folder import read_json
 from ayllu.log import say, warn
 from ayllu.media.cross import CrossConfig
 from ayllu.media.encoder import Shape
-from ayllu.media.names import audio_config, audio_weights, vision_config, vision_weights
-from ayllu.media.senses import ADAPTER, EarConfig, EyeConfig, Senses, SensesConfig, read_senses, write_senses
+from ayllu.media.names import audio_from, vision_from
+from ayllu.media.senses import ADAPTER, EyeConfig, Senses, SensesConfig, read_senses, write_senses
 from ayllu.media.senses import CONFIG as SENSES
 from ayllu.media.space import CONFIG as SPACE
 from ayllu.media.space import Space, read_space
@@ -141,8 +141,8 @@ def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Sen
     if config.senses is not None:
         senses = read_senses(path_of(config.senses, folder), crossing=True)
     else:
-        eye, eye_weights = pretrained(config.eye, config.eye_weights, folder)
-        ear, ear_weights = pretrained(config.ear, config.ear_weights, folder)
+        eye, eyes = pretrained(config.eye, config.eye_weights, folder)
+        ear, ears = pretrained(config.ear, config.ear_weights, folder)
         torch.manual_seed(config.seed)
         cross = None if config.cross is None else CrossConfig(
             shape=Shape(dim=source.config.dim, n_layers=1, n_heads=config.cross.n_heads,
@@ -150,9 +150,9 @@ def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Sen
             layers=tuple(range(0, source.config.n_layers, config.cross.every)))
         senses = Senses(SensesConfig(eye=eye, ear=ear, cross=cross, base=config.base, licence=config.licence))
         first_values(senses)
-        for part, weights in ((senses.eye, eye_weights), (senses.ear, ear_weights)):
-            if part is not None and weights is not None:
-                part.encoder.load_state_dict(weights, strict=False)
+        for part, encoder in ((senses.eye, eyes), (senses.ear, ears)):
+            if part is not None and encoder is not None:
+                part.encoder = encoder
     for kind, own in (("eye", senses.config.eye), ("ear", senses.config.ear)):
         if own is not None and own.project.out != source.config.dim:
             raise ConfigError(f"{kind}.project.out={own.project.out}, but {config.base} has a width of "
@@ -160,11 +160,13 @@ def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Sen
     return senses
 
 
-def pretrained(part: Any, weights: str | None, folder: Path) -> tuple[Any, dict[str, torch.Tensor] | None]:
-    """The part with the shape of the encoder that is read, and the encoder's weights."""
-    if weights is None or part is None:
+def pretrained(part: Any, weights: str | None, folder: Path) -> tuple[Any, Any]:
+    """The part with the shape of the encoder that is read, and that encoder."""
+    if weights is None:
         return part, None
     where = Path(path_of(weights, folder))
+    if part is None:
+        raise ConfigError(f"{where} is an encoder for an eye or ear that isn't there: give [eye] or [ear], too")
     name = "eye" if isinstance(part, EyeConfig) else "ear"
     for file, read in ((SPACE, read_space), (SENSES, read_senses)):
         if (where / file).is_file():
@@ -175,20 +177,20 @@ def pretrained(part: Any, weights: str | None, folder: Path) -> tuple[Any, dict[
     facts = read_json(where / "config.json")
     tensors = {name: entry.read() for file in files for name, entry in read_safetensors(file).items()}
     if isinstance(part, EyeConfig):
-        vision = vision_config(facts)
-        pixels = part.pixels.model_copy(update={"size": vision.image_size})
-        return part.model_copy(update={"vision": vision, "pixels": pixels}), vision_weights(tensors)
-    assert isinstance(part, EarConfig)
-    return part.model_copy(update={"audio": audio_config(facts)}), audio_weights(tensors)
+        eye = vision_from(facts, tensors, str(where)).float()
+        pixels = part.pixels.model_copy(update={"size": eye.config.image_size})
+        return part.model_copy(update={"vision": eye.config, "pixels": pixels}), eye
+    ear = audio_from(facts, tensors, str(where)).float()
+    return part.model_copy(update={"audio": ear.config}), ear
 
 
-def _own_encoder(part: Any, name: str, read: Space | Senses, where: Path) -> tuple[Any, dict[str, torch.Tensor]]:
+def _own_encoder(part: Any, name: str, read: Space | Senses, where: Path) -> tuple[Any, Any]:
     """The encoder of senses, or of a space, that this program trained."""
     own = getattr(read.senses if isinstance(read, Space) else read, name)
     if own is None:
         raise CheckpointError(f"{where} has no {name}: name a folder that has one, or leave {name}_weights out")
     kept = ("pixels", "vision") if name == "eye" else ("audio", "fills")
-    return part.model_copy(update={key: getattr(own.config, key) for key in kept}), own.encoder.state_dict()
+    return part.model_copy(update={key: getattr(own.config, key) for key in kept}), own.encoder
 
 
 def first_values(senses: Senses) -> None:

@@ -241,14 +241,14 @@ def _first(config: ContrastRecipe, folder: Path, texts: list[str], held: list[st
     tokenizer, body = source.open_tokenizer(), build_model(source, dtype=torch.float32, device=device)
     if tokenizer is None or not isinstance(body, Llama):
         raise ConfigError(f"{config.base} should be a Llama with a tokenizer")
-    eye, eye_weights = pretrained(config.eye, config.eye_weights, folder)
-    ear, ear_weights = pretrained(config.ear, config.ear_weights, folder)
+    eye, eyes = pretrained(config.eye, config.eye_weights, folder)
+    ear, ears = pretrained(config.ear, config.ear_weights, folder)
     senses = SensesConfig(eye=eye, ear=ear, base=config.base, fingerprint=fingerprint(body), licence=config.licence)
     torch.manual_seed(config.seed)
     space = Space(SpaceConfig(senses=senses, text_width=2 * body.config.dim, text_hidden=config.text_hidden))
     first_values(space.senses)
-    for part, weights in ((space.senses.eye, eye_weights), (space.senses.ear, ear_weights)):
-        if part is not None and weights is not None:
-            part.encoder.load_state_dict(weights, strict=False)
+    for part, encoder in ((space.senses.eye, eyes), (space.senses.ear, ears)):
+        if part is not None and encoder is not None:
+            part.encoder = encoder
     say(f"{len(texts) + len(held):,} texts are read by {config.base}")
     return space.to(device), text_states(body, tokenizer, texts), text_states(body, tokenizer, held)

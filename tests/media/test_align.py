@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from media_pairs import NAMES, model_of, png, recipe, wav
+from safetensors.torch import load_file, save_file
 
 from ayllu.config import build_recipe
 from ayllu.data.media_jitter import jittered
@@ -16,6 +17,7 @@ from ayllu.data.media_rows import Folder, media_rows
 from ayllu.data.rows import Reject
 from ayllu.errors import BadMedia, CheckpointError, ConfigError, DataError
 from ayllu.media.marks import marks_of
+from ayllu.media.names import vision_from
 from ayllu.media.senses import read_senses
 from ayllu.text.marks import MEDIA, Found, with_media
 from ayllu.train.align import align, prepared_media
@@ -51,6 +53,41 @@ def test_a_resumed_run_ends_at_the_same_numbers(folder, chat_checkpoint):
     run("b", 5)
     parts = run("b", 10, resume=True)
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_the_first_stage_beside_encoders_that_are_trained(folder, chat_checkpoint):
+    from transformers import CLIPVisionConfig, CLIPVisionModel, WhisperConfig, WhisperModel
+    small = {"num_hidden_layers": 1, "num_attention_heads": 2}
+    CLIPVisionModel(CLIPVisionConfig(hidden_size=48, intermediate_size=64, image_size=24, patch_size=8, **small)
+                    ).half().save_pretrained(folder / "clip")
+    WhisperModel(WhisperConfig(d_model=48, encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=64,
+                               decoder_layers=1, decoder_attention_heads=2, decoder_ffn_dim=64, num_mel_bins=16,
+                               pad_token_id=0,
+                               max_source_positions=50, vocab_size=9, bos_token_id=1, eos_token_id=2,
+                               decoder_start_token_id=1)).save_pretrained(folder / "whisper")
+    own = recipe(folder, chat_checkpoint).model_dump(include={"eye", "ear"})
+
+    def learned(width=48, **more):
+        parts = {kind: {**own[kind], "project": {**own[kind]["project"], "width": width}} for kind in own}
+        config = recipe(folder, chat_checkpoint, **{
+            "learns": "projector", "eye_weights": "clip", "ear_weights": "whisper", **parts,
+            "loop": {"steps": 1, "batch_size": 8, "micro_batch": 8}, **more})
+        return align(*prepared_media(config, folder), folder)
+
+    senses = read_senses(learned()["senses"])
+    tensors = load_file(folder / "clip" / "model.safetensors")
+    clip = vision_from(json.loads((folder / "clip" / "config.json").read_text()), tensors)
+    for name, weight in senses.eye.encoder.state_dict().items():
+        assert torch.equal(weight, clip.state_dict()[name].float()), name
+    assert senses.eye.config.pixels.size == 24
+    with pytest.raises(ConfigError, match=r"project\.width=32.*is 48"):
+        learned(width=32)
+    with pytest.raises(ConfigError, match="an eye or ear that isn't there"):
+        learned(ear=None)
+    name = next(name for name in tensors if name.endswith("layers.0.mlp.fc1.weight"))
+    save_file({key: tensor for key, tensor in tensors.items() if key != name}, folder / "clip" / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"feed_forward\.w1\.weight is missing"):
+        learned()
 
 
 def test_an_adapter_lies_with_its_senses_and_goes_on(folder, chat_checkpoint):

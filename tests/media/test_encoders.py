@@ -89,7 +89,7 @@ def test_weights_that_do_not_fit_are_named():
     config = theirs.config.to_dict()
     with pytest.raises(CheckpointError, match="places is"):
         vision_from({**config, "image_size": 35}, tensors)
-    with pytest.raises(CheckpointError, match=r"missing: layers\.3"):
+    with pytest.raises(CheckpointError, match=r"layers\.3\.[a-z_.]+ is missing"):
         vision_from({**config, "num_hidden_layers": 4}, tensors)
     with pytest.raises(CheckpointError, match="type 'vit'"):
         vision_config({"model_type": "vit"})

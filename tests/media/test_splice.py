@@ -1,4 +1,4 @@
-"""Marks, placeholders, features and labels: as many of one as of the other, and a text alone stays as it is."""
+"""Marks, placeholders and features: as many of one as of the other, and a text alone stays as it is."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ayllu.errors import RequestError
 from ayllu.media.project import Projector, ProjectorConfig, gathered
-from ayllu.media.splice import IGNORED, expanded, labels_without, spliced
+from ayllu.media.splice import expanded, spliced
 
 MARKS = (7, 8)
 
@@ -24,12 +24,10 @@ def test_features_lie_where_their_marks_were(ids, data):
     embeddings = torch.randn(len(out), 3)
     features = [torch.full((length, 3), float(100 + i)) for i, length in enumerate(lengths)]
     found = spliced(embeddings, places, features)
-    labels = labels_without(torch.arange(len(out)), places)
     assert found.shape == embeddings.shape
     for i in range(len(out)):
         place = next((p for p in places if p.start <= i < p.start + p.length), None)
         assert torch.equal(found[i], embeddings[i] if place is None else features[place.number][0])
-        assert labels[i] == (i if place is None else IGNORED)
 
 
 def test_counts_are_enforced():
