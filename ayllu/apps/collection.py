@@ -26,6 +26,7 @@ from ayllu.errors import DataError, RequestError
 
 Way = Literal["hybrid", "words", "dense"]
 CAPTION = "picture: "                                    # how the name of a caption begins (apps/perceive.py)
+CAPTIONED = "captioned"                                  # the fact of which paths a model spoke of: {path: model}
 DEEP = 100                                               # of each ranking, what is fused
 SHORT = 160                                              # characters of a chunk on average, below which texts are short
 DENSE, DENSE_SHORT = 0.001, 0.45                         # weight of the vectors: chosen on dev parts, docs/documents.md
@@ -113,6 +114,8 @@ class Collection:
         with self.store.write() as db:
             db.executemany("DELETE FROM roots WHERE path = ?", [(str(path),) for path in paths])
             db.executemany("DELETE FROM facts WHERE name = ?", [(name,) for name in names])
+        self.store.set_fact(CAPTIONED, {path: model for path, model in self.store.fact(CAPTIONED, {}).items()
+                                        if path not in map(str, paths)})
         return self.store.remove(names)
 
     def captions(self, path: str) -> list[str]:

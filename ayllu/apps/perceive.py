@@ -8,13 +8,13 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from ayllu.apps.collection import CAPTION, Collection
+from ayllu.apps.collection import CAPTION, CAPTIONED, Collection
 from ayllu.apps.documents import pdf
 from ayllu.apps.documents.document import Document, Limits, Unreadable, clean
 from ayllu.apps.documents.zipped import opened
@@ -34,7 +34,6 @@ MOST_BYTES = 20 * 2**20                                  # of one picture
 LEAST_BYTES = 200                                        # less is a dot or a line of a layout
 WORDS = 64                                               # tokens of a caption; what is cut there ends with CUT
 EMBEDDED = re.compile(rb"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\s]+)")
-REMEMBERED = "captioned"                                # the fact of which paths by which model
 Found = Iterator[tuple[str, bytes | str]]                # where a picture stands; its bytes, or why there are none
 Left = Callable[[str, str], None]                        # what was left out, and why
 
@@ -62,10 +61,11 @@ def said_of(speaker: Speaker, medium: Medium) -> str:
     return answer.text.strip() + CUT * (answer.finish == "length")
 
 
-def media_in(path: Path) -> Iterator[Medium]:
+def media_in(path: Path, name: str = "") -> Iterator[Medium]:
     """The file itself where it is a picture or a recording; else the pictures within a PDF, DOCX or HTML file, without
     the dots and lines of its layout. What a damaged file does to its reader is told in place of a medium."""
-    kind, name, within = kind_of(path.name), str(path), WITHIN.get(path.suffix.lower())
+    name = name or str(path)
+    kind, within = kind_of(name), WITHIN.get(Path(name).suffix.lower())
     try:
         if kind:
             yield Medium(kind, name, file_bytes(path))
@@ -125,40 +125,48 @@ def describe(found: Collection, model: str, load: Callable[[str], Speaker], path
     """Add what a model says of each picture and recording as a document of its own. Only files that are new or changed,
     or that another model spoke of, are shown to it, and it is loaded for these alone; stopped by Ctrl-C, the same goes
     on with the next file. `paths` are remembered with the model, for `describe_again`."""
-    files = {CAPTION + str(path): path for path in below(paths)
-             if path.exists() and (kind_of(path.name) or path.suffix.lower() in WITHIN)}
-    stamps = {name: [model, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
+    files = {str(path): path for path in below(paths) if path.exists()}
     facts = {name for name, in found.store.rows("SELECT name FROM facts")}
     known = [name for path in paths for name in found.captions(str(path)) if name in facts]
-    summary.removed += sum(_forget(found, name) for name in known if name not in files)
+    summary.removed += sum(_forget(found, name) for name in known if name.removeprefix(CAPTION) not in files)
+    describe_named(found, model, load, files, summary, progress)
+    found.store.set_fact(CAPTIONED, {**found.store.fact(CAPTIONED, {}), **{str(path): model for path in paths}})
+
+
+def describe_named(found: Collection, model: str, load: Callable[[str], Speaker], named: Mapping[str, Path],
+                   summary: Summary, progress: Progress | None = None) -> None:
+    """The same of files under names of their own, which aren't remembered."""
+    files = {CAPTION + name: path for name, path in named.items()
+             if kind_of(name) or Path(name).suffix.lower() in WITHIN}
+    stamps = {name: [model, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
     todo = [name for name in files if found.store.fact(name) != stamps[name]]
-    speaker = load(model) if todo else None
-    if speaker and not (speaker.sees or speaker.hears):
-        raise ConfigError(f"{speaker.name} neither sees nor hears: name a model with senses (docs/media.md)")
-    found.store.set_fact(REMEMBERED, {**found.store.fact(REMEMBERED, {}), **{str(path): model for path in paths}})
-    for n, name in enumerate(todo if speaker else (), 1):
-        puts = list(_said(speaker, files[name], stamps[name]))
-        n_old = _forget(found, name)
-        found.store.put(puts)
-        found.store.set_fact(name, stamps[name])
-        n_new = sum(isinstance(put.new, Prepared) for put in puts)
-        summary.updated += min(n_old, n_new)
-        summary.added += max(n_new - n_old, 0)
-        summary.removed += max(n_old - n_new, 0)
-        if progress:
-            progress(n, len(todo), name)
+    if todo:
+        speaker = load(model)
+        if not (speaker.sees or speaker.hears):
+            raise ConfigError(f"{speaker.name} neither sees nor hears: name a model with senses (docs/media.md)")
+        for n, name in enumerate(todo, 1):
+            puts = list(_said(speaker, media_in(files[name], name.removeprefix(CAPTION)), stamps[name]))
+            n_old = _forget(found, name)
+            found.store.put(puts)
+            found.store.set_fact(name, stamps[name])
+            n_new = sum(isinstance(put.new, Prepared) for put in puts)
+            summary.updated += min(n_old, n_new)
+            summary.added += max(n_new - n_old, 0)
+            summary.removed += max(n_old - n_new, 0)
+            if progress:
+                progress(n, len(todo), name)
     _tell(found, files, summary)
 
 
 def describe_again(found: Collection, load: Callable[[str], Speaker], summary: Summary,
                    progress: Progress | None = None) -> None:
     """The same for all paths of before that are still there."""
-    for path, model in found.store.fact(REMEMBERED, {}).items():
+    for path, model in found.store.fact(CAPTIONED, {}).items():
         describe(found, model, load, [Path(path)], summary, progress)
 
 
-def _said(speaker: Speaker, path: Path, stamp: Sequence[Any]) -> Iterator[Put]:
-    for medium in media_in(path):
+def _said(speaker: Speaker, media: Iterator[Medium], stamp: Sequence[Any]) -> Iterator[Put]:
+    for medium in media:
         if not (speaker.sees if medium.kind == "image" else speaker.hears):
             continue
         try:
@@ -178,17 +186,18 @@ def _forget(found: Collection, name: str) -> int:
     return found.store.remove(names)
 
 
-def _tell(found: Collection, files: Mapping[str, Path], summary: Summary) -> None:
+def _tell(found: Collection, files: Iterable[str], summary: Summary) -> None:
     """Those that can't be read are left out; those that were looked at weren't passed over."""
     left_out = found.left_out()
     shown = {one.source for one in found.documents()} | set(left_out)
     summary.left_out.update({name: why for name, why in left_out.items() if name.startswith(CAPTION)})
-    for name, path in files.items():
-        if name in shown and kind_of(path.name):
-            if summary.left_out.pop(str(path), None):    # as text
-                found.store.remove([str(path)])
-            n = summary.passed_over.pop(path.suffix.lower(), 0)
-            summary.passed_over.update({path.suffix.lower(): n - 1} if n > 1 else {})
+    for name in files:
+        own, suffix = name.removeprefix(CAPTION), Path(name).suffix.lower()
+        if name in shown and kind_of(name):
+            if summary.left_out.pop(own, None):          # as text
+                found.store.remove([own])
+            n = summary.passed_over.pop(suffix, 0)
+            summary.passed_over.update({suffix: n - 1} if n > 1 else {})
 
 
 def transcripts(speaker: Speaker, paths: Sequence[Path], left: Left, kept: Path) -> Iterator[dict[str, str]]:

@@ -106,9 +106,10 @@ def update(collection: Here, as_json: Json = False) -> None:
 
     Example: ayllu documents update handbook.sqlite
     """
+    from ayllu.apps.collection import CAPTIONED
     with opened(collection) as found, shown() as progress:
         summary = found.update(progress)
-        if found.store.fact("captioned"):
+        if found.store.fact(CAPTIONED):
             from ayllu.apps.perceive import describe_again
             describe_again(found, seeing, summary, progress)
         if name := found.store.fact("embedder"):

@@ -106,6 +106,7 @@ def test_only_what_changed_is_looked_at_again(folder, tmp_path):
         assert not any("call.wav" in name or "menu.docx" in name for name in names)
         assert described(found, [folder], model="another").updated == 3
         assert found.remove([str(folder)]) == 4          # light, page, plan, and the broken recording
+        describe_again(found, lambda _: pytest.fail("what was removed is forgotten"), Summary())
         assert described(found, [folder]).added == 3
 
 
@@ -124,6 +125,8 @@ def test_a_model_that_only_sees_is_played_nothing(folder, tmp_path):
         assert described(found, [folder], Witness(hears=False)).added == 4
     with Collection(tmp_path / "d.sqlite") as found, pytest.raises(ConfigError, match="neither sees nor hears"):
         described(found, [folder], Witness(sees=False, hears=False))
+    with Collection(tmp_path / "d.sqlite") as found:
+        describe_again(found, lambda _: pytest.fail("it was refused"), Summary())
 
 
 class Faulty(Witness):

@@ -56,11 +56,13 @@ class AskRequest(Body):
 
 
 class IndexRequest(Body):
-    """Payload of a job of the kind "index": uploads that go into a collection. They are read and then deleted."""
+    """Payload of a job of the kind "index": uploads that go into a collection. They are read and then deleted. With
+    `pictures` the served model says what is on pictures, also within PDF, DOCX and HTML, and in recordings."""
 
     collection: str = Field(min_length=1, max_length=64)
     files: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(min_length=1, max_length=10_000)
     meta: Where = Field(default_factory=dict)
+    pictures: bool = False
 
 
 class CollectionFacts(Answer):
