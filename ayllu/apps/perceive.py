@@ -139,7 +139,9 @@ def describe_named(found: Collection, model: str, load: Callable[[str], Speaker]
     files = {CAPTION + name: path for name, path in named.items()
              if kind_of(name) or Path(name).suffix.lower() in WITHIN}
     stamps = {name: [model, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
-    todo = [name for name in files if found.store.fact(name) != stamps[name]]
+    known = {name: found.store.fact(name, [None, 0, 0, 0]) for name in files}  # stamp, and how many captions it has
+    todo = [name for name in files if known[name][:3] != stamps[name]]
+    summary.unchanged += sum(known[name][3] for name in set(files) - set(todo))
     if todo:
         speaker = load(model)
         if not (speaker.sees or speaker.hears):
@@ -148,8 +150,8 @@ def describe_named(found: Collection, model: str, load: Callable[[str], Speaker]
             puts = list(_said(speaker, media_in(files[name], name.removeprefix(CAPTION)), stamps[name]))
             n_old = _forget(found, name)
             found.store.put(puts)
-            found.store.set_fact(name, stamps[name])
             n_new = sum(isinstance(put.new, Prepared) for put in puts)
+            found.store.set_fact(name, [*stamps[name], n_new])
             summary.updated += min(n_old, n_new)
             summary.added += max(n_new - n_old, 0)
             summary.removed += max(n_old - n_new, 0)

@@ -94,6 +94,7 @@ def test_only_what_changed_is_looked_at_again(folder, tmp_path):
         described(found, [beside])
         describe_again(found, lambda _: pytest.fail("nothing is new"), summary := Summary())
         assert (summary.added, summary.updated, summary.removed, len(summary.left_out)) == (0, 0, 0, 2)
+        assert summary.unchanged == 6                    # house2's, too
         (folder / "light.png").write_bytes(png(1, 64))
         (folder / "call.wav").unlink()
         (folder / "menu.docx").unlink()
