@@ -68,14 +68,16 @@ def media_in(path: Path, name: str = "") -> Iterator[Medium]:
     kind, within = kind_of(name), WITHIN.get(Path(name).suffix.lower())
     try:
         if kind:
-            yield Medium(kind, name, file_bytes(path))
+            yield Medium(kind, name, file_bytes(path, name))
         for n, (where, found) in enumerate(_pictures(within(path)) if within else ()):
             if n == MOST_PICTURES:
                 yield Medium("image", name, f"it has more than {MOST_PICTURES} pictures: {where} and what follows is "
                                             "left out; cut it into smaller documents")
                 return
             yield Medium("image", f"{name}, {where}", found)
-    except (BadMedia, Unreadable, OSError, MemoryError, RecursionError) as error:
+    except OSError as error:
+        yield Medium(kind or "image", name, f"it can't be read ({error.strerror or error})")
+    except (BadMedia, Unreadable, MemoryError, RecursionError) as error:
         yield Medium(kind or "image", name, str(error) or type(error).__name__)
 
 
