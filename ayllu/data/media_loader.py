@@ -213,7 +213,8 @@ class MediaLoader:
     jitter: Jitter = "none"
 
     def __post_init__(self) -> None:
-        self.order, self.reader = Order([len(self.found)], None, self.seed), MediaReader(self.senses)
+        self.order = Order([len(self.found) or 1], None, self.seed)           # nothing may be held out
+        self.reader = MediaReader(self.senses)
 
     def batch(self, step: int) -> MediaBatch:
         """The rows of this rank for one step."""

@@ -156,14 +156,14 @@ def test_what_cannot_be_searched_is_said(trained, tmp_path):
         Gallery(tmp_path / "nothing", seeker)
     with pytest.raises(ConfigError, match="empty"):
         seeker.text("  ")
-    with pytest.raises(DataError, match="tokens, and the Llama of this space reads"):
-        seeker.text("a very long question " * 200)
     with pytest.raises(CheckpointError, match="holds no space"):
         read_space(tmp_path)
     seeker.space.config = seeker.space.config.model_copy(update={
         "senses": seeker.space.config.senses.model_copy(update={"fingerprint": "another"})})
     with pytest.raises(CheckpointError, match="other weights"):
         seeker.text("a")
+    with pytest.raises(DataError, match="tokens, and the Llama of this space reads"):
+        Seeker.open(folder / "run" / "space").text("a very long question " * 200)
 
 
 def test_the_losses_are_those_of_the_papers():

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import psutil
@@ -216,9 +217,9 @@ def test_pictures_are_looked_at_by_the_front(replicas, chat_checkpoint, tmp_path
     async def ask():
         replica = replicas.EngineReplica.func_or_class(args)
         try:
-            front = replicas.Front.func_or_class(Handle(replica), args)
-            app = await front.__serve_build_asgi_app__()
-            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            front = SimpleNamespace(engine=Handle(replica), args=args)    # Ray would need its cluster
+            app = await replicas.Front.func_or_class.__serve_build_asgi_app__(front)
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
                 listed = (await client.get("/v1/models")).json()["data"][0]["input_modalities"]
                 return listed, (await client.post("/v1/chat/completions", json=body)).json()
         finally:
