@@ -157,7 +157,7 @@ BAD = {
     "svg": (lambda: image(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "SVG"),
     "html": (lambda: image(b"<html>hi"), "HTML"), "says html": (lambda: image(png(0), "text/html"), "text/html"),
     "empty": (lambda: image(b""), "empty"), "a sound": (lambda: image(wav(0)), "no image"),
-    "gif": (lambda: image(picture("GIF")[:40]), "decoded"), "an image": (lambda: sound(png(0)), "no sound"),
+    "gif": (lambda: image(picture("GIF")[:1500]), "decoded"), "an image": (lambda: sound(png(0)), "no sound"),
     "silence": (lambda: sound(wav(0, loud=0)), "silent"), "an hour": (lambda: sound(hour()), "minutes"),
     "too long": (lambda: sound(wav(0, 2.0)), "this ear takes 1 s"), "noise": (lambda: sound(bytes(999)), "no sound"),
     "elsewhere": (lambda: {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}, "fetches from"),
