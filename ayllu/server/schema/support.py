@@ -15,7 +15,7 @@ Language = Annotated[str | None, Field(max_length=35, description="A tag such as
 class Say(Body):
     """A customer's message, written or spoken. Without a conversation a new one begins."""
 
-    text: str = ""
+    text: str = Field(default="", max_length=1_000_000)  # the rules say fewer; half a character is refused by this
     audio: Audio | None = None
     conversation: Secret | None = None
     customer: str = Field(default="", max_length=200, description="What your page calls this customer; may be empty.")
