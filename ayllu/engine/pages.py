@@ -112,10 +112,5 @@ class PagePool:
             pages.append(page)
         return pages
 
-    def forget_all(self) -> None:
-        """Nothing is findable any more (the weights changed, or a measurement wants a cold cache)."""
-        for page in list(self._keys):
-            self._forget(page)
-
     def _forget(self, page: int) -> None:
         del self._found[self._keys.pop(page).digest]

@@ -88,16 +88,6 @@ def dequantise_scales(scales: Tensor, steps: Tensor, mean: Tensor) -> Tensor:
     return (scales.float() - 128) * steps.repeat_interleave(SCALES)[:len(scales)] + mean
 
 
-def code_book() -> list[float]:
-    """The 16 values from their definition: a check of the constants above, which are the published ones."""
-    offset = 0.5 * (1 / 32 + 1 / 30)                     # how far from 0 and 1 the outermost quantiles stand
-    normal = torch.distributions.Normal(0.0, 1.0)
-    above = normal.icdf(torch.linspace(1 - offset, 0.5, 9, dtype=torch.float64)[:-1])
-    below = -normal.icdf(torch.linspace(1 - offset, 0.5, 8, dtype=torch.float64)[:-1])
-    values = torch.cat((below, torch.zeros(1, dtype=torch.float64), above)).sort().values
-    return (values / values.abs().max()).tolist()
-
-
 def bytes_of(n: int) -> int:
     """Bytes of n weights."""
     groups = n // BLOCK

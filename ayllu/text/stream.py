@@ -9,7 +9,6 @@
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from ayllu.text.tokenizer import Tokenizer
 
@@ -33,20 +32,6 @@ class StreamDecoder:
     def flush(self) -> str:
         """What is left at the end: U+FFFD for bytes that never became a character."""
         return self._state.flush()
-
-
-class TextFilter(Protocol):
-    """One link of a chain between decoder and reader: it may hold text back, change it, or end the stream."""
-
-    stopped: bool
-
-    def push(self, text: str) -> str:
-        """Take more text, give what may be shown."""
-        ...
-
-    def flush(self) -> str:
-        """The stream has ended: give what was held back."""
-        ...
 
 
 class StopFilter:
@@ -97,28 +82,3 @@ class StopFilter:
         lengths = (n for s in self.stop_strings for n in range(min(len(s) - 1, len(text)), 0, -1)
                    if text.endswith(s[:n]))
         return max(lengths, default=0)
-
-
-class FilterChain:
-    """Filters in the order in which text passes them; the chain is a filter itself."""
-
-    def __init__(self, *filters: TextFilter):
-        self.filters = filters
-
-    @property
-    def stopped(self) -> bool:
-        """Whether any filter ended the stream."""
-        return any(f.stopped for f in self.filters)
-
-    def push(self, text: str) -> str:
-        """Pass text through every filter."""
-        for f in self.filters:
-            text = f.push(text)
-        return text
-
-    def flush(self) -> str:
-        """End each filter in turn; what it still held passes through the later ones."""
-        text = ""
-        for f in self.filters:
-            text = f.push(text) + f.flush()
-        return text

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kinds import KINDS
 
-from ayllu.text.stream import FilterChain, StopFilter, StreamDecoder
+from ayllu.text.stream import StopFilter, StreamDecoder
 from ayllu.text.tokenizer import Tokenizer
 
 EXAMPLES = settings(max_examples=150, deadline=None, derandomize=True, database=None,
@@ -103,12 +103,3 @@ def test_stop_filter_shows_exactly_what_stands_before_the_stop(text, stops, cuts
         assert stop.stopped
         assert text.startswith(shown + (stop.matched or "?"))
         assert all(s not in shown for s in stops)
-
-
-@EXAMPLES
-@given(text=st.text("ab c", max_size=30), chunk=st.integers(1, 5))
-def test_a_chain_loses_nothing(text, chunk):
-    chain = FilterChain(StopFilter(["xyz"]), StopFilter(["abcabc!"]))
-    pieces = [chain.push(text[i:i + chunk]) for i in range(0, len(text), chunk)]
-    assert "".join(pieces) + chain.flush() == text
-    assert not chain.stopped

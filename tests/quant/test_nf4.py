@@ -10,7 +10,6 @@ from ayllu.quant.nf4 import (
     SCALES,
     WORST,
     bytes_of,
-    code_book,
     dequantise,
     dequantise_scales,
     quantise,
@@ -22,6 +21,16 @@ from ayllu.quant.nf4 import (
 PUBLISHED = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
              -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
              0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
+
+
+def code_book() -> list[float]:
+    """The 16 values from their definition."""
+    offset = 0.5 * (1 / 32 + 1 / 30)                     # how far from 0 and 1 the outermost quantiles stand
+    normal = torch.distributions.Normal(0.0, 1.0)
+    above = normal.icdf(torch.linspace(1 - offset, 0.5, 9, dtype=torch.float64)[:-1])
+    below = -normal.icdf(torch.linspace(1 - offset, 0.5, 8, dtype=torch.float64)[:-1])
+    values = torch.cat((below, torch.zeros(1, dtype=torch.float64), above)).sort().values
+    return (values / values.abs().max()).tolist()
 
 
 def drawn(*shape, seed=0):

@@ -3,7 +3,7 @@
 import kinds
 import pytest
 
-from ayllu.text.stream import FilterChain, StopFilter, StreamDecoder
+from ayllu.text.stream import StopFilter, StreamDecoder
 
 
 def test_a_character_of_four_bytes_comes_whole():
@@ -57,12 +57,6 @@ def test_the_earliest_stop_wins_and_then_the_first_named():
 def test_without_stop_strings_nothing_is_held(stops):
     stop = StopFilter(stops)
     assert (stop.push("abc"), stop.stopped) == ("abc", False)
-
-
-def test_what_one_filter_held_passes_the_next():
-    chain = FilterChain(StopFilter(["b!"]), StopFilter(["ab"]))
-    assert chain.push("ab") == ""
-    assert (chain.flush(), chain.stopped) == ("", True)
 
 
 def test_a_special_token_ends_a_broken_character():

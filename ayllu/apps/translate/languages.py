@@ -15,8 +15,6 @@ NAMES = {"ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "c
          "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish",
          "sw": "Swahili", "ta": "Tamil", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu",
          "vi": "Vietnamese", "zh": "Chinese"}
-NATIVE = {"zh": "中文", "en": "English", "ja": "日本語", "ko": "한국어", "fr": "Français", "de": "Deutsch",
-          "es": "Español", "ru": "Русский"}
 # Letters that a text in the language is mostly written with; for the rest any letter will do
 SCRIPTS = {"zh": "㐀-鿿豈-﫿", "ja": "぀-ヿ㐀-鿿", "ko": "가-힣", "ru": "Ѐ-ӿ", "uk": "Ѐ-ӿ", "bg": "Ѐ-ӿ", "el": "Ͱ-Ͽ",
            "ar": "؀-ۿ", "fa": "؀-ۿ", "ur": "؀-ۿ", "he": "֐-׿", "hi": "ऀ-ॿ", "th": "฀-๿"}
