@@ -119,8 +119,7 @@ class Collection:
         return self.store.remove(names)
 
     def captions(self, path: str) -> list[str]:
-        """Names: what was said of a picture or recording, of the pictures within a document, or of all below a folder;
-        and facts of these files."""
+        """Names of what was said of a file's pictures or sounds, or of all below a folder, and of facts about these."""
         own, begins = CAPTION + path, tuple(CAPTION + path.rstrip("/") + mark for mark in ("/", ", "))
         rows = self.store.rows("SELECT source FROM documents UNION SELECT source FROM left_out UNION SELECT name FROM "
                                "facts ORDER BY 1")

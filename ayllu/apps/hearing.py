@@ -5,7 +5,7 @@
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,12 +28,7 @@ class Segment:
 
     start: float
     end: float
-    answer: Answer
-
-    @property
-    def text(self) -> str:
-        """Its words; an answer that met its limit says so."""
-        return self.answer.text.strip() + CUT * (self.answer.finish == "length")
+    answer: Answer                                       # its text ends with CUT where it met its limit
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Transcript:
     @property
     def text(self) -> str:
         """All of it."""
-        return " ".join(text for segment in self.segments if (text := segment.text))
+        return " ".join(text for segment in self.segments if (text := segment.answer.text))
 
 
 def transcribe(speaker: Speaker, data: bytes, name: str = "the recording", ask: str = ASK,
@@ -60,8 +55,9 @@ def transcribe(speaker: Speaker, data: bytes, name: str = "the recording", ask: 
         {**audio_bytes(_wav(sound.samples[slice(*piece)])), "where": name}, {"type": "text", "text": ask}]}]
         for piece in pieces]
     answers = speaker.answers(prompts, temperature=temperature, max_tokens=MOST_TOKENS)
+    words = [replace(answer, text=answer.text.strip() + CUT * (answer.finish == "length")) for answer in answers]
     return Transcript(sound.seconds, tuple(Segment(begin / RATE, end / RATE, answer)
-                                           for (begin, end), answer in zip(pieces, answers, strict=True)))
+                                           for (begin, end), answer in zip(pieces, words, strict=True)))
 
 
 def question_in(speaker: Speaker, data: bytes, name: str = "the recording") -> str:

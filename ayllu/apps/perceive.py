@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -28,14 +28,13 @@ from ayllu.engine.parts import file_bytes
 from ayllu.errors import BadMedia, ConfigError
 from ayllu.files import write_text
 
-ASK = {"image": "What is this?", "audio": "Which words are said?"}
+WHAT, ASK = {"image": "Picture", "audio": "Recording"}, {"image": "What is this?", "audio": "Which words are said?"}
 MOST_PICTURES = 200                                      # of one document
 MOST_BYTES = 20 * 2**20                                  # of one picture
 LEAST_BYTES = 200                                        # less is a dot or a line of a layout
 WORDS = 64                                               # tokens of a caption; what is cut there ends with CUT
 EMBEDDED = re.compile(rb"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\s]+)")
 Found = Iterator[tuple[str, bytes | str]]                # where a picture stands; its bytes, or why there are none
-Left = Callable[[str, str], None]                        # what was left out, and why
 
 
 @dataclass(frozen=True)
@@ -54,30 +53,26 @@ def said_of(speaker: Speaker, medium: Medium) -> str:
     if medium.kind == "audio":
         return transcribe(speaker, medium.data, medium.name, ASK["audio"]).text
     url = f"data:image/*;base64,{base64.b64encode(medium.data).decode()}"
-    content = [{"type": "image_url", "image_url": {"url": url}, "where": medium.name},
-               {"type": "text", "text": ASK["image"]}]
-    messages: list[Message] = [{"role": "user", "content": content}]
-    answer, = speaker.answers([messages], max_tokens=WORDS, temperature=0.0)
+    message: Message = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}, "where":
+                                                     medium.name}, {"type": "text", "text": ASK["image"]}]}
+    answer, = speaker.answers([[message]], max_tokens=WORDS, temperature=0.0)
     return answer.text.strip() + CUT * (answer.finish == "length")
 
 
-def media_in(path: Path, name: str = "") -> Iterator[Medium]:
+def media_in(path: Path) -> Iterator[Medium]:
     """The file itself where it is a picture or a recording; else the pictures within a PDF, DOCX or HTML file, without
     the dots and lines of its layout. What a damaged file does to its reader is told in place of a medium."""
-    name = name or str(path)
-    kind, within = kind_of(name), WITHIN.get(Path(name).suffix.lower())
+    name, kind, within = str(path), kind_of(path.name), WITHIN.get(path.suffix.lower())
     try:
         if kind:
-            yield Medium(kind, name, file_bytes(path, name))
+            yield Medium(kind, name, file_bytes(path))
         for n, (where, found) in enumerate(_pictures(within(path)) if within else ()):
             if n == MOST_PICTURES:
                 yield Medium("image", name, f"it has more than {MOST_PICTURES} pictures: {where} and what follows is "
                                             "left out; cut it into smaller documents")
                 return
             yield Medium("image", f"{name}, {where}", found)
-    except OSError as error:
-        yield Medium(kind or "image", name, f"it can't be read ({error.strerror or error})")
-    except (BadMedia, Unreadable, MemoryError, RecursionError) as error:
+    except (BadMedia, Unreadable, OSError, MemoryError, RecursionError) as error:
         yield Medium(kind or "image", name, str(error) or type(error).__name__)
 
 
@@ -123,47 +118,39 @@ def below(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def describe(found: Collection, model: str, load: Callable[[str], Speaker], paths: Sequence[Path], summary: Summary,
-             progress: Progress | None = None) -> None:
+             progress: Progress = lambda done, of, name: None) -> None:
     """Add what a model says of each picture and recording as a document of its own. Only files that are new or changed,
     or that another model spoke of, are shown to it, and it is loaded for these alone; stopped by Ctrl-C, the same goes
     on with the next file. `paths` are remembered with the model, for `describe_again`."""
-    files = {str(path): path for path in below(paths) if path.exists()}
-    facts = {name for name, in found.store.rows("SELECT name FROM facts")}
-    known = [name for path in paths for name in found.captions(str(path)) if name in facts]
-    summary.removed += sum(_forget(found, name) for name in known if name.removeprefix(CAPTION) not in files)
-    describe_named(found, model, load, files, summary, progress)
-    found.store.set_fact(CAPTIONED, {**found.store.fact(CAPTIONED, {}), **{str(path): model for path in paths}})
-
-
-def describe_named(found: Collection, model: str, load: Callable[[str], Speaker], named: Mapping[str, Path],
-                   summary: Summary, progress: Progress | None = None) -> None:
-    """The same of files under names of their own, which aren't remembered."""
-    files = {CAPTION + name: path for name, path in named.items()
-             if kind_of(name) or Path(name).suffix.lower() in WITHIN}
+    files = {CAPTION + str(path): path for path in below(paths)
+             if path.exists() and (kind_of(path.name) or path.suffix.lower() in WITHIN)}
+    known = {name for name, in found.store.rows("SELECT name FROM facts")}
+    summary.removed += sum(_forget(found, name) for path in paths for name in found.captions(str(path))
+                           if name in known and name not in files)
     stamps = {name: [model, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
-    known = {name: found.store.fact(name, [None, 0, 0, 0]) for name in files}  # stamp, and how many captions it has
-    todo = [name for name in files if known[name][:3] != stamps[name]]
-    summary.unchanged += sum(known[name][3] for name in set(files) - set(todo))
+    before = {name: found.store.fact(name, [None, 0, 0, 0]) for name in files}    # stamps, and how many captions
+    todo = [name for name in files if before[name][:3] != stamps[name]]
+    summary.unchanged += sum(before[name][3] for name in set(files) - set(todo))
     if todo:
         speaker = load(model)
         if not (speaker.sees or speaker.hears):
             raise ConfigError(f"{speaker.name} neither sees nor hears: name a model with senses (docs/media.md)")
         for n, name in enumerate(todo, 1):
-            puts = list(_said(speaker, media_in(files[name], name.removeprefix(CAPTION)), stamps[name]))
+            puts = list(_said(speaker, media_in(files[name]), stamps[name]))
             n_old = _forget(found, name)
             found.store.put(puts)
             n_new = sum(isinstance(put.new, Prepared) for put in puts)
             found.store.set_fact(name, [*stamps[name], n_new])
-            summary.updated += min(n_old, n_new)
-            summary.added += max(n_new - n_old, 0)
-            summary.removed += max(n_old - n_new, 0)
-            if progress:
-                progress(n, len(todo), name)
+            both = min(n_old, n_new)
+            summary.updated, summary.added = summary.updated + both, summary.added + n_new - both
+            summary.removed += n_old - both
+            progress(n, len(todo), name)
+    found.store.set_fact(CAPTIONED, {**found.store.fact(CAPTIONED, {}), **{str(path): model for path in paths}})
     _tell(found, files, summary)
 
 
 def describe_again(found: Collection, load: Callable[[str], Speaker], summary: Summary,
-                   progress: Progress | None = None) -> None:
+                   progress: Progress = lambda done, of, name: None) -> None:
     """The same for all paths of before that are still there."""
     for path, model in found.store.fact(CAPTIONED, {}).items():
         describe(found, model, load, [Path(path)], summary, progress)
@@ -174,8 +161,8 @@ def _said(speaker: Speaker, media: Iterator[Medium], stamp: Sequence[Any]) -> It
         if not (speaker.sees if medium.kind == "image" else speaker.hears):
             continue
         try:
-            what = "Picture" if medium.kind == "image" else "Recording"
-            text = clean(f"{what} {medium.name}\n\n{said_of(speaker, medium)}\n\n({speaker.name} says so.)")
+            said = said_of(speaker, medium)
+            text = clean(f"{WHAT[medium.kind]} {medium.name}\n\n{said}\n\n({speaker.name} says so.)")
             new: Prepared | str = prepared(Document(text, "text"), sha256(text.encode()).hexdigest())
         except BadMedia as error:                        # what else goes wrong is not the file's fault
             new = str(error)
@@ -204,7 +191,8 @@ def _tell(found: Collection, files: Iterable[str], summary: Summary) -> None:
             summary.passed_over.update({suffix: n - 1} if n > 1 else {})
 
 
-def transcripts(speaker: Speaker, paths: Sequence[Path], left: Left, kept: Path) -> Iterator[dict[str, str]]:
+def transcripts(speaker: Speaker, paths: Sequence[Path], left: Callable[[str, str], None],
+                kept: Path) -> Iterator[dict[str, str]]:
     """A row {id, text} for each recording, as posts are read. What was heard is written to `kept` line by line, and an
     unchanged file isn't heard again by the same model."""
     if not speaker.hears:

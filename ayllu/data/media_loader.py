@@ -22,7 +22,7 @@ from ayllu.errors import BadMedia, DataError, RequestError
 from ayllu.media.marks import mark_ids, marks_of
 from ayllu.media.senses import Kind, Medium, Senses
 from ayllu.media.splice import Place, expanded
-from ayllu.text.chat import ChatTemplate, Rendered
+from ayllu.text.chat import ChatTemplate
 from ayllu.text.marks import MEDIA
 from ayllu.text.tokenizer import Tokenizer
 
@@ -110,7 +110,9 @@ def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate,
         found = template.render(list(row.messages), tokenizer, media=media)
     except RequestError as error:
         raise BadRow(str(error)) from error
-    weights = _learned(found)
+    weights = np.zeros(len(found.ids), np.float32)
+    for start, end in found.spans:
+        weights[start:end] = 1
     marks = mark_ids(tokenizer)
     ids, places = expanded(found.ids, marks, lengths)
     wide = np.zeros(len(ids), np.float32)
@@ -122,14 +124,6 @@ def encode_media(row: MediaRow, tokenizer: Tokenizer, template: ChatTemplate,
     if not wide.any():
         raise BadRow("it teaches nothing: there is no answer after the image or sound")
     return MediaSample(np.array(ids, np.int64), wide, tuple(places), row.media, f"{row.file}, row {row.line}")
-
-
-def _learned(found: Rendered) -> np.ndarray:
-    """(T,) 1 where an answer stands."""
-    weights = np.zeros(len(found.ids), np.float32)
-    for start, end in found.spans:
-        weights[start:end] = 1
-    return weights
 
 
 def as_text(row: MediaRow, sample: MediaSample, tokenizer: Tokenizer, template: ChatTemplate) -> AsText:
@@ -146,7 +140,9 @@ def as_text(row: MediaRow, sample: MediaSample, tokenizer: Tokenizer, template: 
         found = template.render(messages, tokenizer)
     except RequestError as error:
         raise BadRow(str(error)) from error
-    weights = _learned(found)
+    weights = np.zeros(len(found.ids), np.float32)
+    for start, end in found.spans:
+        weights[start:end] = 1
     ids = np.array(found.ids, np.int64)
     if not np.array_equal(ids[weights > 0], sample.ids[sample.weights > 0]):
         raise BadRow("with its transcript the answer has other ids: the template or the tokenizer joins it to what "

@@ -126,15 +126,14 @@ def decoded(text: str, where: str) -> bytes:
         raise BadMedia(f"{where} is no base64 ({error}): send the file's bytes in base64, whole") from error
 
 
-def file_bytes(file: Path, name: str = "") -> bytes:
-    """A file's bytes; BadMedia where it is too large or can't be read, which calls it by its name."""
+def file_bytes(file: Path) -> bytes:
+    """A file's bytes; BadMedia where it is too large or can't be read."""
     try:
         if file.stat().st_size > MOST_BYTES:
-            raise BadMedia(f"{name or file} has {file.stat().st_size:,} bytes, at most {MOST_BYTES:,} are taken: make "
-                           "it smaller")
+            raise BadMedia(f"{file} has {file.stat().st_size:,} bytes, more than {MOST_BYTES:,}: make it smaller")
         return file.read_bytes()
     except OSError as error:
-        raise BadMedia(f"{name or file} can't be read ({error.strerror or error}): give the path of a file") from error
+        raise BadMedia(f"{file} can't be read ({error.strerror or error}): give the path of a file") from error
 
 
 def _encoded(file: Path) -> str:

@@ -22,11 +22,11 @@ import torch
 from ayllu.checkpoint.resolve import BUNDLED_SENSES, bundled
 from ayllu.engine.parts import Fetch, Part, has_media, taken_out
 from ayllu.engine.request import Media
-from ayllu.errors import ConfigError, RequestError
+from ayllu.errors import CheckpointError, ConfigError, RequestError
 from ayllu.log import say
 from ayllu.media.fast import fast
 from ayllu.media.marks import mark_ids, marks_of
-from ayllu.media.senses import ADAPTER, Senses, read_config, read_senses, spliced_only
+from ayllu.media.senses import ADAPTER, Senses, read_config, read_senses
 from ayllu.media.splice import expanded
 from ayllu.text.tokenizer import Tokenizer
 
@@ -45,8 +45,10 @@ class Perception:
         `senses`: a folder, a name, or in memory."""
         self._senses = senses if isinstance(senses, Senses) else None
         self.folder = None if isinstance(senses, Senses) else folder_of(senses)
-        self.config = spliced_only(senses.config, "these senses") if isinstance(senses, Senses) else \
-            read_config(folder_of(senses))
+        self.config = senses.config if isinstance(senses, Senses) else read_config(folder_of(senses))
+        if self.config.cross:
+            raise CheckpointError(f"{self.folder or 'these'}: senses with gated cross-attention, which ayllu align "
+                                  "trains and nothing else computes yet: take some without [cross]")
         self.device = torch.device(device)
         for name, part in (("eye", self.config.eye), ("ear", self.config.ear)):
             if part is not None and part.project.out != width:

@@ -187,23 +187,14 @@ def write_senses(folder: Path, senses: Senses, dtype: torch.dtype = torch.float1
     write_module(folder, senses, senses.config, STEM, dtype)
 
 
-def read_config(folder: Path, crossing: bool = False) -> SensesConfig:
-    """What senses there are in a folder. Who computes cross-attention says `crossing`; for others such are useless."""
+def read_config(folder: Path) -> SensesConfig:
+    """What senses there are in a folder."""
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{folder} holds no senses: expected {CONFIG} and {WEIGHTS}, as ayllu align writes them")
-    config = validate(SensesConfig, read_json(inside(folder, CONFIG)), where=str(folder / CONFIG))
-    return config if crossing else spliced_only(config, str(folder))
+    return validate(SensesConfig, read_json(inside(folder, CONFIG)), where=str(folder / CONFIG))
 
 
-def spliced_only(config: SensesConfig, name: str) -> SensesConfig:
-    """For who puts features into the text and computes nothing else."""
-    if config.cross:
-        raise CheckpointError(f"{name}: senses with gated cross-attention, which ayllu align trains and "
-                              "ayllu.media.cross computes, and nothing else yet: take some without [cross]")
-    return config
-
-
-def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32, crossing: bool = False) -> Senses:
+def read_senses(folder: str | Path, dtype: torch.dtype = torch.float32) -> Senses:
     """What `write_senses` left."""
-    config = read_config(Path(folder), crossing)
+    config = read_config(Path(folder))
     return read_module(Path(folder), lambda: Senses(config), STEM, dtype)

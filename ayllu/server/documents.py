@@ -13,7 +13,6 @@ from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.ask import Asking, ask
 from ayllu.apps.index.adding import Summary
 from ayllu.apps.index.cut import page_of
-from ayllu.apps.perceive import describe_named
 from ayllu.errors import DataError, NotFound
 from ayllu.server.catalogue import Catalogue, Listed
 from ayllu.server.openai import prepared, served_of, who
@@ -148,10 +147,6 @@ def run_index(work: Work) -> dict[str, Any]:
         raise NotFound("none of the files is there any more: upload them again")
     summary = collection.add_named({name: path for name, (_, path) in found.items()}, payload["meta"],
                                    lambda done, of, _: work.beat(0.9 * done / of, {"begun": True}))
-    if payload.get("pictures"):
-        speaker = work.speaker
-        describe_named(collection, speaker.name, lambda _: speaker, {name: path for name, (_, path) in found.items()},
-                       summary, lambda *_: work.beat(0.9))
     collection.add_vectors(progress=lambda done, of, _: work.beat(0.9 + 0.1 * done / max(of, 1)))
     for file in payload["files"]:
         with suppress(NotFound):

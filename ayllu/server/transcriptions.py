@@ -3,7 +3,7 @@
 import asyncio
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import APIRouter
 from starlette.datastructures import FormData, UploadFile
@@ -23,6 +23,7 @@ from ayllu.server.speaker import ServedSpeaker
 from ayllu.server.sse import Json
 
 router = APIRouter(tags=["OpenAI"])
+T = TypeVar("T")
 PATH = "/v1/audio/transcriptions"
 TAKES = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema.FORM}}}}
 GIVES: dict[int | str, dict[str, Any]] = {200: {"model": schema.Transcription, "content": {
@@ -54,7 +55,8 @@ async def transcriptions(request: Request) -> Response:
                                "store it as FLAC or OGG")
         data = await file.read()
     speaker = ServedSpeaker(served, who(request), model=name, tally=request.scope["ayllu.tally"])
-    found = await asyncio.to_thread(_heard, speaker, data, fields.get("prompt") or ASK, heat)
+    found = await asyncio.to_thread(_told, "file", lambda: transcribe(
+        speaker, data, "file", fields.get("prompt") or ASK, heat))
     return STYLES[style](found, served, fields.get("language") or UNKNOWN, heat)
 
 
@@ -62,17 +64,14 @@ def spoken(speaker: ServedSpeaker, audio: Audio) -> str:
     """A question or a message that came as a recording, in the field `audio`. In a thread."""
     if not speaker.hears:
         raise FieldError("audio", DEAF.format("audio"))
-    try:
-        return question_in(speaker, decoded(audio.data, "audio.data"), "audio")
-    except BadMedia as error:
-        raise BadPartError("audio", str(error)) from error
+    return _told("audio", lambda: question_in(speaker, decoded(audio.data, "audio.data"), "audio"))
 
 
-def _heard(speaker: ServedSpeaker, data: bytes, ask: str, heat: float) -> Transcript:
+def _told(field: str, hear: Callable[[], T]) -> T:
     try:
-        return transcribe(speaker, data, "file", ask, heat)
+        return hear()
     except BadMedia as error:
-        raise BadPartError("file", str(error)) from error
+        raise BadPartError(field, str(error)) from error
 
 
 def _fields(form: FormData) -> dict[str, str]:
@@ -118,7 +117,7 @@ def _verbose(found: Transcript, served: Served, language: str, heat: float) -> R
 
 
 def _segment(served: Served, n: int, segment: Segment, heat: float) -> schema.Segment:
-    text = segment.text
+    text = segment.answer.text
     raw = text.encode()
     return schema.Segment(id=n, start=round(segment.start, 3), end=round(segment.end, 3), text=text, temperature=heat,
                           tokens=served.tokenizer.encode(text, bos=False), avg_logprob=segment.answer.logprob or 0.0,
@@ -126,13 +125,13 @@ def _segment(served: Served, n: int, segment: Segment, heat: float) -> schema.Se
 
 
 def _srt(found: Transcript, served: Served, language: str, heat: float) -> Response:
-    blocks = [f"{n}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{s.text}\n"
+    blocks = [f"{n}\n{_clock(s.start, ',')} --> {_clock(s.end, ',')}\n{s.answer.text}\n"
               for n, s in enumerate(found.segments, 1)]
     return PlainTextResponse("\n".join(blocks))
 
 
 def _vtt(found: Transcript, served: Served, language: str, heat: float) -> Response:
-    blocks = [f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{s.text}\n" for s in found.segments]
+    blocks = [f"{_clock(s.start, '.')} --> {_clock(s.end, '.')}\n{s.answer.text}\n" for s in found.segments]
     return PlainTextResponse("\n".join(["WEBVTT\n", *blocks]))
 
 

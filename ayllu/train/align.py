@@ -139,7 +139,7 @@ def _check(config: AlignRecipe, train: list[MediaSample], rejects: list[Reject])
 def new_senses(config: AlignRecipe, folder: Path, source: OpenCheckpoint) -> Senses:
     """Those that the recipe names, or new ones with first values; encoders that were trained before are read."""
     if config.senses is not None:
-        senses = read_senses(path_of(config.senses, folder), crossing=True)
+        senses = read_senses(path_of(config.senses, folder))
     else:
         eye, eyes = pretrained(config.eye, config.eye_weights, folder)
         ear, ears = pretrained(config.ear, config.ear_weights, folder)

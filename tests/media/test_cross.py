@@ -81,8 +81,8 @@ def test_eight_pairs_are_learned_by_looking(folder, chat_checkpoint):
     found = align(config, lesson, folder)
     assert found["answers_right"] == 1                   # and the Llama's own weights are as they were
     with pytest.raises(CheckpointError, match=r"without \[cross\]"):
-        read_senses(found["senses"])
-    model = Aligned(model_of(chat_checkpoint), read_senses(found["senses"], crossing=True))
+        LLM.load(chat_checkpoint, device="cpu", senses=found["senses"])
+    model = Aligned(model_of(chat_checkpoint), read_senses(found["senses"]))
     batch = MediaLoader(lesson.train, model.senses, 8).rows(range(8))
     learned = batch.weights > 0
     with torch.no_grad():

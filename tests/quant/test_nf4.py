@@ -8,7 +8,6 @@ from ayllu.quant.nf4 import (
     BLOCK,
     CODE,
     SCALES,
-    WORST,
     bytes_of,
     dequantise,
     dequantise_scales,
@@ -21,6 +20,10 @@ from ayllu.quant.nf4 import (
 PUBLISHED = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635,
              -0.18477343022823334, -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725,
              0.24611230194568634, 0.33791524171829224, 0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]
+
+
+# The largest error, as a share of a block's largest magnitude: half of the widest gap, which is the lowest one.
+WORST = (CODE[1] - CODE[0]) / 2
 
 
 def code_book() -> list[float]:

@@ -5,14 +5,13 @@ import json
 
 import httpx
 import pytest
-from media.small import png, wav, write_small
+from media.small import wav
 from server.live import serving
 
 from ayllu.apps.speaker import Answer
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
 from ayllu.server.speaker import ServedSpeaker
-from ayllu.server.start import attach_senses
 from ayllu.server.workspace import Workspace
 
 ANNA, BERT = "a-key-of-anna-0001", "a-key-of-bert-0002"
@@ -94,27 +93,6 @@ def test_a_question_may_be_spoken(live, shop, monkeypatch):
         assert told == http.post("/v1/ask", json={"collection": shop, "question": words}).json()
         for wrong in ({**body, "question": words}, {"collection": shop}):
             assert http.post("/v1/ask", json=wrong).status_code == 400
-
-
-def test_pictures_among_uploads_are_captioned(live, tmp_path):
-    attach_senses(live.served, "tiny", write_small(tmp_path / "senses"), "cpu")
-    try:
-        with client(live) as http:
-            made = http.post("/v1/collections", json={"name": "Album"}).json()["id"]
-            files = [http.post("/v1/files", params={"name": name}, content=data).json()["id"]
-                     for name, data in (("cat.png", png(0, 64)), ("bad.png", b"no picture"), ("a.txt", b"A text."))]
-            payload = {"collection": made, "files": files, "pictures": True}
-            job = http.post("/v1/jobs", json={"kind": "index", "payload": payload}).json()
-            live.wait_until(lambda: http.get(f"/v1/jobs/{job['id']}").json()["state"] not in ("queued", "running"), 60)
-            done = http.get(f"/v1/jobs/{job['id']}").json()
-            assert (done["state"], done["result"]["added"]) == ("done", 2), done
-            assert list(done["result"]["left_out"]) == ["picture: bad.png"]
-            found = http.get(f"/v1/collections/{made}").json()
-            assert [file["source"] for file in found["files"]] == ["a.txt", "picture: cat.png"]
-            hit = http.post(f"/v1/collections/{made}/search", json={"question": "picture cat"}).json()["passages"][0]
-            assert "(tiny says so.)" in hit["text"]
-    finally:
-        live.served.perception = None
 
 
 def hearing(own, words):

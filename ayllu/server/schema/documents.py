@@ -1,11 +1,11 @@
 """Collections of documents, and questions to them."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body
-from ayllu.server.schema.media import Audio, written_or_spoken
+from ayllu.server.schema.media import WrittenOrSpoken
 
 LONGEST = 4000                                           # characters of a question
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -35,13 +35,12 @@ class SearchRequest(Body):
     way: Literal["hybrid", "words", "dense"] = "hybrid"
 
 
-class AskRequest(Body):
+class AskRequest(WrittenOrSpoken):
     """A question to a collection, written or spoken. `way`: extract (a sentence of the documents), write (the model's
     words, each sentence held against the sources), or auto: a small model doesn't write."""
 
     collection: str = Field(min_length=1, max_length=64)
     question: str = Field(default="", max_length=LONGEST)
-    audio: Audio | None = None
     history: list[Turn] = Field(default_factory=list, max_length=50)
     k: int = Field(default=5, ge=1, le=50)
     where: Where = Field(default_factory=dict)
@@ -50,19 +49,13 @@ class AskRequest(Body):
     model: str | None = Field(default=None, max_length=256)
     stream: bool = False
 
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        return written_or_spoken(self, self.question, self.audio, "question")
-
 
 class IndexRequest(Body):
-    """Payload of a job of the kind "index": uploads that go into a collection. They are read and then deleted. With
-    `pictures` the served model says what is on pictures, also within PDF, DOCX and HTML, and in recordings."""
+    """Payload of a job of the kind "index": uploads that go into a collection. They are read and then deleted."""
 
     collection: str = Field(min_length=1, max_length=64)
     files: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(min_length=1, max_length=10_000)
     meta: Where = Field(default_factory=dict)
-    pictures: bool = False
 
 
 class CollectionFacts(Answer):

@@ -4,13 +4,12 @@ A content of texts alone becomes one text. What a part asks for beyond the image
 an eye has its own resolution.
 """
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema
+from pydantic import BeforeValidator, Field, ValidationError, WithJsonSchema, model_validator
 
 from ayllu.server.schema.base import Body
 
-B = TypeVar("B", bound=Body)
 Detail = Literal["auto", "low", "high", "original"]
 DATA = {"type": "string", "description": "the file's bytes in base64"}
 
@@ -40,11 +39,17 @@ class Audio(Body):
     format: str = Field(default="wav", max_length=16)
 
 
-def written_or_spoken(body: B, text: str, audio: Audio | None, name: str) -> B:
-    """One of the two."""
-    if bool(text) == (audio is not None):
-        raise ValueError(f"give {name} or audio; found {'both' if text else 'neither'}")
-    return body
+class WrittenOrSpoken(Body):
+    """A body with `audio` in the place of its text or question."""
+
+    audio: Audio | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        name = next(name for name in ("text", "question") if name in type(self).model_fields)
+        if bool(getattr(self, name)) == (self.audio is not None):
+            raise ValueError(f"give {name} or audio; found {'both' if self.audio else 'neither'}")
+        return self
 
 
 class AudioPart(Body):

@@ -1,29 +1,24 @@
 """Customer service: what a web page's widget sends and gets, and what people of the business see and do."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ayllu.server.schema.base import Answer, Body
-from ayllu.server.schema.media import Audio, written_or_spoken
+from ayllu.server.schema.media import WrittenOrSpoken
 
 Secret = Annotated[str, Field(min_length=1, max_length=64, description="What the first answer gave: it opens this "
                               "conversation and no other.")]
 Language = Annotated[str | None, Field(max_length=35, description="A tag such as zh-CN.")]
 
 
-class Say(Body):
+class Say(WrittenOrSpoken):
     """A customer's message, written or spoken. Without a conversation a new one begins."""
 
     text: str = Field(default="", max_length=1_000_000)  # the rules say fewer; half a character is refused by this
-    audio: Audio | None = None
     conversation: Secret | None = None
     customer: str = Field(default="", max_length=200, description="What your page calls this customer; may be empty.")
     language: Language = None
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        return written_or_spoken(self, self.text, self.audio, "text")
 
 
 class Read(Body):
