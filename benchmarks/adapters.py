@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -78,9 +78,11 @@ def main() -> None:
     for shape, dtype in cells:
         rows.append(measure(shape, dtype, 4 if args.quick else 64, 1 if args.quick else 3))
         print(json.dumps(rows[-1]), flush=True)
-    if args.out:
+    if args.json:
         facts = {"machine": machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        args.out.write_text(json.dumps({**facts, "cells": rows}, indent=1) + "\n", encoding="utf-8")
+        args.json.write_text(json.dumps({**facts, "cells": rows}, indent=1) + "\n", encoding="utf-8")
+    worst = max(rows, key=lambda row: row["ratio"]["32 adapters"])
+    print(f"worst ratio: {1 / worst['ratio']['32 adapters']:.2f} ({worst['cell']}, 32 adapters beside none)")
 
 
 if __name__ == "__main__":
