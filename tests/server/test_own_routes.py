@@ -126,7 +126,7 @@ def test_log_and_metrics_hold_no_text(http, caplog):
     kept = Lines()
     logger.addHandler(kept)
     with caplog.at_level(logging.INFO, logger=logger.name):
-        http.post("/v1/completions", json={"prompt": CANARY, "max_tokens": 2, "user": CANARY})
+        http.post("/v1/completions", json={"prompt": CANARY, "max_tokens": 2, "ignore_eos": True, "user": CANARY})
         http.post("/v1/completions", json={"prompt": CANARY, "model": CANARY})
         http.get(f"/v1/models/{CANARY}")
         http.get(f"/{CANARY}")
