@@ -1,54 +1,24 @@
 """A batch as one self-contained HTML page: no outside resource, both languages, light and dark, any width."""
 
 from html import escape
-from string import Template
 
 from ayllu.explain.inspect import Piece, Place, View, Window
-from ayllu.explain.inspect_words import NOTE_WORDS, WORDS
-from ayllu.explain.page_style import PAGE as SHELL
-from ayllu.explain.page_style import SCRIPT, STYLE
+from ayllu.explain.inspect_words import BATCH, NOTE_WORDS, WORDS
+from ayllu.explain.shell import fill, spans
 from ayllu.explain.words import readable
 
 LOOKS = ("text", "border", "mark", "replaced")
-MORE_STYLE = """
-.legend{display:flex;flex-wrap:wrap;gap:.4rem 1.2rem;font-size:.85rem}
-.places{display:flex;flex-wrap:wrap;gap:.35rem .12rem;margin:.4rem 0 1rem}
-.place{display:flex;flex-direction:column;align-items:center;min-width:1.1em;border-radius:5px;overflow:hidden;
-background:var(--ground);font:.8rem/1.45 ui-monospace,"DejaVu Sans Mono","Noto Sans Mono CJK SC",Menlo,monospace}
-.place b,.place i{font-weight:400;font-style:normal;padding:0 .22em;width:100%;text-align:center;white-space:pre}
-.place i{color:var(--dim)}
-.place.learned i{color:var(--good);background:color-mix(in srgb,var(--good) 14%,transparent)}
-.border b{background:var(--ink);color:var(--card)}
-.mark b{background:rgba(var(--plus),.85);color:var(--card)}
-.replaced b{background:rgba(var(--minus),.35)}
-.two b{box-shadow:inset 0 3px 0 rgba(var(--minus),.8)}
-.piece{border-top:1px solid var(--edge);padding-top:.5rem;font-size:.9rem}
-.piece code{color:var(--accent)}
-.note{color:var(--bad)}
-.map{float:right;width:96px;margin:0 0 .5rem 1rem}.map svg{width:96px;height:96px;border:1px solid var(--edge);
-border-radius:6px;background:var(--ground)}.map polygon{fill:rgba(var(--plus),.75)}
-.map rect{fill:rgba(var(--minus),.75)}.map figcaption{line-height:1.2}
-.chips:empty{display:none}
-@media(max-width:520px){.map{float:none;margin:.5rem 0}}
-section::after{content:"";display:block;clear:both}
-"""
 
 
 def page(view: View) -> str:
     """The whole page as text."""
-    return Template(SHELL).substitute(
-        style=STYLE + MORE_STYLE, script=SCRIPT, title=_both("title"), intro=_both("intro"),
-        plain_title=WORDS["title"][0], model=" · ".join(_facts(view)), chips="", pick=_legend(), theme=_both("theme"),
-        steps=_notes(view) + "".join(_window(view, window) for window in view.windows))
+    return fill(BATCH, _notes(view) + "".join(_window(view, window) for window in view.windows),
+                model=" · ".join(_facts(view)), pick=_legend())
 
 
 def _both(key: str, *values: object) -> str:
     """Both languages; the page shows one of them."""
-    return _spans(*(text.format(*values) for text in WORDS[key]))
-
-
-def _spans(english: str, chinese: str) -> str:
-    return f'<span lang="en">{escape(english)}</span><span lang="zh">{escape(chinese)}</span>'
+    return spans(*(text.format(*values) for text in WORDS[key]))
 
 
 def _facts(view: View) -> list[str]:
@@ -69,7 +39,7 @@ def _legend() -> str:
 
 
 def _notes(view: View) -> str:
-    return "".join(f'<p class="note">{n} × {_spans(*NOTE_WORDS[key])}</p>' for key, n in sorted(view.notes.items()))
+    return "".join(f'<p class="note">{n} × {spans(*NOTE_WORDS[key])}</p>' for key, n in sorted(view.notes.items()))
 
 
 def _window(view: View, window: Window) -> str:
@@ -94,7 +64,7 @@ def _map(view: View, window: Window) -> str:
 def _piece(piece: Piece) -> str:
     name = escape(piece.where) or (_both("stretch") if piece.document is None else _both("document", piece.document))
     two_way = f" · {_both('two_way', piece.two_way)}" if piece.two_way else ""
-    note = f' · <span class="note">{_spans(*NOTE_WORDS[piece.note])}</span>' if piece.note else ""
+    note = f' · <span class="note">{spans(*NOTE_WORDS[piece.note])}</span>' if piece.note else ""
     places = "".join(_place(place, i < piece.two_way) for i, place in enumerate(piece.places))
     return (f'<div class="piece">{name} · <code>{escape(piece.objective)}</code> · '
             f'{_both("count", piece.learned, len(piece.places))}{two_way}{note}</div>'

@@ -1,14 +1,13 @@
 """A walk as one self-contained HTML page: no outside resource, both languages, light and dark, any width."""
 
 from html import escape
-from string import Template
+from typing import Any
 
 from torch import Tensor
 
-from ayllu.explain.page_style import PAGE as SHELL
-from ayllu.explain.page_style import SCRIPT, STYLE
+from ayllu.explain import shell
 from ayllu.explain.walk import Step, Value, Walk
-from ayllu.explain.words import PAGE, STEPS, readable
+from ayllu.explain.words import PAGE, STEPS, WALK, readable
 
 COLUMNS = 10                                             # features shown of a wide vector
 HEADS = 16                                               # attention maps shown
@@ -16,18 +15,14 @@ HEADS = 16                                               # attention maps shown
 
 def page(walk: Walk) -> str:
     """The whole page as text."""
-    n_layers = _both(*(text.format(walk.n_layers) for text in PAGE["n_layers"]))
-    model = f"{walk.kind} · {n_layers} · {escape(walk.dtype)}"
+    model = f"{walk.kind} · {_both('n_layers', walk.n_layers)} · {escape(walk.dtype)}"
     body = "".join(_step(walk, step, number) for number, step in enumerate(walk.steps, 1))
-    return Template(SHELL).substitute(
-        style=STYLE, script=SCRIPT, title=_both(*PAGE["title"]), intro=_both(*PAGE["intro"]), model=model,
-        chips=_chips(walk), pick=_both(*PAGE["pick"]), theme=_both(*PAGE["theme"]), steps=body,
-        plain_title=PAGE["title"][0])
+    return shell.fill(WALK, body, model=model, chips=_chips(walk), pick=_both("pick"))
 
 
-def _both(english: str, chinese: str) -> str:
+def _both(key: str, *values: Any) -> str:
     """Both languages; the page shows one of them."""
-    return f'<span lang="en">{escape(english)}</span><span lang="zh">{escape(chinese)}</span>'
+    return shell.spans(*(text.format(*values) for text in PAGE[key]))
 
 
 def _chips(walk: Walk) -> str:
@@ -41,11 +36,10 @@ def _piece(piece: str) -> str:
 
 def _step(walk: Walk, step: Step, number: int) -> str:
     words = STEPS[step.key]
-    layer = _both(*(text.format(step.layer) for text in PAGE["layer"]))
-    layer = f'<span class="tag">{layer}</span>' if step.layer is not None else ""
+    layer = f'<span class="tag">{_both("layer", step.layer)}</span>' if step.layer is not None else ""
     return (f'<section id="{step.key}"><header><span class="number">{number}</span>'
-            f'<h2>{_both(words.title, words.title_zh)}</h2>{layer}</header>'
-            f'<p>{_both(words.note, words.note_zh)}</p>'
+            f'<h2>{shell.spans(*words["title"])}</h2>{layer}</header>'
+            f'<p>{shell.spans(*words["note"])}</p>'
             f'<div class="formula"><code>{escape(step.formula)}</code><span class="line">{step.line}</span></div>'
             f'{"".join(_value(walk, step, value) for value in step.values)}{_extra(walk, step)}{_check(step)}'
             '</section>')
@@ -54,9 +48,9 @@ def _step(walk: Walk, step: Step, number: int) -> str:
 def _check(step: Step) -> str:
     if step.difference is None:
         return ""
-    word = _both(*PAGE["agrees" if step.agrees else "differs"])
+    word = _both("agrees" if step.agrees else "differs")
     return (f'<p class="check {"good" if step.agrees else "bad"}">{"✓" if step.agrees else "✗"} {word} · '
-            f'{_both(*PAGE["difference"])} {step.difference:.1e}</p>')
+            f'{_both("difference")} {step.difference:.1e}</p>')
 
 
 def _value(walk: Walk, step: Step, value: Value) -> str:
@@ -74,7 +68,7 @@ def _extra(walk: Walk, step: Step) -> str:
     if step.key == "ids":
         rows = "".join(f"<tr data-t='{t}'><th>{t}</th><td class='left'>{_piece(piece)}</td><td>{number}</td></tr>"
                        for t, (number, piece) in enumerate(zip(walk.ids, walk.pieces, strict=True)))
-        head = f"<tr><th>{_both(*PAGE['position'])}</th><th class='left'>{_both(*PAGE['token'])}</th><th>id</th></tr>"
+        head = f"<tr><th>{_both('position')}</th><th class='left'>{_both('token')}</th><th>id</th></tr>"
         return f'<div class="scroll"><table class="ids">{head}{rows}</table></div>'
     return _bars(walk) if step.key == "distribution" else ""
 
@@ -90,9 +84,9 @@ def _table(walk: Walk, value: Value) -> str:
     shown = tensor[:, :COLUMNS].float()
     largest = float(shown.abs().max()) or 1.0
     amount = "first_columns" if shown.shape[1] < tensor.shape[1] else "all_columns"
-    note = _both(*(text.format(shown.shape[1], tensor.shape[1]) for text in PAGE[amount]))
+    note = _both(amount, shown.shape[1], tensor.shape[1])
     if value.tensor.dim() == 3:
-        note = _both(*(text.format(0) for text in PAGE["head"])) + " · " + note
+        note = f"{_both('head', 0)} · {note}"
     rows = "".join(f'<tr data-t="{t}"><th>{_piece(piece)}</th>{"".join(_cell(x, largest) for x in row)}</tr>'
                    for t, (piece, row) in enumerate(zip(walk.pieces, shown.tolist(), strict=True)))
     return (f'<div class="shape">{_shape(value)} <small>{note}</small></div>'
@@ -107,7 +101,7 @@ def _cell(x: float, largest: float) -> str:
 def _maps(walk: Walk, value: Value) -> str:
     """One small picture per head; each square's title gives the weight."""
     H = value.tensor.shape[0]
-    note = f" <small>{_both(*(t.format(HEADS, H) for t in PAGE['first_heads']))}</small>" if H > HEADS else ""
+    note = f" <small>{_both('first_heads', HEADS, H)}</small>" if H > HEADS else ""
     maps = "".join(_map(walk, head, value.tensor[head]) for head in range(min(H, HEADS)))
     return f'<div class="shape">{_shape(value)}{note}</div><div class="maps">{maps}</div>'
 
@@ -120,9 +114,8 @@ def _map(walk: Walk, head: int, weights: Tensor) -> str:
             title = f"{readable(walk.pieces[t])} → {readable(walk.pieces[s])}: {weight:.3f}"
             squares.append(f'<rect data-t="{t}" x="{s}" y="{t}" width="1" height="1" style="--a:{weight:.3f}">'
                            f'<title>{escape(title)}</title></rect>')
-    caption = _both(*(text.format(head) for text in PAGE["head"]))
     return (f'<figure><svg viewBox="0 0 {T} {T}" role="img" aria-label="head {head}">{"".join(squares)}</svg>'
-            f'<figcaption>{caption}</figcaption></figure>')
+            f'<figcaption>{_both("head", head)}</figcaption></figure>')
 
 
 def _sizes(walk: Walk, value: Value) -> str:

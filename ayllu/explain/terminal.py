@@ -20,8 +20,8 @@ def show(walk: Walk, console: Console, chinese: bool = False) -> None:
     for number, step in enumerate(walk.steps, 1):
         words = STEPS[step.key]
         layer = f"  ({PAGE['layer'][word].format(step.layer)})" if step.layer is not None else ""
-        console.print(Text(f"\n{number}. {words.title_zh if chinese else words.title}{layer}", style="bold"))
-        console.print(Text(f"   {words.note_zh if chinese else words.note}", style="dim"))
+        console.print(Text(f"\n{number}. {words['title'][word]}{layer}", style="bold"))
+        console.print(Text(f"   {words['note'][word]}", style="dim"))
         console.print(Text.assemble("   ", (step.formula, "cyan"), "   ", (str(step.line), "dim")), soft_wrap=True)
         for value in step.values:
             _value(walk, step, value, console, word)

@@ -4,17 +4,15 @@ from collections import Counter
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from ayllu.explain.page_style import PAGE as SHELL
-from ayllu.explain.page_style import SCRIPT, STYLE
+from ayllu.explain.shell import fill, read_words, spans
 from ayllu.files import write_text
 from ayllu.train.curve import Line, Mark, chart, number, smoothed
-from ayllu.train.page_look import MORE_SCRIPT, MORE_STYLE
-from ayllu.train.page_words import ACTIONS, WORDS
 from ayllu.train.story import Row, Story, read_story
 
+LOOK = Path(__file__).with_name("report.toml")
+WORDS, ACTIONS = read_words(LOOK)["words"], read_words(LOOK)["actions"]
 MOST_ROWS = 60                                           # decisions shown
 MOST_LOOKS = 12                                          # evaluations and samples shown, evenly chosen
 BITS = "bits_per_byte_"
@@ -30,21 +28,14 @@ def write_page(run: Path, out: Path | None = None) -> Path:
 
 def page(story: Story) -> str:
     """The whole page as text."""
-    name = str(story.config.get("name", story.run.name))
-    return Template(SHELL).substitute(
-        style=STYLE + MORE_STYLE, script=SCRIPT + MORE_SCRIPT, title=_both("title", name), intro=_both("intro"),
-        plain_title=escape(WORDS["title"][0].format(name)), model=_status(story), chips="", pick=_tiles(story),
-        theme=_both("theme"),
-        steps=_curves(story) + _results(story) + _decisions(story) + _samples(story) + _data(story) + _settings(story))
+    parts = (_curves, _results, _decisions, _samples, _data, _settings)
+    return fill(LOOK, "".join(part(story) for part in parts), name=str(story.config.get("name", story.run.name)),
+                model=_status(story), pick=_tiles(story))
 
 
 def _both(key: str, *values: Any) -> str:
     """Both languages; the page shows one of them."""
-    return _spans(*(text.format(*values) for text in WORDS[key]))
-
-
-def _spans(english: str, chinese: str) -> str:
-    return f'<span lang="en">{escape(english)}</span><span lang="zh">{escape(chinese)}</span>'
+    return spans(*(text.format(*values) for text in WORDS[key]))
 
 
 def _section(key: str, body: str, note: str = "") -> str:
@@ -90,7 +81,7 @@ def _tiles(story: Story) -> str:
 
 
 def _named(action: str) -> str:
-    return _spans(action, ACTIONS.get(action) or action)
+    return spans(action, ACTIONS.get(action) or action)
 
 
 def _look(action: str) -> str:

@@ -1,21 +1,19 @@
 """The report of an analysis as one self-contained HTML page: both languages, light and dark, charts without script."""
 
 import json
-import tomllib
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from ayllu.apps.analyse.charts import highlighted, over_time, plain, shares, spark, two_sides
-from ayllu.explain.page_style import PAGE, SCRIPT, STYLE
+from ayllu.explain.shell import fill, read_words, spans
 from ayllu.files import write_text
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured.json"                        # written by benchmarks/analyse.py --write
 UNMEASURED = ("emotions", "spam", "insults")             # word lists; no labelled posts were at hand
-TOLD = tomllib.loads((HERE / "report.toml").read_text(encoding="utf-8"))
+TOLD = read_words(HERE / "report.toml")
 WORDS: dict[str, list[str]] = TOLD["words"]
 Table = dict[str, Any]
 
@@ -36,21 +34,13 @@ def page(summary: Table) -> str:
     """The whole page as text."""
     parts = (_actions, _time, _topics, _aspects, _segments, _voice, _labels, _feelings, _examples, _checks, _trust,
              _law)
-    return Template(PAGE).substitute(
-        style=STYLE + (HERE / "report.css").read_text(encoding="utf-8"),
-        script=SCRIPT, title=both("title"), plain_title=escape(WORDS["title"][0]),
-        intro=both("intro"), model=_told(summary), chips="", pick=_tiles(summary), theme=both("theme"),
-        steps="".join(part(summary) for part in parts))
+    return fill(HERE / "report.toml", "".join(part(summary) for part in parts), model=_told(summary),
+                pick=_tiles(summary))
 
 
 def both(key: str, *values: Any) -> str:
     """Both languages; the page shows one."""
     return spans(*(text.format(*values) for text in WORDS[key]))
-
-
-def spans(english: str, chinese: str) -> str:
-    """Two texts, of which the page shows one."""
-    return f'<span lang="en">{escape(english)}</span><span lang="zh">{escape(chinese)}</span>'
 
 
 def _section(key: str, body: str, note: str = "") -> str:
