@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ayllu.cli.output import Json, print_json
-from ayllu.cli.pretrain import Resume
+from ayllu.cli.pretrain import Resume, told_to_go_on
 from ayllu.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a 
     from ayllu.train.align import prepared_media
     from ayllu.train.align_config import AlignRecipe
     from ayllu.train.contrast import ContrastRecipe, contrast_train
-    from ayllu.train.loop import Interrupted
     recipe, *overrides = what
     if wrong := [word for word in overrides if "=" not in word]:
         raise ConfigError(f"{wrong[0]!r} is no override: write KEY=VALUE after the recipe")
@@ -40,15 +39,11 @@ def align(what: Annotated[list[str], typer.Argument(help="A recipe (.toml, or a 
     if inspect:
         _drawn(load_recipe(AlignRecipe, recipe, overrides), folder, inspect, out, as_json)
         return
-    try:
+    with told_to_go_on("the same command with --resume goes on"):
         if is_contrast:
             result = contrast_train(load_recipe(ContrastRecipe, recipe, overrides), folder, resume)
         else:
             result = train(*prepared_media(load_recipe(AlignRecipe, recipe, overrides), folder), folder, resume)
-    except Interrupted as stop:
-        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; the same command with --resume goes on",
-                   err=True)
-        raise typer.Exit(130) from stop
     if not is_main():
         return
     if as_json:

@@ -1,12 +1,11 @@
 """`ayllu grpo`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ayllu.cli.pretrain import AsJson, DryRun, Resume, show
-from ayllu.cli.sft import read_tuning
+from ayllu.cli.pretrain import AsJson, DryRun, Resume, resumption
+from ayllu.cli.sft import read_tuning, tune
 
 What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json); or a model, and then files "
                                            "or folders of prompts (.jsonl, .json, .csv, .parquet). Overrides follow: "
@@ -26,33 +25,13 @@ def grpo(what: What, reward: Rewarded = None, resume: Resume = False, dry_run: D
 
     Example: ayllu grpo ayllu-mini sums.jsonl --reward exact lora.r=16 out=runs/sums
     """
-    from ayllu.dist import is_main
-    from ayllu.train import plan
     from ayllu.train.grpo import grpo as train
     from ayllu.train.grpo import prepared
     from ayllu.train.grpo_config import GrpoConfig
-    from ayllu.train.loop import Interrupted
     from ayllu.train.rewards import Reward
-    words = list(what)
-    auto = resume and "auto" in words                    # Typer's options take a value always or never
-    if auto:
-        words.remove("auto")
+    words, going_on = resumption(what, resume)
     given = [Reward.of(text).model_dump() for text in reward or []]
     config, folder = read_tuning(GrpoConfig, words, "ayllu grpo ayllu-mini prompts.jsonl --reward exact",
                                  {"rewards": given} if given else {})
-    if dry_run:
-        known = config.model is not None and config.loop.steps
-        return show(plan.dry_run(config if known else prepared(config, folder)[0]), as_json)
-    config, lesson = prepared(config, folder)
-    ready = plan.ready(config, resume)
-    assert isinstance(ready, GrpoConfig)
-    try:
-        result = train(ready, lesson, Path(folder), "auto" if auto else resume)
-    except Interrupted as stop:
-        flags = "".join(f" --reward '{text}'" for text in reward or [])
-        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
-                   f"ayllu grpo {' '.join(words)}{flags} --resume", err=True)
-        raise typer.Exit(130) from stop
-    if is_main():
-        show(result, as_json)
-    return None
+    flags = "".join(f" --reward '{text}'" for text in reward or [])
+    tune(config, folder, prepared, train, going_on, dry_run, as_json, f"ayllu grpo {' '.join(words)}{flags}")

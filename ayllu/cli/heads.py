@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ayllu.cli.output import Json, print_json, write_text
-from ayllu.cli.pretrain import DryRun, Resume, show
+from ayllu.cli.pretrain import DryRun, Resume, show, told_to_go_on
 from ayllu.errors import ConfigError
 
 What = Annotated[list[str], typer.Argument(help="A file of labelled rows (.csv, .tsv, .jsonl, .parquet), or a recipe "
@@ -40,7 +40,6 @@ def train_head(what: What, text: Annotated[str | None, typer.Option(help="The te
     from ayllu.train import plan
     from ayllu.train.heads import train_head as train
     from ayllu.train.heads_lesson import prepared_head
-    from ayllu.train.loop import Interrupted
     from ayllu.train.worst import counts
     if method is not None and method not in METHODS:
         raise ConfigError(f"--method {method!r} is unknown: use one of {', '.join(METHODS)}")
@@ -54,17 +53,13 @@ def train_head(what: What, text: Annotated[str | None, typer.Option(help="The te
     rows = counts(lesson)
     worst = config.model_copy(update={"context": rows["longest"]})
     if dry_run:
-        return show(plan.dry_run(worst) | rows, as_json)
+        show(plan.dry_run(worst) | rows, as_json)
+        return
     plan.ready(worst, resume)
-    try:
+    with told_to_go_on("the same command with --resume goes on"):
         result = train(config, lesson, folder, resume)
-    except Interrupted as stop:
-        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; the same command with --resume goes on",
-                   err=True)
-        raise typer.Exit(130) from stop
     if is_main():
         print_json(result) if as_json else typer.echo(_told(result))
-    return None
 
 
 def read_head(words: list[str]) -> tuple[Any, Path]:

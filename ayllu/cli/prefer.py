@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from ayllu.cli.pretrain import AsJson, DryRun, Resume, show
-from ayllu.cli.sft import read_tuning
+from ayllu.cli.pretrain import AsJson, DryRun, Resume, resumption
+from ayllu.cli.sft import read_tuning, tune
 
 What = Annotated[list[str], typer.Argument(help="A recipe (.toml, or a run's config.json); or a model, and then files "
                                            "or folders of preferences (.jsonl, .json, .csv, .parquet). Overrides "
@@ -23,31 +23,11 @@ def prefer(what: What, resume: Resume = False, dry_run: DryRun = False, as_json:
 
     ayllu prefer recipes/dpo.toml --dry-run
     """
-    from ayllu.dist import is_main
-    from ayllu.train import plan
-    from ayllu.train.loop import Interrupted
     from ayllu.train.prefer import prefer as train
     from ayllu.train.prefer import prepared
     from ayllu.train.prefer_config import PreferConfig
     from ayllu.train.reward_model import train_reward
-    words = list(what)
-    auto = resume and "auto" in words                    # Typer's options take a value always or never
-    if auto:
-        words.remove("auto")
+    words, going_on = resumption(what, resume)
     config, folder = read_tuning(PreferConfig, words, "ayllu prefer ayllu-mini pairs.jsonl")
-    if dry_run:
-        known = config.model is not None and config.loop.steps
-        return show(plan.dry_run(config if known else prepared(config, folder)[0]), as_json)
-    config, lesson = prepared(config, folder)
-    ready = plan.ready(config, resume)
-    assert isinstance(ready, PreferConfig)
-    run = train_reward if config.method == "reward" else train
-    try:
-        result = run(ready, lesson, folder, "auto" if auto else resume)
-    except Interrupted as stop:
-        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
-                   f"ayllu prefer {' '.join(words)} --resume", err=True)
-        raise typer.Exit(130) from stop
-    if is_main():
-        show(result, as_json)
-    return None
+    tune(config, folder, prepared, train_reward if config.method == "reward" else train, going_on, dry_run, as_json,
+         f"ayllu prefer {' '.join(words)}")

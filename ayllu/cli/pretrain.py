@@ -1,5 +1,7 @@
 """`ayllu pretrain`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,14 +38,10 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
     """
     from ayllu.dist import is_main
     from ayllu.train import plan
-    from ayllu.train.loop import Interrupted
     from ayllu.train.pretrain import PretrainConfig, with_teacher
     from ayllu.train.pretrain import cooldown as cool
     from ayllu.train.pretrain import pretrain as train
-    words = [recipe, *(overrides or [])]
-    auto = resume and "auto" in words                    # Typer's options take a value always or never
-    if auto:
-        words.remove("auto")
+    words, going_on = resumption([recipe, *(overrides or [])], resume)
     if not words:
         raise ConfigError("give a recipe: ayllu pretrain RECIPE --resume auto")
     path = Path(words[0])
@@ -62,20 +60,36 @@ def pretrain(recipe: Recipe, overrides: Overrides = None,
         # Typer gives no raw command line: these words say the same
         flags = (["--resume"] if resume else []) + (["--cooldown", str(cooldown)] if cooldown else [])
         flags += ["--checkpoint", str(checkpoint)] if checkpoint else []
-        typer.echo(torchrun_line(devices, [*words, *flags, *(["auto"] if auto else [])]))
+        typer.echo(torchrun_line(devices, [*words, *flags, *(["auto"] if going_on == "auto" else [])]))
         return
     tell_of_devices(words)
     cooling = f" --cooldown {cooldown} --checkpoint {config.start_from}" if cooldown else ""
     ready = plan.ready(config, resume)
     assert isinstance(ready, PretrainConfig)
-    try:
-        result = train(ready, path.parent, "auto" if auto else resume)
-    except Interrupted as stop:
-        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
-                   f"ayllu pretrain {' '.join(words)}{cooling} --resume", err=True)
-        raise typer.Exit(130) from stop
+    with told_to_go_on(f"go on with: ayllu pretrain {' '.join(words)}{cooling} --resume"):
+        result = train(ready, path.parent, going_on)
     if is_main():
         show(result, as_json)
+
+
+def resumption(what: list[str], resume: bool) -> tuple[list[str], Any]:
+    """The words without the `auto` of `--resume auto`, and True, False or "auto": Typer's options take a value always
+    or never."""
+    if not resume or "auto" not in what:
+        return what, resume
+    at = what.index("auto")
+    return what[:at] + what[at + 1:], "auto"
+
+
+@contextmanager
+def told_to_go_on(how: str) -> Iterator[None]:
+    """Around a training that Ctrl-C stops and saves."""
+    from ayllu.train.loop import Interrupted
+    try:
+        yield
+    except Interrupted as stop:
+        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; {how}", err=True)
+        raise typer.Exit(130) from stop
 
 
 def show(result: dict[str, Any], as_json: bool) -> None:

@@ -1,11 +1,12 @@
 """`ayllu sft`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ayllu.cli.pretrain import AsJson, DryRun, Resume, show
+from ayllu.cli.pretrain import AsJson, DryRun, Resume, resumption, show, told_to_go_on
 from ayllu.config import S, build_recipe, load_recipe
 from ayllu.errors import ConfigError
 
@@ -24,33 +25,26 @@ def sft(what: What, resume: Resume = False, dry_run: DryRun = False, as_json: As
 
     ayllu sft recipes/sft.toml --dry-run
     """
+    from ayllu.train.lesson import prepared
+    from ayllu.train.sft import sft as train
+    words, going_on = resumption(what, resume)
+    tune(*read_sft(words), prepared, train, going_on, dry_run, as_json, f"ayllu sft {' '.join(words)}")
+
+
+def tune(config: Any, folder: Path, prepared: Callable[..., Any], train: Callable[..., Any], resume: bool | str,
+         dry_run: bool, as_json: bool, again: str) -> None:
+    """Foresee a run or train it: what the commands share that begin with a trained model. `again` starts it again."""
     from ayllu.dist import is_main
     from ayllu.train import plan
-    from ayllu.train.lesson import prepared
-    from ayllu.train.loop import Interrupted
-    from ayllu.train.sft import sft as train
-    from ayllu.train.sft_config import SftConfig
-    words = list(what)
-    auto = resume and "auto" in words                    # Typer's options take a value always or never
-    if auto:
-        words.remove("auto")
-    config, folder = read_sft(words)
     if dry_run:
         known = config.model is not None and config.loop.steps
-        found = plan.dry_run(config if known else prepared(config, folder)[0])
-        return show(found, as_json)
+        show(plan.dry_run(config if known else prepared(config, folder)[0]), as_json)
+        return
     config, lesson = prepared(config, folder)
-    ready = plan.ready(config, resume)
-    assert isinstance(ready, SftConfig)
-    try:
-        result = train(ready, lesson, folder, "auto" if auto else resume)
-    except Interrupted as stop:
-        typer.echo(f"stopped after step {stop.step}, saved in {stop.folder}; go on with: "
-                   f"ayllu sft {' '.join(words)} --resume", err=True)
-        raise typer.Exit(130) from stop
+    with told_to_go_on(f"go on with: {again} --resume"):
+        result = train(plan.ready(config, bool(resume)), lesson, folder, resume)
     if is_main():
         show(result, as_json)
-    return None
 
 
 def read_sft(words: list[str]) -> tuple[Any, Path]:

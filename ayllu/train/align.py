@@ -24,9 +24,8 @@ from ayllu.data.media_loader import MediaLoader, MediaSample, counter, samples
 from ayllu.data.media_rows import MediaFile, MediaRow, media_rows
 from ayllu.data.rows import Reject
 from ayllu.errors import CheckpointError, ConfigError, DataError
-from ayllu.files import write_json
 from ayllu.folder import read_json
-from ayllu.log import say, warn
+from ayllu.log import warn
 from ayllu.media.cross import CrossConfig
 from ayllu.media.encoder import Shape
 from ayllu.media.names import audio_from, vision_from
@@ -34,19 +33,14 @@ from ayllu.media.senses import ADAPTER, EyeConfig, Senses, SensesConfig, read_se
 from ayllu.media.senses import CONFIG as SENSES
 from ayllu.media.space import CONFIG as SPACE
 from ayllu.media.space import Space, read_space
-from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.align_config import AlignRecipe, MediaData, MediaSource
 from ayllu.train.align_loss import Aligned, align_loss, held_out
-from ayllu.train.average import new_average
-from ayllu.train.best import Best
-from ayllu.train.checkpoints import restore
-from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.course import begun, follow, new_state, reached, taken_up, whole_models
 from ayllu.train.export import export
-from ayllu.train.optim import build_optimizer
-from ayllu.train.run_folder import Resume, describe
+from ayllu.train.run_folder import Resume
 from ayllu.train.state import TrainState
 
 SHOWN = 3
@@ -100,7 +94,7 @@ def prepared_media(config: AlignRecipe, folder: Path) -> tuple[AlignRecipe, Medi
     rejects += more
     _check(config, train, rejects)
     steps = config.loop.steps or max(1, round(config.epochs * len(train) / config.loop.batch_size))
-    config = config.model_copy(update={"loop": config.loop.model_copy(update={"steps": steps})})
+    config = config.with_loop(steps=steps)
     return config, MediaLesson(source, tokenizer, template, senses, train, apart, rejects)
 
 
@@ -213,33 +207,20 @@ def align(config: AlignRecipe, lesson: MediaLesson, recipe_folder: Path, resume:
 def _train(config: AlignRecipe, lesson: MediaLesson, folder: Path, resume: Resume,
            device: torch.device) -> dict[str, Any]:
     run = Path(config.out)
-    if dist.is_main():
-        describe(run, config, folder, device)
-        write_json(run / "data.json", {"train": len(lesson.train), "held_out": len(lesson.held_out),
-                                       "left_out": [f"{r.file}, row {r.line}: {r.reason}" for r in lesson.rejects]})
-    layout = ranks_of(config, lesson.source.config, device)
-    if layout.is_sharded or layout.tensor > 1:
-        raise ConfigError("senses are trained with whole models only so far: set parallel.mode=data, "
-                          "parallel.tensor=1")
-    torch.manual_seed(config.seed + layout.data_rank)
+    layout = whole_models(config, lesson.source.config, folder, device, "training of senses", lambda: {
+        "train": len(lesson.train), "held_out": len(lesson.held_out),
+        "left_out": [f"{r.file}, row {r.line}: {r.reason}" for r in lesson.rejects]})
     body = build_model(lesson.source, dtype=torch.float32, device=device)
     if not isinstance(body, Llama):
         raise ConfigError(f"{config.base} is no Llama: senses are for the Llama family")
     base = fingerprint(body)
     model = Aligned(body, lesson.senses.to(device))
     freeze(model, config, _first_adapter(config, folder, body))
-    threads = torch.get_num_threads() if dist.world_size() == 1 else 0
-    facts: dict[str, Any] = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
-                             "batch_size": config.loop.batch_size, "seed": config.seed, "data": lesson.digest,
-                             "base": base}
-    optimizer = build_optimizer(cast(CausalModel, model), config.optim, 1.0)
-    state = TrainState(cast(CausalModel, model), optimizer, facts=facts, best=Best(), layout=layout,
-                       average=new_average(cast(CausalModel, model)) if config.loop.ema else None)
+    state = new_state(config, model, layout, context=config.context, data=lesson.digest, base=base)
     batches = MediaLoader(lesson.train, lesson.senses, config.loop.batch_size, config.seed, layout.data_rank,
                           layout.data, config.data.jitter)
     held = MediaLoader(lesson.held_out, lesson.senses, 1, config.seed)
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    resumed = taken_up(config, state, resume)
 
     def results(state: TrainState) -> dict[str, Any]:
         rows = int(config.loop.micro_batch)

@@ -33,12 +33,8 @@ from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.train.align import first_values, path_of, position, pretrained, rows_of
 from ayllu.train.align_config import AlignLoop, MediaData
-from ayllu.train.average import new_average
-from ayllu.train.best import Best
-from ayllu.train.checkpoints import restore
-from ayllu.train.course import begun, follow, reached, whole_models
+from ayllu.train.course import begun, follow, new_state, reached, taken_up, whole_models
 from ayllu.train.losses import Loss
-from ayllu.train.optim import build_optimizer
 from ayllu.train.recipe import Recipe
 from ayllu.train.run_folder import Resume
 from ayllu.train.state import TrainState
@@ -204,22 +200,16 @@ def _train(config: ContrastRecipe, folder: Path, resume: Resume, device: torch.d
         raise DataError(f"{len(pairs.files)} media, fewer than loop.batch_size={config.loop.batch_size}: give more, or "
                         "lower it")
     steps = config.loop.steps or max(1, round(config.epochs * len(pairs.files) / config.loop.batch_size))
-    config = config.model_copy(update={"loop": config.loop.model_copy(update={"steps": steps})})
+    config = config.with_loop(steps=steps)
     space, states, held_states = _first(config, folder, texts, held_texts, device)
     layout = whole_models(config, open_checkpoint(path_of(config.base, folder)).config, folder, device, "a space",
                           lambda: {"media": len(pairs.files), "texts": len(texts), "held_out": len(held.files)})
     digest = hashlib.sha256("\0".join([*texts, *(file.name for file in pairs.files)]).encode()).hexdigest()[:16]
-    facts: dict[str, Any] = {"threads": torch.get_num_threads() if dist.world_size() == 1 else 0, "data": digest,
-                             "batch_size": config.loop.batch_size, "seed": config.seed,
-                             "base": space.config.senses.fingerprint}
-    model = cast(CausalModel, space)
-    state = TrainState(model, build_optimizer(space, config.optim), facts=facts, best=Best(), layout=layout,
-                       average=new_average(model) if config.loop.ema else None)
+    state = new_state(config, space, layout, data=digest, base=space.config.senses.fingerprint)
     reader = MediaReader(space.senses)
     batches = ContrastLoader(pairs, states, reader, config, layout.data_rank, layout.data)
     apart = ContrastLoader(held, held_states, reader, config) if held.files else None
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {steps:,}")
+    resumed = taken_up(config, state, resume)
 
     def results(state: TrainState) -> dict[str, Any]:
         return dict(found_among(cast(Space, state.model), apart)) if apart else {}

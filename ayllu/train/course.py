@@ -3,19 +3,25 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
 from ayllu import dist
 from ayllu.device import large_pages, pick_device
 from ayllu.errors import ConfigError
 from ayllu.files import write_json
 from ayllu.log import only_warnings, say
+from ayllu.model.build import CausalModel
 from ayllu.model.config import ModelSettings
 from ayllu.model.parallel import Layout, new_layout
-from ayllu.train.checkpoints import take_best
+from ayllu.train.average import new_average
+from ayllu.train.best import Best
+from ayllu.train.checkpoints import restore, take_best
+from ayllu.train.control import Control
 from ayllu.train.loop import BatchSource, LossFunction, fit
+from ayllu.train.optim import build_optimizer
 from ayllu.train.recipe import Recipe
 from ayllu.train.report import Report, Unseen
 from ayllu.train.run_folder import Resume, claimed, describe
@@ -68,6 +74,24 @@ def whole_models(config: Recipe, model: ModelSettings, folder: Path, device: tor
                           "parallel.tensor=1")
     torch.manual_seed(config.seed + layout.data_rank)    # of dropout and noise
     return layout
+
+
+def new_state(config: Recipe, model: nn.Module, layout: Layout, plus: float = 1.0, **facts: Any) -> TrainState:
+    """The state before the first step; `facts` must be the same after a resume, as must those that all runs have."""
+    facts |= {"threads": torch.get_num_threads() if dist.world_size() == 1 else 0,     # 0: rounding follows the ranks
+              "micro_batch": config.loop.micro_batch, "batch_size": config.loop.batch_size, "seed": config.seed}
+    model = cast(CausalModel, model)                     # the loop calls the loss alone
+    return TrainState(model, build_optimizer(model, config.optim, plus), facts=facts, best=Best(), layout=layout,
+                      average=new_average(model) if config.loop.ema else None,
+                      control=Control(config.adapt) if config.adapt.kind != "off" else None)
+
+
+def taken_up(config: Recipe, state: TrainState, resume: Resume) -> bool:
+    """Load the newest checkpoint, where there is one."""
+    found = restore(state, Path(config.out), fall_back=resume == "auto")
+    if found:
+        say(f"resuming {config.out} at step {state.step:,} of {config.loop.steps:,}")
+    return found
 
 
 def follow(config: Recipe, state: TrainState, batches: BatchSource, loss: LossFunction, context: int, resumed: bool,

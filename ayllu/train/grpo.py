@@ -9,46 +9,36 @@ import numpy as np
 import torch
 
 from ayllu import dist
-from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.prompts import GatheredPrompts, Prompt, gather_prompts
 from ayllu.errors import ConfigError
 from ayllu.evaluate.intervals import bootstrap, bootstrap_mean, mean
 from ayllu.log import say
 from ayllu.model.params import SamplingParams
-from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.train import sft_export
 from ayllu.train.base import base_model
-from ayllu.train.checkpoints import restore
-from ayllu.train.course import begun, follow, reached, whole_models
+from ayllu.train.course import begun, follow, reached, taken_up, whole_models
 from ayllu.train.grpo_config import GrpoConfig
 from ayllu.train.grpo_loss import grpo_loss
-from ayllu.train.lesson import opened, stops_of
+from ayllu.train.lesson import opened
 from ayllu.train.prefer_loss import Tally
 from ayllu.train.rewards import Answered, Rewards
 from ayllu.train.rollouts import Answering, Rollouts
 from ayllu.train.run_folder import Resume
 from ayllu.train.sft import answers, base_of, new_state
+from ayllu.train.sft_export import Taught
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
 
 
 @dataclass(frozen=True)
-class PromptLesson:
+class PromptLesson(Taught):
     """What a model is asked, before the first weight is read."""
 
-    source: OpenCheckpoint
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
     gathered: GatheredPrompts
-
-    def stops(self) -> tuple[int, ...]:
-        """Ids that end an answer."""
-        return stops_of(self.tokenizer, self.template)
 
     @property
     def compared(self) -> np.ndarray:
-        """Ids that a merge is compared on."""
         return np.concatenate([np.array(prompt.ids) for prompt in self.gathered.train[:8]])
 
 
@@ -61,7 +51,7 @@ def prepared(config: GrpoConfig, recipe_folder: Path) -> tuple[GrpoConfig, Promp
     steps = config.loop.steps or max(round(config.epochs * n / config.prompts_a_step), 1) * config.updates
     say(f"{n:,} prompts to learn from, {len(found.held_out):,} held out: {steps:,} steps of {config.prompts_a_step} "
         f"prompts with {config.group} answers each")
-    return (config.model_copy(update={"model": source.config, "loop": config.loop.model_copy(update={"steps": steps})}),
+    return (config.with_loop(steps=steps).model_copy(update={"model": source.config}),
             PromptLesson(source, tokenizer, template, found))
 
 
@@ -89,8 +79,7 @@ def _train(config: GrpoConfig, lesson: PromptLesson, folder: Path, resume: Resum
     before = worths(config, rollouts.answering, found.held_out, rewards, lesson.tokenizer)
     loss = TraineeLoss(partial(grpo_loss, config=config, tally=tally), config.loop.precision, False,
                        config.loop.activation_checkpointing)
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    resumed = taken_up(config, state, resume)
 
     def look(state: TrainState) -> tuple[list[str], dict[str, Any]]:
         now = worths(config, rollouts.answering, found.held_out[:config.eval_prompts], rewards, lesson.tokenizer)

@@ -19,24 +19,19 @@ from ayllu.data.text_packs import PackLoader
 from ayllu.device import keep_memory
 from ayllu.errors import ConfigError
 from ayllu.files import atomic_folder, write_json
-from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.llama import Llama
 from ayllu.model.parallel import Layout
-from ayllu.train.average import new_average
-from ayllu.train.best import Best
+from ayllu.train import course
 from ayllu.train.calibrate import probabilities, temperature, thresholds
-from ayllu.train.checkpoints import restore
-from ayllu.train.control import Control
-from ayllu.train.course import begun, follow, reached, whole_models
+from ayllu.train.course import begun, follow, reached, taken_up, whole_models
 from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.heads_lesson import HeadLesson, Side, name_of
 from ayllu.train.heads_loss import balanced, flat, label_loss, logits_of, mean_loss
 from ayllu.train.heads_measure import measure
 from ayllu.train.heads_packed import PackedLoss, packed_loss, why_padded
 from ayllu.train.loop import LossFunction
-from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume
 from ayllu.train.state import TrainState
 from ayllu.train.wide import Wide, fit_beside
@@ -61,8 +56,7 @@ def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
     rows = LabelLoader(texts, config.loop.batch_size, config.seed, layout.data_rank, layout.data)
     if packed := why_padded(config, model, device) is None:
         keep_memory()
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    resumed = taken_up(config, state, resume)
 
     def look(state: TrainState) -> dict[str, Any]:
         logits = logits_of(model, held, ROWS, device)
@@ -105,15 +99,11 @@ def head_model(config: HeadRecipe, lesson: HeadLesson, device: torch.device) -> 
 
 def new_state(config: HeadRecipe, model: Classifier, layout: Layout, facts: dict[str, Any]) -> TrainState:
     """The state before the first step."""
-    threads = torch.get_num_threads() if dist.world_size() == 1 else 0
-    always: dict[str, Any] = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
-                              "batch_size": config.loop.batch_size, "seed": config.seed}
-    optimizer = build_optimizer(model, config.optim, config.lora.plus if config.learns == "adapter" else 1.0)
+    plus = config.lora.plus if config.learns == "adapter" else 1.0
+    state = course.new_state(config, model, layout, plus, context=config.context, **facts)
     if config.layer_decay < 1:
-        slow_lower_layers(optimizer, model, config.layer_decay)
-    return TrainState(cast(CausalModel, model), optimizer, facts=always | facts,       # the loop calls the loss alone
-                      average=new_average(model) if config.loop.ema else None, best=Best(),
-                      control=Control(config.adapt) if config.adapt.kind != "off" else None, layout=layout)
+        slow_lower_layers(state.optimizer, model, config.layer_decay)
+    return state
 
 
 def slow_lower_layers(optimizer: torch.optim.Optimizer, model: Classifier, decay: float) -> None:

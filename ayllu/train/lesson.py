@@ -10,7 +10,7 @@ import torch
 from ayllu.checkpoint.load import build_model, open_checkpoint
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.chat_loader import ChatLoader
-from ayllu.data.chats import Gathered, ends, gather, template_of
+from ayllu.data.chats import Gathered, gather, template_of
 from ayllu.data.mask_marks import Marks
 from ayllu.errors import ConfigError
 from ayllu.log import say
@@ -21,15 +21,13 @@ from ayllu.text.chat import ChatTemplate
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.distill import DistillConfig, reading_dtype
 from ayllu.train.sft_config import SftConfig, Tuning
+from ayllu.train.sft_export import Taught
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """All of it, before the first weight is read."""
+class Lesson(Taught):
+    """All of it."""
 
-    source: OpenCheckpoint
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
     gathered: Gathered
 
     def loader(self, config: SftConfig, rank: int = 0, world_size: int = 1) -> ChatLoader:
@@ -43,13 +41,8 @@ class Lesson:
             return None
         return ChatLoader(self.gathered.held_out, Marks.of(self.tokenizer), config.context, 1, kind=config.packing.kind)
 
-    def stops(self) -> tuple[int, ...]:
-        """Ids that end an answer: those that are taught, which are often not what ended a text for the base."""
-        return stops_of(self.tokenizer, self.template)
-
     @property
     def compared(self) -> np.ndarray:
-        """Ids that a merge is compared on."""
         return (self.gathered.held_out if len(self.gathered.held_out.starts) else self.gathered.train).ids
 
 
@@ -66,7 +59,7 @@ def prepared(config: SftConfig, recipe_folder: Path) -> tuple[SftConfig, Lesson]
     steps = config.loop.steps or max(round(config.epochs * windows / config.loop.batch_size), 1)
     say(f"{len(lesson.gathered.train.starts):,} samples in {windows:,} windows: "
         f"{steps * config.loop.batch_size / windows:.2f} epochs in {steps:,} steps")
-    return config.model_copy(update={"model": shape, "loop": config.loop.model_copy(update={"steps": steps})}), lesson
+    return config.with_loop(steps=steps).model_copy(update={"model": shape}), lesson
 
 
 def opened(config: Tuning, folder: Path, template: str) -> tuple[OpenCheckpoint, Tokenizer, ChatTemplate | None]:
@@ -115,11 +108,6 @@ def check_teacher(distill: DistillConfig, tokenizer: Tokenizer, folder: Path) ->
                           f"{tokenizer.fingerprint[:12]}) and has {found}: distributions over other ids can't be "
                           "compared; choose a teacher of the same family, or train on texts that it wrote")
     return source
-
-
-def stops_of(tokenizer: Tokenizer, template: ChatTemplate | None) -> tuple[int, ...]:
-    """Ids that end an answer, by the template that it was taught in."""
-    return ends(tokenizer) if template is not None else tuple(tokenizer.eos_ids)
 
 
 def open_base(config: Tuning, folder: Path) -> OpenCheckpoint:

@@ -89,18 +89,18 @@ def settled(config: TrainConfig, device: torch.device, run: Path | None) -> Trai
     rows = config.loop.batch_size
     stored = _stored(run)
     if stored is not None:
-        return _with_rows(config, stored)
+        return config.with_loop(micro_batch=stored)
     if dist.world_size() > 1:
-        return _with_rows(config, settled_rows(config))
+        return config.with_loop(micro_batch=settled_rows(config))
     limit, base = memory_limit(config, device), process_bytes(device)
     while True:
-        needed = base + predict(_with_rows(config, rows), device).most
+        needed = base + predict(config.with_loop(micro_batch=rows), device).most
         if needed <= limit:
             say(f"loop.micro_batch=auto: {rows} of {config.loop.batch_size} rows at once take {gb(needed)} "
                 f"of {gb(limit)}")
-            return _with_rows(config, rows)
+            return config.with_loop(micro_batch=rows)
         if rows == 1:
-            raise ConfigError(_too_much(_with_rows(config, 1), device, needed, limit))
+            raise ConfigError(_too_much(config.with_loop(micro_batch=1), device, needed, limit))
         rows = (rows + 1) // 2
 
 
@@ -143,20 +143,19 @@ def memory_limit(config: TrainConfig, device: torch.device) -> float:
 def _too_much(config: TrainConfig, device: torch.device, needed: float, limit: float) -> str:
     """What was predicted, what there is, and what each change would bring."""
     loop, base = config.loop, process_bytes(device)
-    changes: dict[str, dict[str, Any]] = {}
+    one, changes = config.with_loop(micro_batch=1), dict[str, TrainConfig]()
     if int(loop.micro_batch) > 1:
-        changes["loop.micro_batch=1"] = {"loop": loop.model_copy(update={"micro_batch": 1})}
+        changes["loop.micro_batch=1"] = one
     if not loop.activation_checkpointing:
-        changes["loop.micro_batch=1 loop.activation_checkpointing=true"] = {
-            "loop": loop.model_copy(update={"micro_batch": 1, "activation_checkpointing": True})}
+        changes["loop.micro_batch=1 loop.activation_checkpointing=true"] = one.with_loop(activation_checkpointing=True)
     if config.context >= 128:
-        changes[f"loop.micro_batch=1 context={config.context // 2}"] = {
-            "loop": loop.model_copy(update={"micro_batch": 1}), "context": config.context // 2}
+        half = config.context // 2
+        changes[f"loop.micro_batch=1 context={half}"] = one.model_copy(update={"context": half})
     if loop.async_save and device.type == "cpu":
-        changes["loop.async_save=false"] = {"loop": loop.model_copy(update={"async_save": False})}
+        changes["loop.async_save=false"] = config.with_loop(async_save=False)
     told = []
-    for name, update in changes.items():
-        would = base + predict(config.model_copy(update=update), device).most
+    for name, changed in changes.items():
+        would = base + predict(changed, device).most
         told.append(f"{name} takes {gb(would)}" + (" and fits" if would <= limit else ""))
     return (f"this run is predicted to take {gb(needed)}, and {gb(limit)} may be used on {device}: "
             f"{'; '.join(told) or 'take a smaller model'}. Or set another size, or plan.memory_gb if there is more")
@@ -169,7 +168,3 @@ def _stored(run: Path | None) -> int | None:
         return None
     rows = json.loads(path.read_text(encoding="utf-8"))["loop"]["micro_batch"]
     return rows if isinstance(rows, int) else None
-
-
-def _with_rows(config: TrainConfig, rows: int) -> TrainConfig:
-    return config.model_copy(update={"loop": config.loop.model_copy(update={"micro_batch": rows})})

@@ -47,7 +47,7 @@ def of_a_rank(config: TrainConfig) -> TrainConfig:
                           "and parallel.tensor=1")
     if rows % ranks:
         raise ConfigError(UNEQUAL.format(rows, ranks))
-    return _with(config.model_copy(update={"parallel": ParallelConfig()}), batch_size=rows // ranks)
+    return config.with_loop(batch_size=rows // ranks).model_copy(update={"parallel": ParallelConfig()})
 
 
 def ranks_of_plan(config: TrainConfig) -> Ranks:
@@ -109,9 +109,9 @@ def rank_limit(config: TrainConfig) -> float:
 def settled_rows(config: TrainConfig) -> int:
     """The most rows at once that are foreseen to fit; ConfigError where one doesn't."""
     limit, rows = rank_limit(config), config.loop.batch_size * config.parallel.tensor // planned_ranks(config)
-    while rows > 1 and needed(_with(config, micro_batch=rows)) > limit:
+    while rows > 1 and needed(config.with_loop(micro_batch=rows)) > limit:
         rows = (rows + 1) // 2
-    check_planned(_with(config, micro_batch=rows))
+    check_planned(config.with_loop(micro_batch=rows))
     return rows
 
 
@@ -131,15 +131,15 @@ def check_planned(config: TrainConfig) -> None:
 def _changes(config: TrainConfig) -> dict[str, TrainConfig]:
     """What takes less, by the words to type."""
     if not may_share(config):
-        return {"loop.micro_batch=1": _with(config, micro_batch=1)} if config.loop.micro_batch != 1 else {}
+        return {"loop.micro_batch=1": config.with_loop(micro_batch=1)} if config.loop.micro_batch != 1 else {}
     layout, out = ranks_of_plan(config), {}
     if layout.micro_batch > 1:
-        out["loop.micro_batch=1"] = _with(config, micro_batch=1)
+        out["loop.micro_batch=1"] = config.with_loop(micro_batch=1)
     if not layout.recomputes:
-        out["loop.micro_batch=1 loop.activation_checkpointing=true"] = _with(config, micro_batch=1,
-                                                                             activation_checkpointing=True)
+        out["loop.micro_batch=1 loop.activation_checkpointing=true"] = config.with_loop(
+            micro_batch=1, activation_checkpointing=True)
     if _copies(config):
-        out["loop.async_save=false"] = _with(config, async_save=False)
+        out["loop.async_save=false"] = config.with_loop(async_save=False)
     for data, tensor in ((layout.data * 2, layout.tensor), (layout.data * 4, layout.tensor),
                          (layout.data, layout.tensor * 2), (layout.data, layout.tensor * 8)):
         dealt = config.model_copy(update={"parallel": config.parallel.model_copy(update={"data": data,
@@ -158,7 +158,7 @@ def _changes(config: TrainConfig) -> dict[str, TrainConfig]:
 def plan_of(config: TrainConfig) -> dict[str, Any]:
     """What a dry run tells of a run on many ranks; ConfigError where it can't fit."""
     if config.loop.micro_batch == "auto":
-        config = _with(config, micro_batch=settled_rows(config))
+        config = config.with_loop(micro_batch=settled_rows(config))
     check_planned(config)
     if not may_share(config):
         return _of_whole_models(config)
@@ -207,7 +207,3 @@ def _here(ranks: int) -> str:
     return f"this machine has {have}; " + ("the run can start here" if gpus >= ranks else
                                            f"the run needs {ranks} GPUs. To try the recipe here, set size=15m "
                                            "parallel.data=1 parallel.tensor=1")
-
-
-def _with(config: TrainConfig, **loop: Any) -> TrainConfig:
-    return config.model_copy(update={"loop": config.loop.model_copy(update=loop)})

@@ -12,27 +12,24 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from ayllu import dist
-from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.data.pair_loader import PairLoader, crossed
 from ayllu.data.pairs import GatheredPairs, gather_pairs
 from ayllu.errors import CheckpointError
 from ayllu.files import atomic_path
 from ayllu.log import say
 from ayllu.model.build import CausalModel
-from ayllu.text.chat import ChatTemplate
-from ayllu.text.tokenizer import Tokenizer
 from ayllu.train import sft_export
 from ayllu.train.base import base_model
-from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import wants_compiler, wants_native
-from ayllu.train.course import begun, follow, reached, whole_models
-from ayllu.train.lesson import opened, stops_of
+from ayllu.train.course import begun, follow, reached, taken_up, whole_models
+from ayllu.train.lesson import opened
 from ayllu.train.loop import LossFunction
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.prefer_eval import Judged, before_and_after, results, row_logps
 from ayllu.train.prefer_loss import Tally, prefer_loss
 from ayllu.train.run_folder import Resume
 from ayllu.train.sft import answers, new_state
+from ayllu.train.sft_export import Taught
 from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
 
@@ -40,21 +37,13 @@ REFERENCE = "reference.safetensors"                      # in a run's folder
 
 
 @dataclass(frozen=True)
-class PairLesson:
+class PairLesson(Taught):
     """What a model learns from, before the first weight is read."""
 
-    source: OpenCheckpoint
-    tokenizer: Tokenizer
-    template: ChatTemplate | None
     gathered: GatheredPairs
-
-    def stops(self) -> tuple[int, ...]:
-        """Ids that end an answer."""
-        return stops_of(self.tokenizer, self.template)
 
     @property
     def compared(self) -> np.ndarray:
-        """Ids that a merge is compared on."""
         return np.concatenate([row.answers[0].ids for row in (self.gathered.held_out or self.gathered.train)[:8]])
 
 
@@ -67,7 +56,7 @@ def prepared(config: PreferConfig, recipe_folder: Path) -> tuple[PreferConfig, P
     steps = config.loop.steps or max(round(config.epochs * n / config.loop.batch_size), 1)
     say(f"{n:,} rows to learn from, {len(found.held_out):,} held out: {steps * config.loop.batch_size / n:.2f} epochs "
         f"in {steps:,} steps")
-    return (config.model_copy(update={"model": source.config, "loop": config.loop.model_copy(update={"steps": steps})}),
+    return (config.with_loop(steps=steps).model_copy(update={"model": source.config}),
             PairLesson(source, tokenizer, template, found))
 
 
@@ -90,8 +79,7 @@ def _train(config: PreferConfig, lesson: PairLesson, folder: Path, resume: Resum
                                               "method": config.method})
     state.follower = tally = Tally(layout)
     loss = training_loss(config, device, tally)
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    resumed = taken_up(config, state, resume)
 
     def judged(state: TrainState, most: int | None) -> Judged | None:
         rows = found.held_out[:most]

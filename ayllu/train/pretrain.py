@@ -35,12 +35,10 @@ from ayllu.model.parallel import (
 from ayllu.model.parallel import fill as put
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece
-from ayllu.train.average import new_average
+from ayllu.train import course
 from ayllu.train.best import Best
-from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import may_compile, packed_by, wants_compiler, wants_native
-from ayllu.train.control import Control
-from ayllu.train.course import begun, follow, ranks_of, reached
+from ayllu.train.course import begun, follow, ranks_of, reached, taken_up
 from ayllu.train.distill import DistillConfig, Teacher
 from ayllu.train.documents import held_out_documents, spelled_bytes
 from ayllu.train.export import export
@@ -49,7 +47,6 @@ from ayllu.train.lesson import teacher_of, with_shape
 from ayllu.train.loop import LossFunction
 from ayllu.train.losses import bits_per_byte, next_token_loss
 from ayllu.train.objective import masked_loss
-from ayllu.train.optim import build_optimizer
 from ayllu.train.recipe import Recipe, value_of
 from ayllu.train.run_folder import Resume, describe
 from ayllu.train.sample import sample_texts
@@ -143,9 +140,8 @@ def _train(config: PretrainConfig, recipe_folder: Path, resume: Resume, device: 
     teacher = teacher_of(config.distill, config.loop.precision, tokenizer, recipe_folder, device)
     batches = config.feed.batches(shards, Marks.of(tokenizer), layout.data_rank, layout.data)
     state.follower = batches if isinstance(batches, PackedLoader) else None
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
-    elif config.start_from:
+    resumed = taken_up(config, state, resume)
+    if config.start_from and not resumed:
         load(state, Path(config.start_from))
         state.best = Best()                              # a folder of the other run
         say(f"going on from {config.start_from} at step {state.step:,} of {config.loop.steps:,}")
@@ -217,13 +213,7 @@ def new_state(config: PretrainConfig, shards: Shards, recipe_folder: Path, devic
         initialise(model, config.model.n_layers, config.seed)
     if config.init_from:
         _load_weights(model, recipe_folder, config.init_from)
-    threads = torch.get_num_threads() if dist.world_size() == 1 else 0     # 0: rounding follows the ranks as well
-    facts = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
-             "batch_size": config.loop.batch_size, "data": config.feed.name(shards), "seed": config.seed}
-    return TrainState(model, build_optimizer(model, config.optim), facts=facts,
-                      average=new_average(model) if config.loop.ema else None,
-                      best=Best(),
-                      control=Control(config.adapt) if config.adapt.kind != "off" else None, layout=layout)
+    return course.new_state(config, model, layout, context=config.context, data=config.feed.name(shards))
 
 
 def with_teacher(config: PretrainConfig, recipe_folder: Path) -> PretrainConfig:

@@ -1,6 +1,6 @@
 """What the recipe of every kind of training has: how long, how fast, how exactly, and where it writes."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from ayllu.config import Settings
 from ayllu.model.parallel import ParallelConfig
@@ -29,6 +29,10 @@ class Recipe(Settings):
     compile: Literal["auto", "on", "off"] = "auto"
     native: bool = True                                  # where compiled, in bfloat16, on a CPU with AMX: C++ kernels
     licence: str | None = None                           # of the weights that come out, as the hub calls it
+
+    def with_loop(self, **loop: Any) -> Self:
+        """The same recipe with other settings of its loop."""
+        return self.model_copy(update={"loop": self.loop.model_copy(update=loop)})
 
 
 def value_of(config: Settings, key: str) -> Any:

@@ -117,7 +117,7 @@ def rehearse(config: TrainConfig, device: torch.device, run: Path, meter: Meter)
 def shortened(config: TrainConfig, parts: int) -> TrainConfig:
     """The same run with at most so many micro-batches a step: one takes the memory and the time of another."""
     rows = min(config.loop.batch_size, parts * int(config.loop.micro_batch))
-    return config.model_copy(update={"loop": config.loop.model_copy(update={"batch_size": rows})})
+    return config.with_loop(batch_size=rows)
 
 
 def twin(config: TrainConfig) -> TrainConfig:

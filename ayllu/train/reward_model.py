@@ -25,18 +25,15 @@ from ayllu.data.pairs import Compared
 from ayllu.evaluate.intervals import Interval, bootstrap_mean
 from ayllu.files import atomic_folder
 from ayllu.log import say
-from ayllu.model.build import CausalModel
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.llama import Llama
 from ayllu.model.parallel import Layout
+from ayllu.train import course
 from ayllu.train.base import base_model
-from ayllu.train.best import Best
-from ayllu.train.checkpoints import restore
-from ayllu.train.course import begun, follow, reached, whole_models
+from ayllu.train.course import begun, follow, reached, taken_up, whole_models
 from ayllu.train.heads_lesson import name_of
 from ayllu.train.loop import LossFunction
 from ayllu.train.losses import Loss
-from ayllu.train.optim import build_optimizer
 from ayllu.train.prefer import PairLesson, told
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.prefer_eval import wins
@@ -110,8 +107,7 @@ def _train(config: PreferConfig, lesson: PairLesson, folder: Path, resume: Resum
     state.follower = tally = Tally(layout)
     loader = ScoreLoader(PairLoader(found.train, config.context, config.loop.batch_size, config.seed, layout.data_rank,
                                     layout.data))
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    resumed = taken_up(config, state, resume)
 
     def look(state: TrainState, most: int | None = None) -> dict[str, Any]:
         rows = found.held_out[:most]
@@ -131,10 +127,8 @@ def new_state(config: PreferConfig, model: Classifier, layout: Layout, facts: di
     if config.lora is not None:
         assert isinstance(model.body, Llama)
         attach(model.body, new_adapter(model.body, config.lora.own(), config.seed))
-    always = {"threads": torch.get_num_threads() if dist.world_size() == 1 else 0, "context": config.context,
-              "micro_batch": config.loop.micro_batch, "batch_size": config.loop.batch_size, "seed": config.seed}
-    optimizer = build_optimizer(model, config.optim, config.lora.plus if config.lora else 1.0)
-    return TrainState(cast(CausalModel, model), optimizer, facts=always | facts, best=Best(), layout=layout)
+    plus = config.lora.plus if config.lora else 1.0
+    return course.new_state(config, model, layout, plus, context=config.context, **facts)
 
 
 def reward_loss(model: Classifier, batch: Whole, margin: float, tally: Tally) -> Loss:

@@ -11,23 +11,17 @@ import torch
 
 from ayllu import dist
 from ayllu.adapters.lora import attach, new_adapter, without
-from ayllu.log import say
 from ayllu.model.build import CausalModel
 from ayllu.model.llama import Llama
 from ayllu.model.parallel import ALONE, Layout, gather
-from ayllu.train import sft_export
-from ayllu.train.average import new_average
+from ayllu.train import course, sft_export
 from ayllu.train.base import base_model, shared_base
-from ayllu.train.best import Best
-from ayllu.train.checkpoints import restore
 from ayllu.train.compiled import packed_by, wants_compiler, wants_native
-from ayllu.train.control import Control
-from ayllu.train.course import begun, follow, reached, whole_models
+from ayllu.train.course import begun, follow, reached, taken_up, whole_models
 from ayllu.train.distill import Teacher
 from ayllu.train.head_loss import Kernels
 from ayllu.train.lesson import Lesson, teacher_of, told
 from ayllu.train.loop import LossFunction
-from ayllu.train.optim import build_optimizer
 from ayllu.train.run_folder import Resume
 from ayllu.train.sample import sample_ids
 from ayllu.train.sft_config import SftConfig, Tuning
@@ -55,8 +49,7 @@ def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, devi
     state = new_state(config, model, layout, {"data": data, "base": base})
     teacher = teacher_of(config.distill, config.loop.precision, lesson.tokenizer, folder, device)
     loss = training_loss(config, device, model, teacher)
-    if resumed := restore(state, run, fall_back=resume == "auto"):
-        say(f"resuming {run} at step {state.step:,} of {config.loop.steps:,}")
+    resumed = taken_up(config, state, resume)
     held = lesson.held_out(config)
     autocast = None if config.loop.precision == "float32" else torch.bfloat16
 
@@ -85,13 +78,8 @@ def new_state(config: Tuning, model: Llama, layout: Layout = ALONE,
     """The state before the first step; an adapter is put on the model here."""
     if config.lora is not None:
         attach(model, new_adapter(model, config.lora.own(), config.seed))
-    threads = torch.get_num_threads() if dist.world_size() == 1 else 0
-    always: dict[str, Any] = {"threads": threads, "micro_batch": config.loop.micro_batch, "context": config.context,
-                              "batch_size": config.loop.batch_size, "seed": config.seed}
-    optimizer = build_optimizer(model, config.optim, config.lora.plus if config.lora else 1.0)
-    return TrainState(model, optimizer, facts=always | (facts or {}),
-                      average=new_average(model) if config.loop.ema else None, best=Best(),
-                      control=Control(config.adapt) if config.adapt.kind != "off" else None, layout=layout)
+    plus = config.lora.plus if config.lora else 1.0
+    return course.new_state(config, model, layout, plus, context=config.context, **(facts or {}))
 
 
 def training_loss(config: SftConfig, device: torch.device, model: CausalModel,

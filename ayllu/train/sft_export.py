@@ -1,9 +1,9 @@
 """What a fine-tuning leaves behind: a model, or an adapter and, where asked for, the base with it in its weights."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ayllu.checkpoint.licence import licence_by_id
 from ayllu.checkpoint.load import build_model
 from ayllu.checkpoint.save import source_from_model
 from ayllu.checkpoint.source import OpenCheckpoint
+from ayllu.data.chats import ends
 from ayllu.log import say
 from ayllu.model.llama import Llama
 from ayllu.text.chat import ChatTemplate
@@ -25,22 +26,22 @@ from ayllu.train.sft_config import Tuning
 COMPARED = 256                                           # ids of what is held out that a merge is compared on
 
 
-class Taught(Protocol):
-    """What was learned from, as far as it goes along with the weights."""
+@dataclass(frozen=True)
+class Taught:
+    """What is learned from, known before the first weight is read, as far as it goes along with the weights."""
+
+    source: OpenCheckpoint
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
 
     @property
-    def source(self) -> OpenCheckpoint: ...
+    def compared(self) -> np.ndarray:
+        """Ids that a merge is compared on."""
+        raise NotImplementedError
 
-    @property
-    def tokenizer(self) -> Tokenizer: ...
-
-    @property
-    def template(self) -> ChatTemplate | None: ...
-
-    @property
-    def compared(self) -> np.ndarray: ...
-
-    def stops(self) -> tuple[int, ...]: ...
+    def stops(self) -> tuple[int, ...]:
+        """Ids that end an answer: those that are taught, which are often not what ended a text for the base."""
+        return ends(self.tokenizer) if self.template is not None else tuple(self.tokenizer.eos_ids)
 
 
 def write(config: Tuning, model: Llama, base: str, lesson: Taught, run: Path) -> dict[str, Any]:
