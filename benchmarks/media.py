@@ -2,7 +2,7 @@
 Whisper-small, and the time from a file to the first token of a Llama of 110 million parameters.
 
     python benchmarks/media.py --json results.json             # all cells, transformers plain and compiled
-    python benchmarks/media.py --quick                         # encoders in bfloat16, few rounds, nothing compiled
+    python benchmarks/media.py --quick                         # encoders in one dtype, few rounds, nothing compiled
 
 Equal shapes, dtypes, threads and inputs; weights are random. transformers runs with SDPA, plain and through
 torch.compile; the faster counts. Ayllu's layers run in media/fast.py, its Llama in the runner that LLM.load takes.
@@ -43,8 +43,8 @@ class Cell:
 def main() -> None:
     """Measure the cells and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="encoders in bfloat16, one image at a time, no compiling")
-    parser.add_argument("--dtypes", default="float32,bfloat16")
+    parser.add_argument("--quick", action="store_true", help="encoders alone, in the first dtype, not compiled")
+    parser.add_argument("--dtypes", default="float32,bfloat16", help="bfloat16 is slow without AMX or AVX512-BF16")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--peer-python", help="a Python with transformers and Pillow; by default one is made")
@@ -55,7 +55,7 @@ def main() -> None:
     rounds = min(options.rounds, 3) if options.quick else options.rounds
     cells, versions, start = list[Cell](), dict[str, str](), time.perf_counter()
     print("| | Ayllu ms | transformers ms | its setting | ratio |\n|---|---:|---:|---|---:|")
-    for dtype in ("bfloat16",) if options.quick else options.dtypes.split(","):
+    for dtype in options.dtypes.split(",")[:1 if options.quick else None]:
         for what, batch in [ENCODERS[0], ENCODERS[2]] if options.quick else CELLS:
             ours = Worker(sys.executable, HERE / "media_ours.py", options.threads, log)
             theirs = Worker(peer, HERE / "media_peer.py", options.threads, log)

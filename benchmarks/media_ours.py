@@ -55,7 +55,7 @@ def run(batch: int) -> dict[str, Any]:
     senses, what = state["senses"], state["what"]
     if what == "image encoder":
         x = torch.randn(batch, 3, VISION["image_size"], VISION["image_size"]).to(state["dtype"])
-        return timed(lambda: senses.eye.encoder(x, -2))
+        return timed(lambda: senses.eye.encoder(x))
     if what == "audio encoder":
         x = torch.randn(batch, AUDIO["n_mels"], 100 * AUDIO["seconds"]).to(state["dtype"])
         return timed(lambda: senses.ear.encoder(x))

@@ -93,9 +93,9 @@ def setting(name: str) -> dict[str, Any]:
 def run(batch: int) -> dict[str, Any]:
     """Seconds of one pass."""
     model, what = state["model"], state["what"]
-    if what == "image encoder":                          # the last layer but one is what LLaVA takes
+    if what == "image encoder":                          # all layers, as we do; LLaVA leaves the last one out
         x = torch.randn(batch, 3, VISION["image_size"], VISION["image_size"]).to(state["dtype"])
-        return timed(lambda: model(x, output_hidden_states=True).hidden_states[-2])
+        return timed(lambda: model(x).last_hidden_state)
     if what == "audio encoder":
         x = torch.randn(batch, AUDIO["n_mels"], 100 * AUDIO["seconds"]).to(state["dtype"])
         return timed(lambda: model(x).last_hidden_state)
