@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from ayllu.cli import sampling as flags
+from ayllu.cli.drafts import keep, list_drafts, newest, show_draft
 from ayllu.cli.output import Json, print_json, write_text
 from ayllu.errors import ConfigError
 from ayllu.files import atomic_path
@@ -40,11 +41,16 @@ def write(
     source: Annotated[list[Path] | None, typer.Option(help="A file of which nothing may be copied; what is, is shown "
                                                       "with its place. May be given several times.")] = None,
     revise: Annotated[Path | None, typer.Option(help="A text to work on instead of writing a new one.")] = None,
-    action: Annotated[Action, typer.Option(help="What is done with it.")] = "rewrite",
+    action: Annotated[Action | None, typer.Option(help="What is done with it; rewrite by default.")] = None,
     wish: Annotated[str, typer.Option(help="What is to be minded at that.")] = "",
     batch: Annotated[Path | None, typer.Option(help="A table of briefs (.csv, .jsonl): columns topic, kind, points... "
                                                "--out keeps each text when it is finished; called again, it goes on.")]
     = None,
+    draft: Annotated[str | None, typer.Option(help="Keep the text as a version of this draft. Alone it shows the "
+                                              "newest version; with --action that is worked on.")] = None,
+    diff: Annotated[str | None, typer.Option(metavar="OLD:NEW", help="Show what changed between two versions of "
+                                             "--draft, such as 1:2.")] = None,
+    drafts: Annotated[bool, typer.Option("--drafts", help="List the drafts, those of the page too.")] = False,
     out: Annotated[Path | None, typer.Option(help="The file: .md, .html or .docx; .jsonl for --batch.")] = None,
     model: flags.Model = "ayllu-mini-chat",
     temperature: Annotated[float, typer.Option(min=0, help="0 takes the likeliest token always.")] = 0.8,
@@ -61,24 +67,30 @@ def write(
     from ayllu.apps.write.brief import Brief
     from ayllu.config import validate
 
-    if sum(value is not None for value in (topic, revise, batch)) != 1:
-        raise ConfigError("say what is to be written: one of --topic TEXT, --revise FILE and --batch FILE")
+    given = sum(value is not None for value in (topic, revise, batch))
+    if drafts or (draft is not None and not given and action is None):
+        list_drafts(as_json=as_json) if drafts else show_draft(draft or "", diff, as_json=as_json)
+        return
+    if given + (not given and draft is not None) != 1 or diff or (batch and draft):
+        raise ConfigError("say what is to be written: one of --topic TEXT, --revise FILE, --batch FILE and --draft "
+                          "NAME with --action; --diff goes with --draft alone, and --batch keeps no drafts")
     form = _form(out, is_batch=batch is not None)
     load = {"adapter": adapter, "dtype": dtype, "device": device}
     if batch is not None:
         _batch(batch, out, model, load, seed, _sources(source or ()), as_json)
-    elif revise is not None:
-        _revise(revise, action, tone, wish, out, model, load, seed, as_json)
+    elif topic is None:
+        _revise(revise, draft, action or "rewrite", tone, wish, out, model, load, seed, as_json)
     else:
         brief = validate(Brief, {"topic": topic, "kind": kind, "audience": audience, "tone": tone, "length": length,
                                  "language": language, "points": tuple(point or ()), "forbidden": tuple(forbid or ()),
                                  "sections": sections}, where="ayllu write")
         sources = _sources(source or ())
-        _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json)
+        _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json,
+             draft)
 
 
 def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources | None", outline: Sequence[str], form: Any,
-         out: Path | None, seed: int | None, temperature: float, as_json: bool) -> None:
+         out: Path | None, seed: int | None, temperature: float, as_json: bool, draft: str | None) -> None:
     from ayllu.apps.write.checks import check
     from ayllu.apps.write.compose import compose
     from ayllu.apps.write.export import export
@@ -99,6 +111,8 @@ def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources | None", out
     report = check(text, brief, sources)
     if out is not None:
         _save(out, export(text, form, brief.topic))
+    if draft:
+        keep(draft, brief, (text, ""))
     if as_json:
         print_json({"topic": brief.topic, "outline": headings, "text": text, "checks": report.as_json(),
                     "model": speaker.name, "is_small": speaker.is_small, "out": str(out) if out else None})
@@ -107,12 +121,14 @@ def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources | None", out
     say("\n".join(lines_of(report)))
 
 
-def _revise(file: Path, action: Action, tone: str, wish: str, out: Path | None, model: str, load: dict[str, Any],
-            seed: int | None, as_json: bool) -> None:
+def _revise(file: Path | None, draft: str | None, action: Action, tone: str, wish: str, out: Path | None, model: str,
+            load: dict[str, Any], seed: int | None, as_json: bool) -> None:
+    from ayllu.apps.write.brief import Brief
     from ayllu.apps.write.copies import read_text
     from ayllu.apps.write.revise import revise
 
-    text = read_text(file, str(file))
+    name = draft or (file.stem if file else "")
+    text = read_text(file, str(file)) if file else newest(name)
     speaker, pieces = _speaker(model, load), []
     for piece in revise(text, action, speaker, tone=tone, wish=wish, seed=seed):
         pieces.append(piece)
@@ -121,7 +137,10 @@ def _revise(file: Path, action: Action, tone: str, wish: str, out: Path | None, 
     new = "".join(pieces)
     if out is not None:
         from ayllu.apps.write.export import export
-        _save(out, export(new, _form(out, is_batch=False), file.stem))
+        _save(out, export(new, _form(out, is_batch=False), name))
+    if draft and action != "titles":
+        whole = f"{text.rstrip()}\n\n{new}" if action == "continue" else new
+        keep(draft, Brief(topic=draft[:500]), (text, ""), (whole, action))
     print_json({"action": action, "text": new, "model": speaker.name, "is_small": speaker.is_small}) if as_json \
         else write_text("\n")
 

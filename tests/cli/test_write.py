@@ -95,3 +95,55 @@ def test_what_it_refuses_before_a_model_is_loaded(capsys, words, says):
     code, _, err = run(capsys, *words, "--model", "there-is-no-such-model")
     assert code == 2
     assert says in err
+
+
+def test_drafts_are_kept_with_versions_and_a_diff(capsys, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("ayllu.cli.drafts.say", told.append)
+    assert run(capsys, "--drafts")[2].endswith("no drafts yet: --draft NAME keeps a text as one")
+    code, first, err = run(capsys, "--topic", "fox", "--kind", "post", "--length", 20, "--draft", "my fox", *model)
+    assert (code, "kept as version 1 of the draft my fox" in err) == (0, True)
+    code, second, err = run(capsys, "--draft", "my fox", "--action", "continue", *model)
+    assert (code, "kept as version 2 of the draft my fox" in err) == (0, True)
+    assert run(capsys, "--draft", "my fox")[1] == first.rstrip() + "\n\n" + second[:-1]
+    kept = json.loads(run(capsys, "--draft", "my fox", "--json")[1])
+    assert [(one["text"], one["note"]) for one in kept["versions"]] == [
+        (first, ""), (first.rstrip() + "\n\n" + second[:-1], "continue")]
+    assert kept["brief"]["kind"] == "post"
+    changes = json.loads(run(capsys, "--draft", "my fox", "--diff", "1:2", "--json")[1])["changes"]
+    assert "".join(text for kind, text in changes if kind != "added") == first
+    said = run(capsys, "--draft", "my fox", "--diff", "1:2")[1]
+    assert said.startswith("# fox\n")
+    assert "{+\n" in said
+    assert run(capsys, "--drafts")[1].startswith("my fox  (")
+    assert json.loads(run(capsys, "--drafts", "--json")[1])["drafts"][0]["versions"] == 2
+
+
+def test_a_file_that_becomes_a_draft_is_its_first_version(capsys, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "old.md").write_text("the fox and the bird")
+    for _ in range(2):
+        assert run(capsys, "--revise", tmp_path / "old.md", "--action", "continue", "--draft", "old", *model)[0] == 0
+    kept = json.loads(run(capsys, "--draft", "old", "--json")[1])["versions"]
+    assert [one["note"] for one in kept] == ["", "continue", "continue"]
+    assert kept[0]["text"] == "the fox and the bird"
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--draft", "x"], "there is no draft 'x'; the newest are: none"),
+    (["--draft", "x", "--action", "shorten"], "there is no draft 'x'"),
+    (["--diff", "1:2"], "--diff goes with --draft alone"),
+    (["--draft", "x", "--topic", "y", "--diff", "1:2"], "--diff goes with --draft alone"),
+    (["--draft", "x", "--batch", "y.csv"], "--batch keeps no drafts")])
+def test_what_drafts_refuse(capsys, tmp_path, monkeypatch, words, said):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    code, _, err = run(capsys, *words)
+    assert (code, said in err) == (2, True)
+
+
+def test_versions_that_are_not_there(capsys, model, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    (tmp_path / "old.md").write_text("the fox")
+    run(capsys, "--revise", tmp_path / "old.md", "--draft", "old", *model)
+    for between in ("1:3", "0:1", "1", "a:b"):
+        assert "old has 1 to 2" in run(capsys, "--draft", "old", "--diff", between)[2]

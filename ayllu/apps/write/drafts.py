@@ -73,6 +73,16 @@ class Drafts:
         return {"id": draft, "title": row["title"], "brief": json.loads(row["brief"]), "created_s": row["created_s"],
                 "versions": [dict(version) for version in versions]}
 
+    def id_of(self, principal: Principal, name: str, *, or_none: bool = False) -> str | None:
+        """The id of the newest draft with this title or id."""
+        principal.require("jobs")
+        rows = self._db.read("SELECT id FROM drafts WHERE tenant = ? AND owner = ? AND (title = ? OR id = ?) "
+                             "ORDER BY number DESC LIMIT 1", (principal.tenant, principal.owner, name, name))
+        if not rows and not or_none:
+            titles = ", ".join(row["title"][:40] for row in self.list(principal, 5)) or "none"
+            raise NotFound(f"there is no draft {name[:40]!r}; the newest are: {titles}")
+        return rows[0]["id"] if rows else None
+
     def delete(self, principal: Principal, draft: str) -> None:
         """Remove one with all its versions."""
         self._row(principal, draft)
