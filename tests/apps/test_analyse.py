@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,24 @@ def test_the_sample_tells_its_story(sample):
     assert set(summary["brand"]) == {"Orlo", "Tavi Air"}
     known = {row["id"] for row in rows_of(out)}
     assert all(id_ in known for action in summary["actions"] for id_ in action["posts"])
+    assert all(action["posts"] for action in summary["actions"])
     assert not (out / "analysis.sqlite").exists()        # it held the secret
+
+
+def test_a_sudden_change_names_the_posts_that_it_stands_on(sample):
+    summary, out = sample
+    rows, unit = {row["id"]: row for row in rows_of(out)}, 7 * 86400
+    assert summary["trends"]["unit"] == "week"
+    changes = summary["trends"]["changes"]
+    assert len(changes) > 3
+    for change in changes:
+        start = datetime.fromisoformat(change["when"]).replace(tzinfo=UTC).timestamp()
+        assert 1 <= len(change["posts"]) <= 8
+        for row in map(rows.get, change["posts"]):
+            assert start <= row["time"] < start + unit
+            assert change["what"] == "posts" or row["sentiment"] == "negative"
+            kind, _, name = change["of"].partition(": ")
+            assert kind == "all" or name == row["group"] or name == row["found_topic"]
 
 
 def test_nobody_is_named(sample):

@@ -44,13 +44,13 @@ def _changed(summary: dict[str, Any]) -> Iterator[dict[str, Any]]:
     changes = summary["trends"].get("changes", [])
     for change in [c for c in changes if c["found"] > c["expected"]][:3]:
         if change["what"] == "posts":
-            yield _action("change", int(change["found"]), [],
+            yield _action("change", int(change["found"]), change["posts"],
                           f"Find out what happened at {change['when']} ({{about}}): {change['found']:.0f} posts, about "
                           f"{change['expected']:.0f} were expected.",
                           f"查明 {change['when']} 发生了什么（{{about}}）：{change['found']:.0f} 条，预期约 "
                           f"{change['expected']:.0f} 条。", change["of"])
         else:
-            yield _action("change", 0, [],
+            yield _action("change", 0, change["posts"],
                           f"Find out what went wrong at {change['when']} ({{about}}): {change['found']:.0%} negative, "
                           f"{change['expected']:.0%} before.",
                           f"查明 {change['when']} 出了什么问题（{{about}}）：负面占 {change['found']:.0%}，此前为 "

@@ -53,8 +53,7 @@ class Gathering:
 
     def add(self, row: Row) -> None:
         """One post."""
-        p, verdict, id_ = row["positive"], row["sentiment"], row["id"]
-        topics = row.get("topics") or ([row["found_topic"]] if "found_topic" in row else [])
+        p, verdict, id_, topics = row["positive"], row["sentiment"], row["id"], _topics(row)
         self.all.add(verdict, p, id_)
         bucket = self.buckets.of(row["time"]) if self.buckets and row["time"] is not None else None
         for kind, names in (("language", [row["language"]]), ("group", [row["group"]] if row["group"] else []),
@@ -129,7 +128,7 @@ def summarise(store: Store, settings: Analysis, told: dict[str, str]) -> dict[st
            (("emotions", "emotion", 6), ("phrases", "phrase", 40), ("entities", "entity", 40), ("flags", "flag", 9))},
         "flagged": dict(found.flagged), "copies": _copies(store),
         "examples": {name: [row for _, row in kept] for name, kept in sorted(found.examples.items())},
-        "trends": _trends(found, buckets, last, settings), "undated": found.all.n - len(times),
+        "trends": _behind(store, _trends(found, buckets, last, settings), buckets), "undated": found.all.n - len(times),
         "pseudonyms": settings.pseudonyms}
 
 
@@ -164,12 +163,28 @@ def _trends(found: Gathering, buckets: Buckets | None, last: float, settings: An
                                                                 PERIODS.get(buckets.unit, 1))]}
 
 
+def _behind(store: Store, trends: dict[str, Any], buckets: Buckets | None) -> dict[str, Any]:
+    """The trends with the posts that each change stands on: of a share of negative posts the negative ones."""
+    changes = trends.get("changes", ())
+    for _, row in store.rows() if changes else ():
+        when = buckets.name(buckets.of(row["time"])) if buckets and row["time"] is not None else None
+        series = {"all", f"group: {row['group']}", *(f"topic: {topic}" for topic in _topics(row))}
+        for change in changes:
+            is_of = change["when"] == when and change["of"] in series
+            if is_of and (change["what"] == "posts" or row["sentiment"] == "negative") and len(change["posts"]) < CITED:
+                change["posts"].append(row["id"])
+    return trends
+
+
+def _topics(row: Row) -> list[str]:
+    return row.get("topics") or ([row["found_topic"]] if "found_topic" in row else [])
+
+
 def _copies(store: Store) -> list[dict[str, Any]]:
     rows = store.copies()
     firsts = {first for _, first in rows}
     texts = {n: row for n, row in store.rows() if n in firsts} if rows else {}
     return [{"times": times, "id": texts[first]["id"], "text": texts[first]["text"][:200]} for times, first in rows]
-
 
 
 def cite(store: Store, summary: dict[str, Any]) -> dict[str, dict[str, Any]]:

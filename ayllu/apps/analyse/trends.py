@@ -168,4 +168,4 @@ def _log_choose(n: int, k: int) -> float:
 def named(change: Change, buckets: Buckets) -> dict[str, object]:
     """For JSON."""
     return {"of": change.of, "what": change.what, "when": buckets.name(change.bucket), "found": round(change.found, 4),
-            "expected": round(change.expected, 4), "p": change.p}
+            "expected": round(change.expected, 4), "p": change.p, "posts": []}
