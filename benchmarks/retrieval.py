@@ -8,7 +8,7 @@
 search: cmrc2018 (trial), drcd (test), xquad_en_zh (7 in 10 articles) and banking77 (test; right is a passage of
 the same intent), over all passages of a set at once: recall at 1 and 5 and the mean reciprocal rank, by words (BM25),
 by vectors and by both, with 95 % intervals and the paired intervals of "both minus one"; bm25s beside, if installed.
-answers: 250 questions of each set through `ask`: does each quote stand in the source, does the cited passage hold the
+answers: 320 questions of each set through `ask`: does each quote stand in the source, does the cited passage hold the
 gold answer; exact match and F1 of the bundled chat model on the found passage beside the sentence that is quoted.
 rerank: the five passages found first, ordered anew by the bundled chat model (`--rerank`), for as many questions.
 refusals: the same questions with their passage taken out of what is found: precision and recall of "not found".
@@ -40,7 +40,7 @@ from ayllu.log import say, setup
 
 GOAL_MS = 100.0
 SETS = ("cmrc2018", "drcd", "xquad_en", "xquad_zh", "banking77")
-N_ASKED = 250                                            # of each set
+N_ASKED = 320                                            # of each set
 ONLY = ("search", "answers", "refusals", "rerank", "scale")
 
 

@@ -116,7 +116,7 @@ def _speaker(model: str, how: "Asking") -> "Speaker | None":
     speaker = LocalSpeaker.load(model)
     if speaker.is_small:
         warn(f"{model} is small: of ayllu-mini-chat's own answers at most 9 % were exact, and --rerank put the right "
-             "passage first for 77 to 83 % of the questions instead of 92 to 96 % (benchmarks/retrieval.py): leave "
+             "passage first for 77 to 88 % of the questions instead of 86 to 96 % (benchmarks/retrieval.py): leave "
              "--way and --rerank away, or take 3 billion parameters or more")
     return speaker
 
