@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -59,10 +59,11 @@ def said_of(speaker: Speaker, medium: Medium) -> str:
     return answer.text.strip() + CUT * (answer.finish == "length")
 
 
-def media_in(path: Path) -> Iterator[Medium]:
+def media_in(path: Path, name: str = "") -> Iterator[Medium]:
     """The file itself where it is a picture or a recording; else the pictures within a PDF, DOCX or HTML file, without
-    the dots and lines of its layout. What a damaged file does to its reader is told in place of a medium."""
-    name, kind, within = str(path), kind_of(path.name), WITHIN.get(path.suffix.lower())
+    the dots and lines of its layout. What a damaged file does to its reader is told in place of a medium. `name` is
+    what it's called, if not by its path."""
+    name, kind, within = name or str(path), kind_of(path.name), WITHIN.get(path.suffix.lower())
     try:
         if kind:
             yield Medium(kind, name, file_bytes(path))
@@ -122,11 +123,19 @@ def describe(found: Collection, model: str, load: Callable[[str], Speaker], path
     """Add what a model says of each picture and recording as a document of its own. Only files that are new or changed,
     or that another model spoke of, are shown to it, and it is loaded for these alone; stopped by Ctrl-C, the same goes
     on with the next file. `paths` are remembered with the model, for `describe_again`."""
-    files = {CAPTION + str(path): path for path in below(paths)
-             if path.exists() and (kind_of(path.name) or path.suffix.lower() in WITHIN)}
+    files = {str(path): path for path in below(paths) if path.exists()}
     known = {name for name, in found.store.rows("SELECT name FROM facts")}
     summary.removed += sum(_forget(found, name) for path in paths for name in found.captions(str(path))
-                           if name in known and name not in files)
+                           if name in known and name.removeprefix(CAPTION) not in files)
+    describe_named(found, model, load, files, summary, progress)
+    found.store.set_fact(CAPTIONED, {**found.store.fact(CAPTIONED, {}), **{str(path): model for path in paths}})
+
+
+def describe_named(found: Collection, model: str, load: Callable[[str], Speaker], named: Mapping[str, Path],
+                   summary: Summary, progress: Progress = lambda done, of, name: None) -> None:
+    """The same for files under names of their own, which `describe_again` leaves: uploads."""
+    files = {CAPTION + name: path for name, path in named.items()
+             if kind_of(path.name) or path.suffix.lower() in WITHIN}
     stamps = {name: [model, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
     before = {name: found.store.fact(name, [None, 0, 0, 0]) for name in files}    # stamps, and how many captions
     todo = [name for name in files if before[name][:3] != stamps[name]]
@@ -136,7 +145,7 @@ def describe(found: Collection, model: str, load: Callable[[str], Speaker], path
         if not (speaker.sees or speaker.hears):
             raise ConfigError(f"{speaker.name} neither sees nor hears: name a model with senses (docs/media.md)")
         for n, name in enumerate(todo, 1):
-            puts = list(_said(speaker, media_in(files[name]), stamps[name]))
+            puts = list(_said(speaker, media_in(files[name], name.removeprefix(CAPTION)), stamps[name]))
             n_old = _forget(found, name)
             found.store.put(puts)
             n_new = sum(isinstance(put.new, Prepared) for put in puts)
@@ -145,7 +154,6 @@ def describe(found: Collection, model: str, load: Callable[[str], Speaker], path
             summary.updated, summary.added = summary.updated + both, summary.added + n_new - both
             summary.removed += n_old - both
             progress(n, len(todo), name)
-    found.store.set_fact(CAPTIONED, {**found.store.fact(CAPTIONED, {}), **{str(path): model for path in paths}})
     _tell(found, files, summary)
 
 

@@ -13,7 +13,8 @@ from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.ask import Asking, ask
 from ayllu.apps.index.adding import Summary
 from ayllu.apps.index.cut import page_of
-from ayllu.errors import DataError, NotFound
+from ayllu.apps.perceive import describe_named
+from ayllu.errors import DataError, NotFound, RequestError
 from ayllu.server.catalogue import Catalogue, Listed
 from ayllu.server.openai import prepared, served_of, who
 from ayllu.server.schema import documents as schema
@@ -136,7 +137,11 @@ async def asked(body: schema.AskRequest, request: Request) -> Response:
 
 def run_index(work: Work) -> dict[str, Any]:
     """A job: uploads go into a collection, and are deleted once they are in. A second run skips what is in already."""
-    payload, files = work.payload, work.workspace.files
+    payload, files, speaker = work.payload, work.workspace.files, work.speaker
+    looks = payload.get("pictures", False)               # a job of an older server has none
+    if looks and not (speaker.sees or speaker.hears):
+        raise RequestError(f"{speaker.name} neither sees nor hears: start the server with --senses FOLDER, or leave "
+                           "pictures out")
     _, collection = catalogue_of(work.workspace).get(work.principal, payload["collection"])
     found = {}
     for file in payload["files"]:
@@ -145,8 +150,12 @@ def run_index(work: Work) -> dict[str, Any]:
             found[kept.name] = (file, files.path(kept))
     if not found and work.resume is None:
         raise NotFound("none of the files is there any more: upload them again")
-    summary = collection.add_named({name: path for name, (_, path) in found.items()}, payload["meta"],
-                                   lambda done, of, _: work.beat(0.9 * done / of, {"begun": True}))
+    named, read = {name: path for name, (_, path) in found.items()}, 0.3 if looks else 0.9
+    summary = collection.add_named(named, payload["meta"],
+                                   lambda done, of, _: work.beat(read * done / of, {"begun": True}))
+    if looks:
+        describe_named(collection, speaker.name, lambda _: speaker, named, summary,
+                       lambda done, of, _: work.beat(0.3 + 0.6 * done / of, {"begun": True}))
     collection.add_vectors(progress=lambda done, of, _: work.beat(0.9 + 0.1 * done / max(of, 1)))
     for file in payload["files"]:
         with suppress(NotFound):

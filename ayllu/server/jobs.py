@@ -28,7 +28,8 @@ async def about(request: Request) -> Response:
     keeps = served.workspace is not None
     return Json(schema.About(keeps=keeps, kinds=sorted(KINDS) if keeps else [], model=served.name,
                              n_parameters=served.n_parameters, is_small=served.n_parameters < SMALL,
-                             context=served.context, upload_bytes=served.limits.upload_bytes).model_dump())
+                             context=served.context, upload_bytes=served.limits.upload_bytes,
+                             takes=served.takes).model_dump())
 
 
 @router.post("/v1/jobs", responses={200: {"model": schema.Job}}, response_model=None)

@@ -69,11 +69,13 @@ async def _as_operator(request: Request, act: Callable[[Support, Principal], T])
 @router.get("/v1/support", responses={200: {"model": schema.Persona}}, response_model=None)
 async def persona(request: Request, language: Annotated[str | None, Query(max_length=35)] = None) -> Response:
     """Who answers here."""
+    hears = "audio" in served_of(request).takes
+
     def found(service: Support, _: Principal) -> schema.Persona:
         spoken = language_in(service.rules, language)
         it = service.rules.persona_in(spoken)
         return schema.Persona(name=it.name, shop=it.shop, greeting=it.greeting, language=spoken,
-                              is_sample=front_of(request).is_sample)
+                              is_sample=front_of(request).is_sample, hears=hears)
     return Json((await _asked(request, found, paced=False)).model_dump())
 
 

@@ -13,6 +13,15 @@ def say(page: Any, text: str) -> None:
     page.locator("#composer").press("Enter")
 
 
+def record(page: Any) -> None:
+    """Press the microphone, and again after a while."""
+    page.get_by_role("button", name="Speak").click()
+    end = page.get_by_role("button", name="End the recording")
+    end.wait_for()
+    page.wait_for_timeout(1500)
+    end.click()
+
+
 def finished(page: Any, n: int = 1) -> None:
     """Wait until n answers on show are complete."""
     page.locator(".stats").filter(has_text="seed").nth(n - 1).wait_for()

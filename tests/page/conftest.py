@@ -9,6 +9,7 @@ from server.live import Live, serving
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
+BEEPS = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 EXECUTABLE = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -23,6 +24,22 @@ def browser() -> Iterator[Any]:
         chromium = driver.chromium.launch(executable_path=EXECUTABLE, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def speaking(browser) -> Iterator[Any]:
+    """`speaking(url)` gives a page in a Chromium whose microphone beeps."""
+    chromium = browser.browser_type.launch(executable_path=EXECUTABLE, args=[*FLAGS, *BEEPS])
+
+    def open_(url: str, ready: Any = None) -> Any:
+        page = chromium.new_context(permissions=["microphone"], locale="en-US").new_page()
+        if ready:
+            ready(page)
+        page.goto(url)
+        return page
+
+    yield open_
+    chromium.close()
 
 
 @pytest.fixture(scope="session")

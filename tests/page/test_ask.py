@@ -1,10 +1,14 @@
 """Documents in a browser: dropped, read, asked; a click on a citation opens the document at the marked passage."""
 
 import pytest
+from media.small import png, write_small
+from page.acting import record
 from page.test_access import FAULTS
 from playwright.sync_api import expect
-from server.live import serving
+from server.live import hearing, serving
 
+from ayllu.server.speaker import ServedSpeaker
+from ayllu.server.start import attach_senses
 from ayllu.server.workspace import Workspace
 
 RETURNS = ("About us. 😀 " + "We make lamps and chairs by hand. " * 150
@@ -52,3 +56,36 @@ def test_from_a_file_to_a_marked_passage(opened, desk, tmp_path):
     expect(page.locator(".found[data-state=nothing]")).to_contain_text("The documents don't seem to answer this.")
     page.reload()
     page.locator(".documents .name").filter(has_text="returns.txt").wait_for()
+
+
+def test_a_spoken_question_and_a_described_picture(speaking, chat_checkpoint, tmp_path, monkeypatch):
+    words = "How many days do I have to return shoes?"
+    monkeypatch.setattr(ServedSpeaker, "__init__", hearing(ServedSpeaker.__init__, words))
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path / "data")) as live:
+        attach_senses(live.served, "tiny", write_small(tmp_path / "senses"), "cpu")
+        page = speaking(f"{live.url}/#/ask")
+        page.get_by_label("Name of a collection").fill("Shop")
+        page.get_by_role("button", name="New").click()
+        (tmp_path / "returns.txt").write_text(RETURNS, encoding="utf-8")
+        (tmp_path / "light.png").write_bytes(png(0, 64))
+        box = page.get_by_label("Let the model say what is on pictures")
+        expect(box).not_to_be_checked()
+        page.locator("input[type=file]").set_input_files([tmp_path / "returns.txt", tmp_path / "light.png"])
+        expect(page.locator(".uploads li[role=status]")).to_have_count(0)
+        expect(box).to_be_checked()                      # a picture can't be read in another way
+        expect(page.locator(".check .warn")).to_contain_text("a guess")
+        page.get_by_role("button", name="Read them into the collection").click()
+        page.locator(".documents .name").filter(has_text="picture: light.png").wait_for()
+        assert page.evaluate(FAULTS) == []
+        record(page)
+        expect(page.locator(".found[data-state=done] .text")).to_contain_text("within 30 days of delivery")
+        expect(page.locator(".question")).to_have_text(words)
+
+
+def test_a_model_that_hears_nothing_is_offered_no_microphone(opened, desk):
+    page = opened(f"{desk.url}/#/ask", waits=False)
+    page.get_by_label("Name of a collection").fill("Quiet")
+    page.get_by_role("button", name="New").click()
+    page.get_by_text("Drop documents here").wait_for()
+    assert page.get_by_role("button", name="Speak").is_hidden()
+    assert page.get_by_label("Let the model say what is on pictures").is_hidden()

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import soundfile
 from media.small import write_small
-from page.acting import answer_with, answers, finished, say, short
+from page.acting import answer_with, answers, finished, record, say, short
 from PIL import Image
 from server.live import serving
 
 from ayllu.server.start import attach_senses
 
 MODELS = {"data": [{"id": "tiny", "max_model_len": 256, "input_modalities": ["text", "image", "audio"]}]}
-FAKE = ["--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
 
 
 def picture(width=12, height=8, kind="PNG") -> bytes:
@@ -186,27 +185,11 @@ def test_from_upload_to_the_streamed_answer(opened, chat_checkpoint, tmp_path):
         page.get_by_role("alert").filter(has_text="this ear takes 1 s").wait_for()
 
 
-@pytest.fixture
-def microphone(browser, server):
-    """Chromium with a microphone that beeps."""
-    from page.conftest import EXECUTABLE, FLAGS
-    chromium = browser.browser_type.launch(executable_path=EXECUTABLE, args=[*FLAGS, *FAKE])
-    page = chromium.new_context(permissions=["microphone"], locale="en-US").new_page()
-    perceives(page)
-    page.goto(server.url)
-    page.locator(".welcome .beginning:enabled").first.wait_for()
-    yield page
-    chromium.close()
-
-
-def test_the_microphone(microphone):
+def test_the_microphone(speaking, server):
+    microphone = speaking(server.url, perceives)
+    microphone.locator(".welcome .beginning:enabled").first.wait_for()
     bodies = answer_with(microphone, "beep")
-    speak = microphone.get_by_role("button", name="Speak")
-    speak.click()
-    end = microphone.get_by_role("button", name="End the recording")
-    end.wait_for()
-    microphone.wait_for_timeout(1500)
-    end.click()
+    record(microphone)
     microphone.get_by_label("Sound: Recording").wait_for()
     microphone.get_by_role("button", name="Send").click()
     microphone.get_by_text("beep", exact=True).wait_for()

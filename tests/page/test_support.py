@@ -5,12 +5,16 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from media.small import write_small
+from page.acting import record
 from page.test_access import FAULTS
 from playwright.sync_api import expect
-from server.live import serving
+from server.live import hearing, serving
 
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
+from ayllu.server.speaker import ServedSpeaker
+from ayllu.server.start import attach_senses
 from ayllu.server.workspace import Workspace
 
 WIDGET, OPERATOR = "a-key-for-the-widget-1234", "a-key-for-the-operator-1234"
@@ -28,7 +32,7 @@ def ask(page, text):
     page.locator("ayllu-support input").fill(text)
     page.locator("ayllu-support input").press("Enter")
     page.locator("ayllu-support .customer").filter(has_text=text).last.wait_for()
-    page.locator("ayllu-support form button:enabled").wait_for()
+    page.locator("ayllu-support form button[type=submit]:enabled").wait_for()
 
 
 def test_the_room(opened, desk):
@@ -37,6 +41,7 @@ def test_the_room(opened, desk):
     page.get_by_text("Nobody has written yet").wait_for()
     page.get_by_role("button", name="Try it as a customer").click()
     page.locator("ayllu-support").get_by_text("a program, not a person").wait_for()
+    expect(page.locator("ayllu-support .speak")).to_be_hidden()                  # the model hears nothing
     ask(page, "How long is the warranty on lamps?")
     page.locator("ayllu-support").get_by_text("Lamps have 3 years").wait_for()
     page.locator("ayllu-support").get_by_text("From our pages: How long the warranty lasts").wait_for()
@@ -68,6 +73,20 @@ def test_the_room(opened, desk):
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator("ayllu-support").get_by_role("button", name="Delete this conversation").click()
     page.get_by_text("Nobody has written yet").wait_for()
+
+
+def test_a_customer_speaks(speaking, chat_checkpoint, tmp_path, monkeypatch):
+    words = "How long is the warranty on lamps?"
+    monkeypatch.setattr(ServedSpeaker, "__init__", hearing(ServedSpeaker.__init__, words))
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path / "data")) as live:
+        attach_senses(live.served, "tiny", write_small(tmp_path / "senses"), "cpu")
+        page = speaking(f"{live.url}/#/support")
+        page.get_by_role("button", name="Try it as a customer").click()
+        page.locator("ayllu-support").get_by_text("a program, not a person").wait_for()
+        record(page)
+        page.locator("ayllu-support .customer").get_by_text(words).wait_for()
+        page.locator("ayllu-support").get_by_text("Lamps have 3 years").wait_for()
+        assert page.evaluate(FAULTS) == []
 
 
 @pytest.mark.slow
@@ -114,7 +133,7 @@ def test_the_widget_in_a_page_of_another_origin(opened, chat_checkpoint, tmp_pat
         page.get_by_text("Hello, I am Lumi").wait_for()
         ask(page, "how much does express shipping cost")
         page.get_by_text("Express shipping costs 9.90 euros").wait_for()
-        assert page.locator("ayllu-support form button").evaluate("b => getComputedStyle(b).color") != "rgb(255, 0, 0)"
+        assert page.locator("ayllu-support form button[type=submit]").evaluate("b => getComputedStyle(b).color") != "rgb(255, 0, 0)"
         page.reload()                                    # the tab remembers the conversation
         page.locator("ayllu-support").get_by_role("button", name="Open the chat").click()
         page.get_by_text("Express shipping costs 9.90 euros").wait_for()

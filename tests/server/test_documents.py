@@ -5,13 +5,13 @@ import json
 
 import httpx
 import pytest
-from media.small import wav
-from server.live import serving
+from media.small import png, wav, write_small
+from server.live import hearing, serving
 
-from ayllu.apps.speaker import Answer
 from ayllu.server.gate import Door
 from ayllu.server.keys import Keys, key_of
 from ayllu.server.speaker import ServedSpeaker
+from ayllu.server.start import attach_senses
 from ayllu.server.workspace import Workspace
 
 ANNA, BERT = "a-key-of-anna-0001", "a-key-of-bert-0002"
@@ -95,13 +95,39 @@ def test_a_question_may_be_spoken(live, shop, monkeypatch):
             assert http.post("/v1/ask", json=wrong).status_code == 400
 
 
-def hearing(own, words):
-    """A speaker that understands every sound as these words."""
-    def begin(self, *given, **named):
-        own(self, *given, **named)
-        self.hears, self.ear_s = True, 5.0
-        self.answers = lambda prompts, **options: [Answer(words, "stop", 1, 1) for _ in prompts]
-    return begin
+def indexed(live, http, collection, files, **more):
+    """The job that brings files in, once it is over."""
+    ids = [http.post("/v1/files", params={"name": name}, content=data).json()["id"] for name, data in files.items()]
+    job = http.post("/v1/jobs", json={"kind": "index", "payload": {"collection": collection, "files": ids, **more}})
+    at = f"/v1/jobs/{job.json()['id']}"
+    live.wait_until(lambda: http.get(at).json()["state"] not in ("queued", "running"), 60)
+    return http.get(at).json()
+
+
+def test_pictures_of_uploads_are_described_where_that_is_asked_for(chat_checkpoint, tmp_path):
+    page = f"<p>Lunch is served.</p><img src='data:image/png;base64,{base64.b64encode(png(1, 64)).decode()}'>"
+    files = {"light.png": png(0, 64), "menu.html": page.encode(), "call.wav": wav(0), "broken.png": b"no picture"}
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path / "data")) as live, client(live) as http:
+        made = http.post("/v1/collections", json={"name": "House"}).json()["id"]
+        failed = indexed(live, http, made, files, pictures=True)
+        assert (failed["state"], "neither sees nor hears" in failed["error"]) == ("failed", True)
+        attach_senses(live.served, "tiny", write_small(tmp_path / "senses"), "cpu")
+        assert http.get("/v1/workspace").json()["takes"] == ["text", "image", "audio"]
+        left_out = indexed(live, http, made, files)["result"]["left_out"]
+        assert list(left_out) == ["light.png", "call.wav", "broken.png"]
+        assert "don't know how to read .png" in left_out["light.png"]
+        done = indexed(live, http, made, files, pictures=True)
+        assert done["state"] == "done", done
+        assert (done["result"]["added"], done["result"]["unchanged"]) == (3, 1)
+        assert list(done["result"]["left_out"]) == ["picture: broken.png"]
+        found = {one["source"]: one["id"] for one in http.get(f"/v1/collections/{made}").json()["files"]}
+        assert list(found) == ["menu.html", "picture: call.wav", "picture: light.png", "picture: menu.html, picture 1"]
+        at = f"/v1/collections/{made}/documents"
+        said = http.get(f"{at}/{found['picture: light.png']}").json()["text"]
+        assert said.startswith("Picture light.png")
+        assert "says so.)" in said
+        assert http.delete(f"{at}/{found['menu.html']}").json()["deleted"]           # with what was said of its picture
+        assert http.get(f"/v1/collections/{made}").json()["documents"] == 2
 
 
 def test_collections_are_one_persons(live, shop):

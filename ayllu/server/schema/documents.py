@@ -56,6 +56,8 @@ class IndexRequest(Body):
     collection: str = Field(min_length=1, max_length=64)
     files: list[Annotated[str, Field(min_length=1, max_length=64)]] = Field(min_length=1, max_length=10_000)
     meta: Where = Field(default_factory=dict)
+    pictures: bool = Field(default=False, description="Whether the model says what is on pictures, also within PDF, "
+                           "DOCX and HTML, and in recordings: its words become documents of their own.")
 
 
 class CollectionFacts(Answer):

@@ -51,6 +51,7 @@ class Persona(Answer):
     greeting: str
     language: str
     is_sample: bool
+    hears: bool = Field(description="Whether messages may be spoken.")
 
 
 class Citation(Answer):

@@ -71,3 +71,4 @@ class About(Answer):
     is_small: bool = Field(description="Whether the model is too small to be trusted with free text.")
     context: int
     upload_bytes: int
+    takes: list[Literal["text", "image", "audio"]]

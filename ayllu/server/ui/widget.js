@@ -12,12 +12,14 @@
       sure: "Delete this conversation, here and on the server?", up: "Helpful", down: "Not helpful", source: "From our pages: {name}",
       rate: "How was it?", stars: "{n} of 5", thanks: "Thank you.", lost: "The service can't be reached. Please try again.",
       person: "A person", waits: "Waiting for a person …", related: "Perhaps you mean: {name}",
+      speak: "Speak", stop: "End the recording", refused: "The microphone can't be used: {why}",
     },
     zh: {
       open: "打开对话", close: "关闭对话", field: "您的问题", send: "发送", forget: "删除这次对话",
       sure: "在这里和服务器上删除这次对话？", up: "有帮助", down: "没有帮助", source: "依据：{name}",
       rate: "您满意吗？", stars: "{n} 分（满分 5）", thanks: "谢谢。", lost: "暂时连不上客服，请再试一次。",
       person: "人工客服", waits: "正在等待人工 …", related: "您是想问：{name}",
+      speak: "说话", stop: "结束录音", refused: "无法使用麦克风：{why}",
     },
   };
   const STYLE = `
@@ -54,7 +56,10 @@
     form { display: flex; gap: .5rem; padding: .625rem; border-top: 1px solid var(--line); }
     form input { flex: 1; min-width: 0; padding: .5rem .75rem; border: 1px solid var(--edge); border-radius: 10px; background: var(--paper); }
     form button { border: 0; border-radius: 10px; padding: .5rem .875rem; background: var(--accent); color: var(--on); }
-    form button:disabled { opacity: .5; }`;
+    form button:disabled { opacity: .5; }
+    form .speak { padding: .5rem .625rem; border: 1px solid var(--edge); background: none; color: var(--ink); }
+    form .speak[aria-pressed="true"] { border-color: var(--accent); background: var(--tint); color: var(--accent); }
+    [hidden] { display: none !important; }`;
 
   const make = (tag, props = {}, ...children) => {
     const element = document.createElement(tag);
@@ -67,6 +72,8 @@
   };
 
   const BUBBLE = "M4 5h16v11h-8l-4.5 4v-4H4z";
+  const MICROPHONE = "M12 3.5a3 3 0 0 1 3 3V12a3 3 0 0 1-6 0V6.5a3 3 0 0 1 3-3zM5.5 11.5a6.5 6.5 0 0 0 13 0M12 18v3";
+  const SQUARE = "M6.5 6.5h11v11h-11z";
   const THUMB = "M7 11v9H4v-9zM7 11l4-7c1.5 0 2.5 1 2.1 2.8L12.5 10H19a2 2 0 0 1 2 2.3l-.9 5.7A2 2 0 0 1 18 20H7";
   const drawing = (path, kind = "") => {
     const [svg, line] = ["svg", "path"].map((tag) => document.createElementNS("http://www.w3.org/2000/svg", tag));
@@ -75,6 +82,25 @@
     svg.append(line);
     return svg;
   };
+
+  const RATE = 16000; // samples of a second that servers are sent
+  const MOST_S = 60; // of a recording
+
+  /** What a browser recorded, as a WAV file with 16 bits and one channel, in base64. */
+  async function wavOf(blob) {
+    const sound = await new OfflineAudioContext(1, 1, RATE).decodeAudioData(await blob.arrayBuffer());
+    const samples = sound.getChannelData(0);
+    const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
+    const words = [0x52494646, 36 + 2 * samples.length, 0x57415645, 0x666d7420, 16, 1 | (1 << 16), RATE, 2 * RATE, 2 | (16 << 16), 0x64617461, 2 * samples.length];
+    const LETTERS = [0, 2, 3, 9]; // RIFF, WAVE, "fmt ", data: those are read from the left
+    words.forEach((word, i) => view.setUint32(4 * i, word, !LETTERS.includes(i)));
+    samples.forEach((one, i) => view.setInt16(44 + 2 * i, Math.round(32767 * Math.max(-1, Math.min(1, one))), true));
+    const reader = new FileReader();
+    const read = new Promise((resolve, reject) => Object.assign(reader, { onload: resolve, onerror: reject }));
+    reader.readAsDataURL(new Blob([view]));
+    await read;
+    return reader.result.slice(reader.result.indexOf(",") + 1);
+  }
 
   /** Put the widget into this page, in the place of one that is there. */
   function mount({ server = new URL(".", location.href).href, key = null, language = "en", open = false, customer = "", bottom = "" } = {}) {
@@ -95,6 +121,9 @@
     const said = make("div", { class: "said", role: "log", "aria-live": "polite" });
     const field = make("input", { "aria-label": w("field"), placeholder: w("field"), maxlength: 2000, autocomplete: "off" });
     const send = make("button", { type: "submit" }, w("send"));
+    const speak = make("button", { type: "button", class: "speak", hidden: true, onclick: () => (machine ? machine.stop() : record()) });
+    let machine = null;
+    drawSpeak();
     const name = make("strong", {});
     const panel = make(
       "div", { class: "panel", role: "dialog", hidden: true },
@@ -102,7 +131,7 @@
         make("button", { type: "button", class: "small", onclick: forget }, w("forget")),
         make("button", { type: "button", class: "small", "aria-label": w("close"), onclick: () => show(false) }, "✕")),
       said,
-      make("form", { onsubmit: submit }, field, send),
+      make("form", { onsubmit: submit }, field, speak, send),
     );
     const toggle = make("button", { type: "button", class: "toggle", "aria-label": w("open"), "aria-expanded": "false", onclick: () => show(panel.hidden) }, drawing(BUBBLE));
     root.append(panel, toggle);
@@ -130,6 +159,7 @@
       try {
         const about = await ask(`?language=${encodeURIComponent(language)}`);
         name.textContent = about.shop;
+        speak.hidden = !about.hears || !navigator.mediaDevices;
         panel.setAttribute("aria-label", about.shop);
         line("assistant", about.greeting);
         await poll();
@@ -141,17 +171,56 @@
     async function submit(event) {
       event.preventDefault();
       const text = field.value.trim();
-      if (!text || send.disabled) return;
-      send.disabled = true;
+      if (text && (await put({ text }))) field.value = "";
+      field.focus();
+    }
+
+    /** Send a message, {text} or {audio}; gives whether it arrived. */
+    async function put(message) {
+      if (send.disabled) return false;
+      send.disabled = speak.disabled = true;
       try {
-        take(await ask("/messages", { text, conversation: secret, language, customer }));
-        field.value = "";
+        take(await ask("/messages", { ...message, conversation: secret, language, customer }));
+        return true;
       } catch (error) {
         if (error.status === 404 && secret) drop();
         line("note", error.status ? error.message : w("lost"));
+        return false;
+      } finally {
+        send.disabled = speak.disabled = false;
       }
-      send.disabled = false;
-      field.focus();
+    }
+
+    /** Listen until the button is pressed again, and send what was said. */
+    async function record() {
+      let stream;
+      try {
+        stream = await navigator.mediaDevices.getUserMedia({ audio: true });
+      } catch (error) {
+        return line("note", w("refused", { why: error.message }));
+      }
+      const pieces = [];
+      machine = new MediaRecorder(stream);
+      const timer = setTimeout(() => machine?.stop(), MOST_S * 1000);
+      machine.ondataavailable = ({ data }) => pieces.push(data);
+      machine.onstop = async () => {
+        clearTimeout(timer);
+        stream.getTracks().forEach((track) => track.stop());
+        machine = null;
+        drawSpeak();
+        try {
+          await put({ audio: { data: await wavOf(new Blob(pieces)) } });
+        } catch (error) {
+          line("note", error.message); // nothing was recorded that can be decoded
+        }
+      };
+      machine.start();
+      drawSpeak();
+    }
+    function drawSpeak() {
+      const label = w(machine ? "stop" : "speak");
+      for (const [key, value] of Object.entries({ "aria-label": label, title: label, "aria-pressed": String(Boolean(machine)) })) speak.setAttribute(key, value);
+      speak.replaceChildren(drawing(machine ? SQUARE : MICROPHONE));
     }
 
     /** What a person wrote meanwhile. */

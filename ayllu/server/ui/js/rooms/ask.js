@@ -13,6 +13,7 @@ import { WORDS } from "./ask.words.js";
 addWords(WORDS);
 
 const KINDS = [".txt", ".md", ".html", ".htm", ".pdf", ".docx", ".csv", ".tsv", ".xlsx", ".epub"];
+const MEDIA = { image: [".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp"], audio: [".wav", ".flac", ".ogg", ".mp3"] };
 let chosen = null; // the id of the collection
 
 export const ask = { name: "ask", icon: "ask", draw };
@@ -38,10 +39,11 @@ async function show(side, middle, renew) {
   const { data } = await call("v1/collections");
   if (!data.some(({ id }) => id === chosen)) chosen = data[0]?.id ?? null;
   const one = chosen && (await call(`v1/collections/${chosen}`));
-  side.replaceChildren(...head(data, renew), ...(one ? contents(one, renew) : [h("p", { class: "note" }, t("ask.none"))]));
+  const server = await about();
+  side.replaceChildren(...head(data, renew), ...(one ? contents(one, renew, server) : [h("p", { class: "note" }, t("ask.none"))]));
   if (middle.dataset.shows !== `${chosen} ${t("ask.title")}`) {
     middle.dataset.shows = `${chosen} ${t("ask.title")}`;
-    middle.replaceChildren(...talk(chosen));
+    middle.replaceChildren(...talk(chosen, server.takes.includes("audio")));
   }
 }
 
@@ -86,7 +88,15 @@ function head(data, renew) {
   ].filter(Boolean);
 }
 
-function contents(one, renew) {
+/** Whether the model says what is on pictures and in recordings: {row, box, kinds}, kinds of files that it adds. */
+function pictures({ takes, model, is_small: isSmall }) {
+  const kinds = Object.keys(MEDIA).flatMap((kind) => (takes.includes(kind) ? MEDIA[kind] : []));
+  const box = h("input", { type: "checkbox" });
+  const note = isSmall && h("span", { class: "note warn" }, t("ask.pictures.small", { model }));
+  return { kinds, box, row: h("label", { class: "row check", hidden: !kinds.length }, box, h("span", {}, t("ask.pictures"), isSmall && h("br"), note)) };
+}
+
+function contents(one, renew, server) {
   const jobs = h("div", { class: "jobs" });
   const add = (job) => jobs.prepend(jobCard(job, { show: (result) => told(result, renew) }));
   call("v1/jobs?kind=index").then(
@@ -94,12 +104,14 @@ function contents(one, renew) {
     () => {},
   );
   let waiting = [];
+  const seen = pictures(server);
   const read = textButton(t("ask.read"), async () => {
     if (zone.querySelector("li[role=status]:not(.wrong)")) return toast(t("ask.sending"));
     try {
       const label = waiting.map(({ name }) => name).join(", ").slice(0, 200);
       const files = waiting.map(({ id }) => id);
-      const job = await call("v1/jobs", { kind: "index", label, payload: { collection: one.id, files } });
+      const payload = { collection: one.id, files, pictures: seen.box.checked };
+      const job = await call("v1/jobs", { kind: "index", label, payload });
       zone.replaceWith((zone = drop()));
       add(job);
     } catch (error) {
@@ -112,11 +124,13 @@ function contents(one, renew) {
     const onchange = (files) => {
       waiting = files;
       read.hidden = !files.length;
+      const isMedium = ({ name }) => seen.kinds.some((kind) => name.toLowerCase().endsWith(kind));
+      if (files.some(isMedium)) seen.box.checked = true; // else they can't be read
     };
-    return dropZone({ kinds: KINDS, many: true, label: t("ask.drop"), onchange });
+    return dropZone({ kinds: [...KINDS, ...seen.kinds], many: true, label: t("ask.drop"), onchange });
   };
   let zone = drop();
-  return [zone, read, jobs, documents(one, renew), leftOut(one.left_out)].filter(Boolean);
+  return [zone, seen.row, read, jobs, documents(one, renew), leftOut(one.left_out)].filter(Boolean);
 }
 
 function told(result, renew) {

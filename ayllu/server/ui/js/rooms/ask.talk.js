@@ -1,15 +1,17 @@
 /** The conversation with a collection: each answer with its numbered sources, which open the document at the place. */
 
 import { open } from "../api.js";
-import { announce, h, iconButton } from "../dom.js";
+import { announce, h, iconButton, toast } from "../dom.js";
+import { soundOf } from "../media.js";
+import { recorder } from "../record.js";
 import { events } from "../stream.js";
 import { n, t } from "../words.js";
 import { openDocument } from "./ask.reader.js";
 
 const said = new Map(); // collection -> [{question, answer, ...}]: lives as long as the page
 
-/** The elements of the conversation with `collection` (null: there is none yet). */
-export function talk(collection) {
+/** The elements of the conversation with `collection` (null: there is none yet); `hears`: questions may be spoken. */
+export function talk(collection, hears) {
   if (!collection) return [h("p", { class: "note" }, t("ask.begin"))];
   if (!said.has(collection)) said.set(collection, []);
   const turns = said.get(collection);
@@ -25,10 +27,22 @@ export function talk(collection) {
     go.hidden = on;
     end.hidden = !on;
   };
-  async function submit() {
+  const submit = () => {
     const question = field.value.trim();
     if (!question || stopping) return field.focus();
     field.value = "";
+    put(question, { question });
+  };
+  const speak = recorder(async (blob) => {
+    try {
+      const { data } = await soundOf(blob, t("media.recording"), { cuts: true });
+      if (!stopping) put(t("media.recording"), { audio: { data } });
+    } catch (error) {
+      toast(error.message);
+    }
+  });
+  speak.hidden = !hears || !navigator.mediaDevices;
+  async function put(question, asked) {
     none.hidden = true;
     const turn = { question, answer: "", citations: [], passages: [], state: "waits" };
     turns.push(turn);
@@ -43,12 +57,13 @@ export function talk(collection) {
     stopping = new AbortController();
     busy(true);
     try {
-      const body = { collection, question, history: historyOf(turns.slice(0, -1)), stream: true };
+      const body = { collection, ...asked, history: historyOf(turns.slice(0, -1)), stream: true };
       const response = await open("v1/ask", body, stopping.signal);
       for await (const event of events(response.body)) {
         if (event.type === "text") turn.answer += event.text;
         else if (event.type === "citation") turn.citations.push(event.citation);
-        else if (event.type === "done") Object.assign(turn, event, { question, searched: event.question, state: "done" });
+        else if (event.type === "done")
+          Object.assign(turn, event, { question: asked.question ?? event.question, searched: event.question, state: "done" });
         else if (event.error) throw new Error(event.error.message);
         redraw();
       }
@@ -68,7 +83,7 @@ export function talk(collection) {
     event.preventDefault();
     submit();
   });
-  const form = h("form", { class: "ask-form", onsubmit: (event) => event.preventDefault() }, field, go, end);
+  const form = h("form", { class: "ask-form", onsubmit: (event) => event.preventDefault() }, field, speak, go, end);
   return [list, form];
 }
 
