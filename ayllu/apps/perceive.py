@@ -8,6 +8,7 @@ import base64
 import binascii
 import json
 import re
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -134,6 +135,7 @@ def describe(found: Collection, model: str, load: Callable[[str], Speaker], path
 def describe_named(found: Collection, model: str, load: Callable[[str], Speaker], named: Mapping[str, Path],
                    summary: Summary, progress: Progress = lambda done, of, name: None) -> None:
     """The same for files under names of their own, which `describe_again` leaves: uploads."""
+    begun = time.monotonic()
     files = {CAPTION + name: path for name, path in named.items()
              if kind_of(path.name) or path.suffix.lower() in WITHIN}
     stamps = {name: [model, path.stat().st_size, path.stat().st_mtime_ns] for name, path in files.items()}
@@ -155,6 +157,7 @@ def describe_named(found: Collection, model: str, load: Callable[[str], Speaker]
             summary.removed += n_old - both
             progress(n, len(todo), name)
     _tell(found, files, summary)
+    summary.seconds += time.monotonic() - begun
 
 
 def describe_again(found: Collection, load: Callable[[str], Speaker], summary: Summary,

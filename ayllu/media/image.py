@@ -77,6 +77,8 @@ def _kind(data: bytes) -> str:
         return "a PDF, no image"
     if data[4:12] in (b"ftypheic", b"ftypmif1", b"ftypavif", b"ftypheix"):
         return "HEIC or AVIF, which isn't read"
+    if data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*")):
+        return "damaged or cut off, though it begins as an image does"
     return f"no image that can be read (it begins with {data[:8]!r})"
 
 

@@ -82,7 +82,8 @@ def _decoded(data: bytes, name: str, limits: SoundLimits) -> tuple[np.ndarray, i
             _check(file, name, limits)
             return _read(file, name, limits), file.samplerate
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise BadMedia(f"{name} is no sound that can be read ({_kind(data)}; {error}): give WAV, FLAC, OGG or "
+        why = error.error_string if isinstance(error, soundfile.LibsndfileError) else error     # without an address
+        raise BadMedia(f"{name} is no sound that can be read ({_kind(data)}; {why}): give WAV, FLAC, OGG or "
                        "MP3") from error
 
 

@@ -75,6 +75,7 @@ def test_pictures_are_found_by_what_the_model_says_of_them(folder, tmp_path):
         found.add([folder / "note.txt"])
         summary = described(found, [folder])
         assert summary.added == 5                        # light, call, page, menu, plan
+        assert summary.seconds > 0
         broken, chart = (f"picture: {folder / name}" for name in ("broken.wav", "menu.docx, picture 2"))
         assert list(summary.left_out) == [broken, chart]
         assert "chart.emf" in summary.left_out[chart]

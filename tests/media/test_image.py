@@ -81,7 +81,8 @@ BAD = {
     "bomb": (_png(60_000, 60_000, b"\0" * 1000), "scale it down"),
     "100 megapixels": (_png(10_000, 10_000, b"\0" * 1000), "scale it down"),
     "a lying header": (_png(500, 500, b"\0" * 100), "can't be decoded"),
-    "no pixels": (_png(0, 5, b""), "no image that can be read"),
+    "no pixels": (_png(0, 5, b""), "damaged or cut off"),
+    "cut in its header": (encoded(Image.new("RGB", (9, 9)), "JPEG")[:40], "damaged or cut off"),
     "a long line": (_png(40_000, 1, b"\0" * 120_001), "scale it down"),
 }
 

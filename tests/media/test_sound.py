@@ -65,6 +65,7 @@ BAD = {
     "a strange rate": (encoded(tone(), 1000), "resample it"),
     "nine channels": (encoded(np.zeros((900, 9), np.float32)), "mix it down"),
     "cut off": (encoded(tone(2), kind="FLAC")[:60], "no sound|cut off|no samples"),
+    "cut in its header": (encoded(tone())[:30], "no sound that can be read"),
     "a video": (b"RIFF\x00\x10\x00\x00AVI LIST", "RIFF file without sound"),
 }
 
@@ -75,6 +76,7 @@ def test_bad_sounds_are_named(name):
     with pytest.raises(BadMedia, match=says) as caught:
         read_sound(data, "call.wav")
     assert "call.wav" in str(caught.value)
+    assert "BytesIO" not in str(caught.value)
 
 
 def test_long_ones():

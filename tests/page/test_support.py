@@ -133,7 +133,8 @@ def test_the_widget_in_a_page_of_another_origin(opened, chat_checkpoint, tmp_pat
         page.get_by_text("Hello, I am Lumi").wait_for()
         ask(page, "how much does express shipping cost")
         page.get_by_text("Express shipping costs 9.90 euros").wait_for()
-        assert page.locator("ayllu-support form button[type=submit]").evaluate("b => getComputedStyle(b).color") != "rgb(255, 0, 0)"
+        send = page.locator("ayllu-support form button[type=submit]")
+        assert send.evaluate("b => getComputedStyle(b).color") != "rgb(255, 0, 0)"
         page.reload()                                    # the tab remembers the conversation
         page.locator("ayllu-support").get_by_role("button", name="Open the chat").click()
         page.get_by_text("Express shipping costs 9.90 euros").wait_for()
