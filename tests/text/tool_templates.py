@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from text import kinds
 
-from ayllu.text.chat_formats import AYLLU
+from ayllu.text.chat_formats import FORMATS
 from ayllu.text.codec import Named
 from ayllu.text.hf import HfCodec, byte_level_json
 from ayllu.text.tokenizer import Tokenizer
@@ -85,5 +85,5 @@ def mistral() -> Tokenizer:
 
 
 FAMILIES = {"hermes": (HERMES, kinds.qwen), "llama": (LLAMA, kinds.llama3), "mistral": (MISTRAL, mistral),
-            "mistral_args": (MISTRAL_ARGS, mistral), "ayllu": (AYLLU, kinds.sentencepiece),
+            "mistral_args": (MISTRAL_ARGS, mistral), "ayllu": (FORMATS["ayllu"], kinds.sentencepiece),
             "none": (None, kinds.sentencepiece)}

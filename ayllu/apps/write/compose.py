@@ -89,15 +89,15 @@ def write(brief: Brief, speaker: Speaker, *, seed: int | None = None, outline: S
 
 def plan(brief: Brief, speaker: Speaker, seed: int | None = None) -> tuple[str, ...]:
     """Headings of the sections: the model's, filled up with plain ones where it gives too few."""
-    n, language = brief.n_sections, brief.tongue
+    n, own = brief.n_sections, words.WORDS[brief.tongue]
     if n == 1:
         return (brief.topic,)
-    say = words.SAYS[language]["outline"].format(kind=words.KINDS[language][brief.kind], n=n)
-    messages = words.told(language, say, words.facts_of(brief, brief.points))
+    say = own["says"]["outline"].format(kind=own["kinds"][brief.kind], n=n)
+    messages = words.told(brief.tongue, say, words.facts_of(brief, brief.points))
     answer = speaker.answers([messages], max_tokens=min(40 * n, max(1, speaker.room(messages))), temperature=0.7,
                              seed=seed)[0]
-    plain = [one.format(topic=brief.topic) for one in words.PLAN[language][brief.kind]]
-    numbered = [words.PART[language].format(n=i + 1) for i in range(n)]
+    plain = [one.format(topic=brief.topic) for one in own["plan"][brief.kind]]
+    numbered = [own["part"].format(n=i + 1) for i in range(n)]
     good = [one for one in headings_in(answer.text, brief) if answer.finish == "stop"]
     if len(good) < n / 2:                                # a stray line is no outline
         good = []
@@ -163,8 +163,9 @@ def _fitted(brief: Brief, speaker: Speaker, draft: Draft, index: int, points: Se
     """The prompt with as much of what stands before as leaves room for the answer, and that room in tokens."""
     language, heading = brief.tongue, draft.outline[index]
     name = "more" if written else "section" if len(draft.outline) > 1 else "whole"
-    say = words.SAYS[language][name].format(kind=words.KINDS[language][brief.kind], heading=heading,
-                                            length=max(20, missing), unit=words.UNIT[language])
+    own = words.WORDS[language]
+    say = own["says"][name].format(kind=own["kinds"][brief.kind], heading=heading, length=max(20, missing),
+                                   unit=own["unit"])
     before = written or "\n\n".join(draft.texts[:index])
     mark = " / "
     room = 0

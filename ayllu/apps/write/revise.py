@@ -23,7 +23,7 @@ def revise(text: str, action: Action, speaker: Speaker, *, tone: str = "", wish:
     if action == "tone" and not tone.strip():
         raise RequestError("tone: say which tone is wanted, such as friendly or formal")
     language = language_of(text)
-    say = words.ACTIONS[language][action].format(tone=tone.strip(), n=N_TITLES)
+    say = words.WORDS[language]["actions"][action].format(tone=tone.strip(), n=N_TITLES)
     if action in ("continue", "titles"):
         place = -1 if action == "continue" else 0        # the end, or the beginning, as much as leaves room
         parts = [_fit(text, say, wish, speaker, 1.0)[place]]
