@@ -9,38 +9,14 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ayllu.server import openai
 from ayllu.server.asking import Ask, Event, Run, begin
 from ayllu.server.beams import with_search
 from ayllu.server.faults import FieldError
 from ayllu.server.media import shows
-from ayllu.server.openai import (
-    content_logprobs,
-    error_event,
-    finish_of,
-    form_in,
-    new_id,
-    now,
-    params_of,
-    prepared,
-    prompt_logprobs,
-    redactor_for,
-    served_of,
-    usage_of,
-    who,
-)
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.replying import streamed, whole
-from ayllu.server.schema.chat import (
-    AnswerCall,
-    AnswerFunction,
-    AnswerMessage,
-    ChatChoice,
-    ChatCompletion,
-    ChatLogprobs,
-    ChatMessage,
-    ChatOptions,
-    ChatRequest,
-)
+from ayllu.server.schema import chat as schema
 from ayllu.server.schema.media import as_text, placed
 from ayllu.server.served import Served
 from ayllu.server.sse import DONE, EVENTS, TextEvents, event
@@ -52,32 +28,33 @@ router = APIRouter(tags=["OpenAI"])
 PATH = "/v1/chat/completions"
 
 
-@router.post(PATH, responses={200: {"model": ChatCompletion, **EVENTS}}, response_model=None)
-async def chat_completions(body: ChatRequest, request: Request) -> Response:
+@router.post(PATH, responses={200: {"model": schema.ChatCompletion, **EVENTS}}, response_model=None)
+async def chat_completions(body: schema.ChatRequest, request: Request) -> Response:
     """The assistant's next message, whole or as server-sent events."""
-    served = served_of(request)
-    name, redactor = served.check_model(body.model), redactor_for(served)
+    served = openai.served_of(request)
+    name, redactor = served.check_model(body.model), openai.redactor_for(served)
     mode, names = choice_of(body.tool_choice)
     use = ToolUse(function_tools(body.tools), mode, names, body.parallel_tool_calls is not False)
-    form, calls = await prepared(lambda: planned(served, use, form_in(body)))
-    prompt = await prepared(lambda: prompt_of(served, body.messages, body, redactor),
-                            shows=shows([message.content for message in body.messages]))
+    form, calls = await openai.prepared(lambda: planned(served, use, openai.form_in(body)))
+    prompt = await openai.prepared(lambda: prompt_of(served, body.messages, body, redactor),
+                                   shows=shows([message.content for message in body.messages]))
     if body.top_logprobs and not body.logprobs:
         raise FieldError("top_logprobs", "top_logprobs needs logprobs=true")
-    params = params_of(served, body, logprobs=(body.top_logprobs or 0) if body.logprobs else None,
-                       max_tokens=body.max_completion_tokens or body.max_tokens)
+    params = openai.params_of(served, body, logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+                              max_tokens=body.max_completion_tokens or body.max_tokens)
     params = with_search(served, body, params, form, body.n or 1, "n")
     ask = Ask(model=name, prompts=[prompt], params=params, n=body.n or 1, form=form, calls=calls,
-              principal=who(request),
-              redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=body.prompt_logprobs)
+              principal=openai.who(request), redactor=redactor, min_tokens=body.min_tokens or 0,
+              prompt_logprobs=body.prompt_logprobs)
     run = await begin(served, ask, request.scope)
-    head = {"id": new_id("chatcmpl-"), "created": now(), "model": name}
+    head = {"id": openai.new_id("chatcmpl-"), "created": openai.now(), "model": name}
     if body.stream:
-        return streamed(run, _chunks(run, body, head), error_event(PATH))
+        return streamed(run, _chunks(run, body, head), openai.error_event(PATH))
     return await whole(run, request, lambda answers: _whole(run, body, head, answers))
 
 
-def prompt_of(served: Served, messages: list[ChatMessage], options: ChatOptions, redactor: Redactor) -> Prompt:
+def prompt_of(served: Served, messages: list[schema.ChatMessage], options: schema.ChatOptions,
+              redactor: Redactor) -> Prompt:
     """The ids of a chat."""
     use = ToolUse(function_tools(options.tools))
     use.check(served.limits.tools)
@@ -86,7 +63,7 @@ def prompt_of(served: Served, messages: list[ChatMessage], options: ChatOptions,
                        add_generation_prompt=options.add_generation_prompt is not False)
 
 
-def _turns(messages: list[ChatMessage]) -> list[dict[str, Any]]:
+def _turns(messages: list[schema.ChatMessage]) -> list[dict[str, Any]]:
     history = History()
     for n, message in enumerate(messages):
         if message.tool_call_id is not None:
@@ -102,15 +79,15 @@ def _turns(messages: list[ChatMessage]) -> list[dict[str, Any]]:
     return history.turns
 
 
-def _whole(run: Run, body: ChatRequest, head: dict[str, Any], answers: list[Written]) -> dict[str, Any]:
+def _whole(run: Run, body: schema.ChatRequest, head: dict[str, Any], answers: list[Written]) -> dict[str, Any]:
     tokenizer = run.served.tokenizer
     choices = []
     for index, answer in enumerate(answers):
-        logprobs = content_logprobs(tokenizer, answer.entries) if body.logprobs else None
-        choices.append(ChatChoice(
-            index=index, message=_message(answer), finish_reason=finish_of(answer),
-            logprobs=None if logprobs is None else ChatLogprobs.model_validate({"content": logprobs})))
-    found = ChatCompletion(**head, choices=choices, usage=usage_of(run)).model_dump()
+        logprobs = openai.content_logprobs(tokenizer, answer.entries) if body.logprobs else None
+        choices.append(schema.ChatChoice(
+            index=index, message=_message(answer), finish_reason=openai.finish_of(answer),
+            logprobs=None if logprobs is None else schema.ChatLogprobs.model_validate({"content": logprobs})))
+    found = schema.ChatCompletion(**head, choices=choices, usage=openai.usage_of(run)).model_dump()
     for choice in found["choices"]:
         if not choice["message"]["tool_calls"]:
             del choice["message"]["tool_calls"]
@@ -119,19 +96,17 @@ def _whole(run: Run, body: ChatRequest, head: dict[str, Any], answers: list[Writ
         for choice, answer in zip(found["choices"], answers, strict=True):
             choice["token_ids"] = list(answer.ids)
     if body.prompt_logprobs is not None:
-        start = run.starts[0]
-        found["prompt_logprobs"] = prompt_logprobs(tokenizer, run.ask.prompts[0].ids, start.prompt_logprobs or (),
-                                                   start.prompt_top or ())
+        found["prompt_logprobs"] = openai.prompt_logprobs(run, 0)
     return found
 
 
-def _message(answer: Written) -> AnswerMessage:
-    calls = [AnswerCall(id=new_id("call_"), function=AnswerFunction(name=call.name, arguments=call.arguments))
-             for call in answer.calls]
-    return AnswerMessage(content=None if calls and not answer.text else answer.text, tool_calls=calls)
+def _message(answer: Written) -> schema.AnswerMessage:
+    calls = [schema.AnswerCall(id=openai.new_id("call_"), function=schema.AnswerFunction(
+        name=call.name, arguments=call.arguments)) for call in answer.calls]
+    return schema.AnswerMessage(content=None if calls and not answer.text else answer.text, tool_calls=calls)
 
 
-async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
+async def _chunks(run: Run, body: schema.ChatRequest, head: dict[str, Any]) -> AsyncGenerator[bytes, None]:
     """Role first, once for each answer; then text and calls; then why it ended; then, if wanted, usage without choices.
     """
     options = body.stream_options
@@ -139,7 +114,7 @@ async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGen
     always = wants_usage and bool(options and options.continuous_usage_stats)
 
     def value(choices: list[dict[str, Any]], *, is_last: bool = False) -> dict[str, Any]:
-        usage = usage_of(run).model_dump() if is_last or always else None
+        usage = openai.usage_of(run).model_dump() if is_last or always else None
         return {**head, "object": "chat.completion.chunk", "choices": choices, "system_fingerprint": None,
                 **({"usage": usage} if wants_usage else {})}
 
@@ -154,7 +129,7 @@ async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGen
         yield chunk([_delta(index, {"role": "assistant", "content": "", "refusal": None})])
     async with aclosing(run.events()) as events:
         async for e in events:
-            logprobs = content_logprobs(run.served.tokenizer, e.piece.entries) if body.logprobs else []
+            logprobs = openai.content_logprobs(run.served.tokenizer, e.piece.entries) if body.logprobs else []
             if is_plain and e.piece.text:
                 yield plain[e.choice](e.piece.text)
             elif e.piece.text or logprobs or (body.return_token_ids and e.piece.ids):
@@ -163,7 +138,7 @@ async def _chunks(run: Run, body: ChatRequest, head: dict[str, Any]) -> AsyncGen
                 yield chunk([_delta(e.choice, {"tool_calls": [_part(part)]})])
             written[e.choice].add(e.piece)
             if e.piece.finish is not None:
-                yield chunk([_delta(e.choice, {}, finish_of(written[e.choice]))])
+                yield chunk([_delta(e.choice, {}, openai.finish_of(written[e.choice]))])
     if wants_usage:
         yield chunk([], is_last=True)
     yield DONE
@@ -177,11 +152,11 @@ def _part(part: CallPiece) -> dict[str, Any]:
     """Of a call: id, type and name first, then pieces of its arguments."""
     if part.name is None:
         return {"index": part.index, "function": {"arguments": part.arguments}}
-    return {"index": part.index, "id": new_id("call_"), "type": "function",
+    return {"index": part.index, "id": openai.new_id("call_"), "type": "function",
             "function": {"name": part.name, "arguments": ""}}
 
 
-def _with_extras(choice: dict[str, Any], e: Event, body: ChatRequest,
+def _with_extras(choice: dict[str, Any], e: Event, body: schema.ChatRequest,
                  logprobs: list[dict[str, Any]]) -> dict[str, Any]:
     if body.logprobs:
         choice["logprobs"] = {"content": logprobs, "refusal": None}

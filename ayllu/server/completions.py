@@ -12,23 +12,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu.errors import RequestError
+from ayllu.server import openai
 from ayllu.server.asking import Ask, Run, begin
 from ayllu.server.beams import with_search
 from ayllu.server.faults import FieldError
-from ayllu.server.openai import (
-    error_event,
-    finite,
-    form_in,
-    new_id,
-    now,
-    params_of,
-    prepared,
-    prompt_logprobs,
-    redactor_for,
-    served_of,
-    usage_of,
-    who,
-)
 from ayllu.server.prompts import Prompt, Redactor, id_prompt, text_prompt
 from ayllu.server.replying import streamed, whole
 from ayllu.server.schema.base import Prompts
@@ -47,28 +34,29 @@ MAX_TOKENS = 16                                          # of the published docu
 @router.post(PATH, responses={200: {"model": Completion, **EVENTS}}, response_model=None)
 async def completions(body: CompletionRequest, request: Request) -> Response:
     """Continue texts, whole or as server-sent events."""
-    served = served_of(request)
-    name, redactor = served.check_model(body.model), redactor_for(served)
+    served = openai.served_of(request)
+    name, redactor = served.check_model(body.model), openai.redactor_for(served)
     n, width = body.n or 1, _width(body, served.limits.n)
     drawn = n if body.use_beam_search else width         # a search gives the n best of its beams itself
     n_characters = len(body.prompt) if isinstance(body.prompt, str) and not redactor.is_on else None
-    prompts = await prepared(lambda: prompts_of(served, body.prompt, redactor, body.add_special_tokens), n_characters)
+    prompts = await openai.prepared(lambda: prompts_of(served, body.prompt, redactor, body.add_special_tokens),
+                                    n_characters)
     max_tokens = MAX_TOKENS if body.max_tokens is None else max(1, body.max_tokens)
     scored = 0 if drawn > n and body.logprobs is None else body.logprobs
-    params = params_of(served, body, max_tokens=max_tokens, logprobs=scored)
-    form = form_in(body)
+    params = openai.params_of(served, body, max_tokens=max_tokens, logprobs=scored)
+    form = openai.form_in(body)
     params = with_search(served, body, params, form, width, "n" if body.best_of is None else "best_of")
     reads = body.logprobs if body.echo and body.logprobs is not None else None
     if body.prompt_logprobs is not None:
         reads = max(reads or 0, body.prompt_logprobs)
-    ask = Ask(model=name, prompts=prompts, params=params, n=drawn, form=form, principal=who(request),
+    ask = Ask(model=name, prompts=prompts, params=params, n=drawn, form=form, principal=openai.who(request),
               redactor=redactor, min_tokens=body.min_tokens or 0, prompt_logprobs=reads)
     run = await begin(served, ask, request.scope)
-    head = {"id": new_id("cmpl-"), "object": "text_completion", "created": now(), "model": name,
+    head = {"id": openai.new_id("cmpl-"), "object": "text_completion", "created": openai.now(), "model": name,
             "system_fingerprint": None}
     written = _Form(run, body, n)
     if body.stream:
-        return streamed(run, _chunks(written, head), error_event(PATH))
+        return streamed(run, _chunks(written, head), openai.error_event(PATH))
     return await whole(run, request, lambda answers: {**head, "choices": written.choices(best(answers, n, drawn)),
                                                       "usage": written.usage()})
 
@@ -128,7 +116,7 @@ class _Form:
 
     def usage(self) -> dict[str, Any]:
         """Tokens so far."""
-        return usage_of(self.run, n_answer=0 if self.is_silent else None).model_dump()
+        return openai.usage_of(self.run, n_answer=0 if self.is_silent else None).model_dump()
 
     def ids(self, ids: Sequence[int]) -> dict[str, Any]:
         """The ids, if wanted."""
@@ -156,9 +144,7 @@ class _Form:
         if body.logprobs is not None:
             found["logprobs"] = _logprobs(tokenizer, rows, body.logprobs)
         if is_first and body.prompt_logprobs is not None:
-            start = self.run.starts[number]
-            found["prompt_logprobs"] = prompt_logprobs(tokenizer, prompt.ids, start.prompt_logprobs or (),
-                                                       start.prompt_top or ())
+            found["prompt_logprobs"] = openai.prompt_logprobs(self.run, number)
         if is_first and body.return_token_ids:
             found["prompt_token_ids"] = prompt.ids
         return found
@@ -181,10 +167,10 @@ def _logprobs(tokenizer: Tokenizer, rows: Sequence[Any], k: int) -> dict[str, An
         table: dict[str, float] = {}
         for other, value in [*list(top)[:k], (id, logprob)]:
             text = token_text(tokenizer, other)[0]       # a byte piece may read like a whole one: the likelier counts
-            table[text] = max(finite(value), table.get(text, -9999.0))
+            table[text] = max(openai.finite(value), table.get(text, -9999.0))
         tops.append(None if logprob is None else table)
     return {"tokens": [token_text(tokenizer, id)[0] for id, *_ in rows],
-            "token_logprobs": [None if logprob is None else finite(logprob) for _, logprob, *_ in rows],
+            "token_logprobs": [None if logprob is None else openai.finite(logprob) for _, logprob, *_ in rows],
             "top_logprobs": tops, "text_offset": [offset for *_, offset in rows]}
 
 

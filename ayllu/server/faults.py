@@ -5,20 +5,8 @@ from dataclasses import dataclass, field
 from json.encoder import encode_basestring
 from typing import Any
 
-from ayllu.errors import (
-    AylluError,
-    BadMedia,
-    ConfigError,
-    ContextTooLong,
-    EngineFailed,
-    MissingExtra,
-    NotAllowed,
-    NotFound,
-    Overloaded,
-    Refused,
-    RequestError,
-    UnknownAdapter,
-)
+from ayllu import errors
+from ayllu.errors import AylluError, Overloaded, RequestError
 from ayllu.log import logger
 
 
@@ -53,18 +41,18 @@ class Fault(Exception):  # noqa: N818 - an HTTP answer
 # error -> (status, OpenAI's type, code); the first row that fits counts
 TABLE: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
-    (UnknownAdapter, 404, "invalid_request_error", "model_not_found"),
-    (NotFound, 404, "invalid_request_error", "not_found"),
-    (ContextTooLong, 400, "invalid_request_error", "context_length_exceeded"),
-    (BadMedia, 400, "invalid_request_error", "bad_media"),
-    (Refused, 403, "permission_error", "refused"),
+    (errors.UnknownAdapter, 404, "invalid_request_error", "model_not_found"),
+    (errors.NotFound, 404, "invalid_request_error", "not_found"),
+    (errors.ContextTooLong, 400, "invalid_request_error", "context_length_exceeded"),
+    (errors.BadMedia, 400, "invalid_request_error", "bad_media"),
+    (errors.Refused, 403, "permission_error", "refused"),
     (RequestError, 400, "invalid_request_error", None),
-    (ConfigError, 400, "invalid_request_error", None),
-    (NotAllowed, 401, "authentication_error", "invalid_api_key"),
+    (errors.ConfigError, 400, "invalid_request_error", None),
+    (errors.NotAllowed, 401, "authentication_error", "invalid_api_key"),
     (Overloaded, 503, "overloaded_error", "queue_full"),
     (TimeLimitError, 504, "timeout_error", "timeout"),
-    (EngineFailed, 500, "server_error", "engine_failed"),
-    (MissingExtra, 501, "server_error", "missing_extra"),
+    (errors.EngineFailed, 500, "server_error", "engine_failed"),
+    (errors.MissingExtra, 501, "server_error", "missing_extra"),
 )
 ANTHROPIC_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error",
                    404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 503: "overloaded_error",

@@ -14,14 +14,8 @@ from ayllu.server.completions import prompts_of
 from ayllu.server.faults import FieldError
 from ayllu.server.openai import prepared, redactor_for, served_of
 from ayllu.server.prompts import Prompt
-from ayllu.server.schema.completions import (
-    Embedding,
-    EmbeddingList,
-    EmbeddingRequest,
-    EmbeddingUsage,
-    Model,
-    ModelList,
-)
+from ayllu.server.schema.base import Prompts
+from ayllu.server.schema.completions import Embedding, EmbeddingList, EmbeddingRequest, EmbeddingUsage, Model, ModelList
 from ayllu.server.served import Served
 from ayllu.server.sse import Json, or_gone
 
@@ -56,15 +50,12 @@ def _model(served: Served, name: str) -> Model:
 async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
     """One vector for each text: the mean of the last layer, of length 1."""
     served = served_of(request)
-    name, redactor = served.check_model(body.model), redactor_for(served)
+    name = served.check_model(body.model)
     check_width(served, body.dimensions)
-    prompts = await prepared(lambda: prompts_of(served, body.input, redactor))
-    check_inputs(served, prompts)
-    vectors = await or_gone(request, vectors_of(served, prompts, name))
-    if vectors is None:
+    found = await embedded(request, body.input, name)
+    if found is None:
         return Response(status_code=499)
-    n = sum(len(prompt.ids) for prompt in prompts)
-    request.scope["ayllu.tally"].prompt_tokens += n
+    vectors, n = found
     data = [Embedding(index=i, embedding=_packed(v) if body.encoding_format == "base64" else v)
             for i, v in enumerate(vectors)]
     usage = EmbeddingUsage(prompt_tokens=n, total_tokens=n)
@@ -91,9 +82,18 @@ def check_inputs(served: Served, prompts: list[Prompt]) -> None:
                                  f"{served.context}: split it")
 
 
-async def vectors_of(served: Served, prompts: list[Prompt], name: str) -> list[list[float]]:
-    """One after the other, so that a list of texts holds up no stream for longer than one of them takes."""
-    return [await served.service.embed(prompt.ids, served.adapter_of(name)) for prompt in prompts]
+async def embedded(request: Request, given: Prompts, name: str) -> tuple[list[list[float]], int] | None:
+    """A vector of each text, and how many tokens they have; None where nobody waits any more."""
+    served = served_of(request)
+    prompts = await prepared(lambda: prompts_of(served, given, redactor_for(served)))
+    check_inputs(served, prompts)
+
+    async def vectors() -> list[list[float]]:            # one by one: they hold up no stream for longer than one takes
+        return [await served.service.embed(prompt.ids, served.adapter_of(name)) for prompt in prompts]
+
+    found, n = await or_gone(request, vectors()), sum(len(prompt.ids) for prompt in prompts)
+    request.scope["ayllu.tally"].prompt_tokens += 0 if found is None else n
+    return None if found is None else (found, n)
 
 
 def _packed(vector: list[float]) -> Any:

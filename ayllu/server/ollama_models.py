@@ -1,50 +1,36 @@
 """Ollama's routes about models: tags, show, ps, embed, version."""
 
 import time
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu import __version__
-from ayllu.server.completions import prompts_of
 from ayllu.server.faults import FieldError
-from ayllu.server.models import check_inputs, check_width, vectors_of
+from ayllu.server.models import check_width, embedded
 from ayllu.server.ollama import model_name, timestamp
-from ayllu.server.openai import prepared, redactor_for, served_of
-from ayllu.server.schema.base import Prompts
-from ayllu.server.schema.ollama import (
-    Details,
-    Embedded,
-    EmbedRequest,
-    Listed,
-    ListedModels,
-    OldEmbedded,
-    OldEmbedRequest,
-    Shown,
-    ShowRequest,
-    Version,
-)
+from ayllu.server.openai import served_of
+from ayllu.server.schema import ollama as schema
 from ayllu.server.served import Served
-from ayllu.server.sse import Json, or_gone
+from ayllu.server.sse import Json
 
 router = APIRouter(tags=["Ollama"])
 
 
-@router.get("/api/version", responses={200: {"model": Version}}, response_model=None)
+@router.get("/api/version", responses={200: {"model": schema.Version}}, response_model=None)
 async def version() -> Response:
     """The version of Ayllu."""
-    return Json(Version(version=__version__).model_dump())
+    return Json(schema.Version(version=__version__).model_dump())
 
 
-@router.get("/api/tags", responses={200: {"model": ListedModels}}, response_model=None)
+@router.get("/api/tags", responses={200: {"model": schema.ListedModels}}, response_model=None)
 async def tags(request: Request) -> Response:
     """The models that can be asked for."""
-    return Json(ListedModels(models=_listed(served_of(request))).model_dump(exclude_none=True))
+    return Json(schema.ListedModels(models=_listed(served_of(request))).model_dump(exclude_none=True))
 
 
-@router.get("/api/ps", responses={200: {"model": ListedModels}}, response_model=None)
+@router.get("/api/ps", responses={200: {"model": schema.ListedModels}}, response_model=None)
 async def ps(request: Request) -> Response:
     """The models in memory: the same."""
     served = served_of(request)
@@ -53,13 +39,13 @@ async def ps(request: Request) -> Response:
     loaded = [m.model_copy(update={"expires_at": "9999-12-31T00:00:00Z", "context_length": served.context,
                                    "size_vram": m.size + engine.cache.nbytes if on_gpu else 0})
               for m in _listed(served)]
-    return Json(ListedModels(models=loaded).model_dump(exclude_none=True))
+    return Json(schema.ListedModels(models=loaded).model_dump(exclude_none=True))
 
 
-def _listed(served: Served) -> list[Listed]:
-    own = [Listed(name=name, model=name, modified_at=timestamp(served.started), size=served.weight_bytes,
+def _listed(served: Served) -> list[schema.Listed]:
+    own = [schema.Listed(name=name, model=name, modified_at=timestamp(served.started), size=served.weight_bytes,
                   digest=served.digest, details=_details(served)) for name in (served.name, *sorted(served.aliases))]
-    return own + [Listed(name=name, model=name, modified_at=timestamp(adapter.loaded_at), size=adapter.n_bytes,
+    return own + [schema.Listed(name=name, model=name, modified_at=timestamp(adapter.loaded_at), size=adapter.n_bytes,
                          digest=adapter.digest, details=_details(served, served.name))
                   for name, adapter in served.adapters.items()]
 
@@ -74,14 +60,15 @@ def _of_senses(served: Served) -> list[str]:
     return [{"image": "vision"}.get(kind, kind) for kind in served.takes[1:]]
 
 
-def _details(served: Served, parent: str = "") -> Details:
+def _details(served: Served, parent: str = "") -> schema.Details:
     n = served.n_parameters
     size = f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.1f}M"
-    return Details(parent_model=parent, format=served.format, parameter_size=size, quantization_level=served.dtype)
+    return schema.Details(parent_model=parent, format=served.format, parameter_size=size,
+                          quantization_level=served.dtype)
 
 
-@router.post("/api/show", responses={200: {"model": Shown}}, response_model=None)
-async def show(body: ShowRequest, request: Request) -> Response:
+@router.post("/api/show", responses={200: {"model": schema.Shown}}, response_model=None)
+async def show(body: schema.ShowRequest, request: Request) -> Response:
     """One model in full."""
     served = served_of(request)
     name = body.model or body.name
@@ -98,7 +85,7 @@ async def show(body: ShowRequest, request: Request) -> Response:
     modelfile, parent = f"FROM {served.name}\n", ""
     if adapter is not None:
         modelfile, parent = f"{modelfile}ADAPTER {adapter}\n", served.name
-    return Json(Shown(modelfile=modelfile, parameters="\n".join(_settings(served)), license=licence,
+    return Json(schema.Shown(modelfile=modelfile, parameters="\n".join(_settings(served)), license=licence,
                       template=served.chat_template or "{{ .Prompt }}", details=_details(served, parent),
                       model_info=info, modified_at=timestamp(served.started),
                       capabilities=["completion", *_of_template(served), *_of_senses(served), "embedding"],
@@ -109,32 +96,22 @@ def _settings(served: Served) -> list[str]:
     return [f"{key} {value}" for key, value in sorted(served.defaults.items())]
 
 
-@router.post("/api/embed", responses={200: {"model": Embedded}}, response_model=None)
-async def embed(body: EmbedRequest, request: Request) -> Response:
+@router.post("/api/embed", responses={200: {"model": schema.Embedded}}, response_model=None)
+async def embed(body: schema.EmbedRequest, request: Request) -> Response:
     """One vector for each text."""
     begun, served = time.perf_counter(), served_of(request)
     name = model_name(served, body.model)
     check_width(served, body.dimensions)
-    found = await _vectors(served, body.input, name, request)
+    found = await embedded(request, body.input, name)
     if found is None:
         return Response(status_code=499)
     vectors, n = found
-    return Json(Embedded(model=name, embeddings=vectors, prompt_eval_count=n,
-                         total_duration=int((time.perf_counter() - begun) * 1e9)).model_dump())
+    return Json(schema.Embedded(model=name, embeddings=vectors, prompt_eval_count=n,
+                                total_duration=int((time.perf_counter() - begun) * 1e9)).model_dump())
 
 
-@router.post("/api/embeddings", responses={200: {"model": OldEmbedded}}, response_model=None)
-async def old_embed(body: OldEmbedRequest, request: Request) -> Response:
+@router.post("/api/embeddings", responses={200: {"model": schema.OldEmbedded}}, response_model=None)
+async def old_embed(body: schema.OldEmbedRequest, request: Request) -> Response:
     """One vector; the older form."""
-    served = served_of(request)
-    found = await _vectors(served, body.prompt, model_name(served, body.model), request)
-    return Response(status_code=499) if found is None else Json(OldEmbedded(embedding=found[0][0]).model_dump())
-
-
-async def _vectors(served: Served, given: Prompts, name: str, request: Request) -> Any:
-    prompts = await prepared(lambda: prompts_of(served, given, redactor_for(served)))
-    check_inputs(served, prompts)
-    vectors = await or_gone(request, vectors_of(served, prompts, name))
-    n = sum(len(prompt.ids) for prompt in prompts)
-    request.scope["ayllu.tally"].prompt_tokens += n
-    return None if vectors is None else (vectors, n)
+    found = await embedded(request, body.prompt, model_name(served_of(request), body.model))
+    return Response(status_code=499) if found is None else Json(schema.OldEmbedded(embedding=found[0][0]).model_dump())

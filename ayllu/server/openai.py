@@ -105,11 +105,11 @@ def content_logprobs(tokenizer: Tokenizer, entries: Sequence[Entry]) -> list[dic
             for e in entries if not e.is_end]
 
 
-def prompt_logprobs(tokenizer: Tokenizer, ids: Sequence[int], logprobs: Sequence[float | None],
-                    tops: Sequence[Sequence[tuple[int, float]]]) -> list[dict[str, Any] | None]:
-    """vLLM's form: for each id of the prompt, log-probabilities by id."""
+def prompt_logprobs(run: Run, number: int) -> list[dict[str, Any] | None]:
+    """vLLM's form: for each id of one of the prompts, log-probabilities by id."""
+    tokenizer, ids, start = run.served.tokenizer, run.ask.prompts[number].ids, run.starts[number]
     found: list[dict[str, Any] | None] = []
-    for id, logprob, top in zip(ids, logprobs, tops, strict=True):
+    for id, logprob, top in zip(ids, start.prompt_logprobs or (), start.prompt_top or (), strict=True):
         if logprob is None:
             found.append(None)
             continue

@@ -8,20 +8,9 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ayllu.server import openai
 from ayllu.server.asking import Ask, Form, Run, begin, form_of
 from ayllu.server.media import shows
-from ayllu.server.openai import (
-    DEFAULTS,
-    content_logprobs,
-    finish_of,
-    new_id,
-    now,
-    prepared,
-    redactor_for,
-    seed_of,
-    served_of,
-    who,
-)
 from ayllu.server.prompts import Prompt, Redactor, chat_prompt
 from ayllu.server.replying import streamed, whole
 from ayllu.server.schema import responses as schema
@@ -44,20 +33,20 @@ LOGPROBS = "message.output_text.logprobs"
 @router.post(PATH, responses={200: {"model": schema.Response, **EVENTS}}, response_model=None)
 async def responses(body: ResponseRequest, request: Request) -> Response:
     """Answer an input, whole or as server-sent events."""
-    served = served_of(request)
-    name, redactor = served.check_model(body.model), redactor_for(served)
+    served = openai.served_of(request)
+    name, redactor = served.check_model(body.model), openai.redactor_for(served)
     use = _use(body)
-    form, calls = await prepared(lambda: planned(served, use, _form(body)))
+    form, calls = await openai.prepared(lambda: planned(served, use, _form(body)))
     shown = shows([item.content for item in body.input if isinstance(item, InputItem)])
-    prompt = await prepared(lambda: _prompt(served, body, use, redactor), shows=shown)
+    prompt = await openai.prepared(lambda: _prompt(served, body, use, redactor), shows=shown)
     wants_logprobs = LOGPROBS in (body.include or []) or bool(body.top_logprobs)
-    params = served.params(DEFAULTS, {
-        "temperature": body.temperature, "top_p": body.top_p, "min_p": body.min_p, "seed": seed_of(body.seed),
+    params = served.params(openai.DEFAULTS, {
+        "temperature": body.temperature, "top_p": body.top_p, "min_p": body.min_p, "seed": openai.seed_of(body.seed),
         "top_k": None if body.top_k is None else max(0, body.top_k), "repetition_penalty": body.repetition_penalty,
         "presence_penalty": body.presence_penalty, "frequency_penalty": body.frequency_penalty,
         "stop": tuple(body.stop or ()), "max_tokens": body.max_output_tokens,
         "logprobs": (body.top_logprobs or 0) if wants_logprobs else None})
-    run = await begin(served, Ask(model=name, prompts=[prompt], params=params, principal=who(request),
+    run = await begin(served, Ask(model=name, prompts=[prompt], params=params, principal=openai.who(request),
                                   redactor=redactor, form=form, calls=calls), request.scope)
     reply = _Reply(run, body, name)
     if body.stream:
@@ -95,7 +84,7 @@ class _Reply:
 
     def __init__(self, run: Run, body: ResponseRequest, name: str) -> None:
         self.run, self.body, self.name = run, body, name
-        self.id, self.item_id, self.created = new_id("resp_"), new_id("msg_"), now()
+        self.id, self.item_id, self.created = openai.new_id("resp_"), openai.new_id("msg_"), openai.now()
         self.written = Written()
         self.logprobs: list[dict[str, Any]] = []
         self._call_ids: list[tuple[str, str]] = []       # of each call: the item's id, the call's id
@@ -111,14 +100,14 @@ class _Reply:
         self.written = answer
         if self.run.ask.params.logprobs is not None:
             entries = [e for e in answer.entries if not answer.calls or e.offset < len(answer.text)]
-            self.logprobs = content_logprobs(self.run.served.tokenizer, entries)
+            self.logprobs = openai.content_logprobs(self.run.served.tokenizer, entries)
 
     @property
     def status(self) -> str:
         """Of the response."""
         if self.written.finish is None:
             return "in_progress"
-        return "incomplete" if finish_of(self.written) == "length" else "completed"
+        return "incomplete" if openai.finish_of(self.written) == "length" else "completed"
 
     @property
     def has_message(self) -> bool:
@@ -138,7 +127,7 @@ class _Reply:
     def call(self, index: int, call: Call, status: str | None = None) -> schema.OutputCall:
         """One of the calls."""
         while len(self._call_ids) <= index:
-            self._call_ids.append((new_id("fc_"), new_id("call_")))
+            self._call_ids.append((openai.new_id("fc_"), openai.new_id("call_")))
         id, call_id = self._call_ids[index]
         return schema.OutputCall(id=id, call_id=call_id, name=call.name, arguments=call.arguments,
                                  status=status or ("completed" if call.is_whole   # type: ignore[arg-type]
@@ -157,7 +146,7 @@ class _Reply:
             input_tokens=n_in, output_tokens=n_out, total_tokens=n_in + n_out,
             input_tokens_details=schema.InputDetails(cached_tokens=self.run.cached_tokens))
         return schema.Response(
-            id=self.id, created_at=self.created, completed_at=None if is_open else now(),
+            id=self.id, created_at=self.created, completed_at=None if is_open else openai.now(),
             status="failed" if error else self.status,                         # type: ignore[arg-type]
             error=error, incomplete_details=schema.Incomplete() if self.status == "incomplete" else None,
             instructions=self.body.instructions, max_output_tokens=self.body.max_output_tokens,
@@ -248,7 +237,7 @@ async def _events(reply: _Reply) -> AsyncGenerator[bytes, None]:
         async for e in events:
             answer.add(e.piece._replace(calls=(), finish=None))
             has_logprobs = ask.params.logprobs is not None and (ask.calls is None or e.piece.text)
-            logprobs = content_logprobs(reply.run.served.tokenizer, e.piece.entries) if has_logprobs else []
+            logprobs = openai.content_logprobs(reply.run.served.tokenizer, e.piece.entries) if has_logprobs else []
             if e.piece.text or logprobs:
                 for part in () if stream.has_message else stream.begin_message():
                     yield part
