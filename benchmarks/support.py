@@ -25,7 +25,7 @@ import numpy as np
 
 from ayllu.apps.speaker import LocalSpeaker, Speaker
 from ayllu.apps.support.figures import share, wilson
-from ayllu.apps.support.lexical import Bm25
+from ayllu.apps.support.match import Bm25
 from ayllu.apps.support.pages import QUESTIONS, sample
 from ayllu.apps.support.questions import Given, Question, given_of, measure, read_questions
 from ayllu.apps.support.service import Support, open_support

@@ -2,6 +2,8 @@
 
 Reading has two halves, so that one process can read while others parse. `records` cuts a file into rows that are still
 raw; `parse` turns a row into a text. What can't be read is a `Reject`, with file, line and reason, and never just gone.
+
+Rows of Parquet, a batch in memory at a time; a group of rows that is damaged costs only itself.
 """
 
 import errno
@@ -15,9 +17,9 @@ from ayllu.data.csv_rows import table
 from ayllu.data.encodings import BROKEN, MIXED, decode, guess, guess_page, is_hidden_utf_8
 from ayllu.data.folders import HTML, LINES, TABLES, kind_of
 from ayllu.data.html import html_text
-from ayllu.data.packed import DAMAGED, Moved, nobody, open_binary
-from ayllu.data.parquet_rows import parquet
+from ayllu.data.packed import DAMAGED, Moved, nobody, open_binary, open_seekable
 from ayllu.data.rows import FILE_BYTES, ROW_BYTES, BadRow, Record, Reject, too_long
+from ayllu.errors import MissingExtra
 from ayllu.files import is_full
 
 PIECE = 2**17                                            # bytes
@@ -135,3 +137,55 @@ def _cut(stream: Any, name: str, encoding: str) -> Iterator[Record | Reject]:
             yield Reject(name, number, MIXED)
         elif line.strip():
             yield Record(name, number, line.encode("utf-8", "surrogatepass"), encoding)
+
+
+BATCH = 1000
+
+
+def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Iterator[Record | Reject]:
+    """Rows with the columns `fields` (none: all); "meta.text" is the field `text` of the column `meta`."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtra(f"{path}: reading Parquet needs the extra `data`: pip install 'ayllu[data]'.") from error
+    with open_seekable(path, moved) as file:
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+        except (pyarrow.ArrowException, OSError) as error:
+            yield Reject(name, 1, f"can't be read as Parquet ({_first_line(error)})")
+            return
+        known = table.schema_arrow.names
+        wanted = [f if f in known else f.partition(".")[0] for f in fields]
+        if missing := [f for f, column in zip(fields, wanted, strict=True) if column not in known]:
+            yield Reject(name, 0, f"no column {missing[0]!r}; the file has {', '.join(known)}: set `fields`")
+            return
+        start = 0
+        for group in range(table.num_row_groups):
+            last, end = start, start + table.metadata.row_group(group).num_rows
+            try:
+                for batch in table.iter_batches(BATCH, row_groups=[group], columns=list(dict.fromkeys(wanted)) or None):
+                    for row in _dicts(batch):
+                        last += 1
+                        yield Record(name, last, row) if isinstance(row, dict) else Reject(name, last, row)
+            except (pyarrow.ArrowException, OSError) as error:
+                yield Reject(name, last + 1, f"rows {last + 1:,} to {end:,} can't be read ({_first_line(error)})")
+            start = end
+
+
+def _dicts(batch: Any) -> Iterator[dict[str, Any] | str]:
+    """Rows as dictionaries; the reason where one holds what Python can't take, such as text that isn't UTF-8."""
+    try:
+        yield from batch.to_pylist()
+        return
+    except (ValueError, OverflowError):
+        pass
+    for i in range(batch.num_rows):
+        try:
+            yield batch.slice(i, 1).to_pylist()[0]
+        except (ValueError, OverflowError) as error:
+            yield f"a value that can't be read ({_first_line(error)})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.mask_undo import undo
 from untamed import untamed
 
 from ayllu.data.mask_marks import Marks
 from ayllu.data.mask_schedule import ByLoss, Ramp
-from ayllu.data.mask_undo import undo
 from ayllu.data.masks import Causal, FillIn, Mixture, Prefix, Spans, Tokens, longest, ul2
 from ayllu.data.pack import best_fit, document_starts, pack
 from ayllu.data.pack_loader import PADDING, PackedLoader

@@ -18,7 +18,7 @@ from ayllu.train.adapt import (
     first_decision,
     rate_factor,
 )
-from ayllu.train.plateau import greedy, reduce_on_plateau
+from ayllu.train.control import greedy, reduce_on_plateau
 from ayllu.train.search import Round, Trial, judged, next_rate, shape
 
 FOLLOW = AdaptConfig(kind="follow", rounds=(Round(), Round(at=0.1, factor=2)), trial_least=8, snapshot_every=10,

@@ -1,18 +1,24 @@
-"""One post read: everything that is said of it by itself."""
+"""One post read: everything that is said of it by itself.
+
+Which words mattered: exact where the verdict is linear, else by leaving words out, many at a time.
+
+What exactly is praised or blamed: aspects (words of the lexicon, and nouns that opinions stand beside) with the
+sentiment of their clause; and brands, whose mentions make a share of voice.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ayllu.apps.analyse import lexicon
-from ayllu.apps.analyse.aspects import aspects, brands
 from ayllu.apps.analyse.config import SENTIMENT, TOPIC, Analysis
+from ayllu.apps.analyse.lexicon import Found, entries, positive, read
 from ayllu.apps.analyse.names import Pseudonyms
-from ayllu.apps.analyse.phrases import STOP, entities, key_phrases
+from ayllu.apps.analyse.phrases import STOP, entities, key_phrases, pieces
+from ayllu.apps.analyse.phrases import words as content
 from ayllu.apps.analyse.posts import Post
 from ayllu.apps.analyse.scorers import Scorers, Words
-from ayllu.apps.analyse.why import by_lexicon, by_occlusion
 from ayllu.data.language import identify
 from ayllu.errors import MissingExtra
 
@@ -108,3 +114,66 @@ def language(text: str) -> str:
         return identify(text)
     except MissingExtra:
         return "und"
+
+
+MOST = 80                                                # words of a post that are left out in turn
+
+
+class Mattered(NamedTuple):
+    """text[start:end] moved the verdict by so much; above 0 towards the label that is explained."""
+
+    start: int
+    end: int
+    effect: float
+
+
+def by_lexicon(text: str) -> list[Mattered]:
+    """What each word of the lexicon added to the sum: exact, since the verdict is a sum."""
+    return [Mattered(one.start, one.end, round(one.weight, 3)) for one in read(text) if one.weight]
+
+
+def by_occlusion(score: Callable[[Sequence[str]], Sequence[float]], text: str) -> list[Mattered]:
+    """How far the score falls when a word isn't there (occlusion, arXiv:1311.2901, for words); one batch."""
+    spans = pieces(text)[:MOST]
+    without = [re.sub(r"\s{2,}", " ", text[:start] + text[end:]).strip() or "-" for start, end in spans]
+    whole, *rest = score([text, *without])
+    return [Mattered(start, end, round(whole - p, 4)) for (start, end), p in zip(spans, rest, strict=True)]
+
+
+# "the battery is", "its camera was", "my order never": what an opinion is about stands before it
+_ENGLISH = re.compile(r"\b(?:the|its|my|this|their|your)\s+([a-z][a-z-]{2,20})\s+(?:is|was|are|were|has|keeps?|looks?|"
+                      r"feels?|sounds?|never|still|doesn't|didn't)\b", re.IGNORECASE)
+_CHINESE = re.compile(r"([\u4e00-\u9fff]{2,6}?)"
+                      r"(?:真的|实在|有点|比较|非常|特别|十分|一直|也|都|还|很|太|真|超|挺)+[\u4e00-\u9fff]")
+
+
+def aspects(text: str, found: Sequence[Found]) -> dict[str, float]:
+    """Aspect to the probability that what is said of it is positive; only where its clause has an opinion."""
+    by_clause: dict[int, list[Found]] = {}
+    for one in found:
+        by_clause.setdefault(one.clause, []).append(one)
+    out: dict[str, list[float]] = {}
+    before: set[str] = set()                             # "The battery died. Awful.": awful is the battery
+    for clause in by_clause.values():
+        opinions = [one for one in clause if one.weight]
+        named = {name for one in clause for name in one.entry.aspects}
+        if opinions and not named:
+            named = _nouns(text[max(clause[0].start - 30, 0):clause[-1].end + 1])
+        for name in (named or before) if opinions else ():
+            out.setdefault(name, []).append(positive(opinions))
+        before = named or before
+    return {name: sum(values) / len(values) for name, values in out.items()}
+
+
+def _nouns(part: str) -> set[str]:
+    known = entries()
+    found = {match[1].lower() for match in _ENGLISH.finditer(part)}
+    found |= {words[-1] for match in _CHINESE.finditer(part) if (words := content(match[1]))}
+    return {word for word in found if word not in known and word not in STOP}
+
+
+def brands(text: str, named: Sequence[str]) -> list[str]:
+    """Which of the brands are named; letters' case doesn't count, and a Latin name stands as a word of its own."""
+    low = text.lower()
+    return [name for name in named if (name.lower() in low if name[0] > "\u3000" else
+                                       re.search(rf"(?<![A-Za-z0-9]){re.escape(name.lower())}(?![A-Za-z0-9])", low))]
