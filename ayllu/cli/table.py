@@ -60,7 +60,7 @@ COMMANDS: dict[str, Row | Family] = {
     "grpo": Row("ayllu.cli.grpo", "grpo", "Teach a model by rewards for its own answers (GRPO)."),
     "evaluate": Row("ayllu.cli.evaluate", "evaluate", "Score a model on tasks, with intervals."),
     "compare": Row("ayllu.cli.compare", "compare", "Say which of two models is better, and how sure that is."),
-    "align": Row("ayllu.cli.align", "align", "Teach a model to see or hear, from images or sounds with texts."),
+    "align": Row("ayllu.cli.align", "align", "Teach a model to see or hear, from media with texts."),
     "train-head": Row("ayllu.cli.heads", "train_head", "Train a classifier on labelled rows, and measure it."),
     "classify": Row("ayllu.cli.heads", "classify", "Label texts with a trained head."),
     "fewshot": Row("ayllu.cli.fewshot", "fewshot", "Measure a model on few labelled rows, in many draws."),
