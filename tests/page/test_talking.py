@@ -26,6 +26,23 @@ def test_an_answer_streams_and_tells_what_it_cost(page):
     assert page.get_by_role("meter").get_attribute("aria-label").endswith("full")
 
 
+def test_what_is_sent_is_seen_also_where_the_browser_moves_the_thread(page):
+    """Drawing the thread anew may move it by a pixel, of which the browser tells as of scrolling."""
+    short(page)
+    for text in ("one " * 150, "two " * 150, "three"):
+        say(page, text)
+        page.locator(".fault, .stats:has-text('seed')").nth(0).wait_for()
+        page.get_by_role("button", name="Send").wait_for()
+        page.evaluate("""() => {
+            const main = document.querySelector("main.scroll");
+            const tell = () => main.dispatchEvent(new Event("scroll"));
+            new MutationObserver(tell).observe(main.firstElementChild, {childList: true});
+        }""")
+    left = "(() => { const m = document.querySelector('main.scroll'); return m.scrollHeight - m.scrollTop - m.clientHeight; })()"
+    page.wait_for_function(f"{left} < 2")
+    assert page.evaluate("document.querySelector('main.scroll').scrollTop") > 0
+
+
 def test_versions_edit_branch_and_continue(page):
     short(page)
     say(page, "the bird")

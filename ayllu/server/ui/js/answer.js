@@ -178,7 +178,9 @@ function tell(job) {
   emit("jobs");
 }
 
+const BURST = 20; // ms: tokens that came at once say nothing about how fast they were written
+
 /** Tokens per second after the first one, or null while there is nothing to divide. */
 export function speed(stats) {
-  return stats?.timed > 0 && stats.write_ms > 0 ? (stats.timed * 1000) / stats.write_ms : null;
+  return stats?.timed > 0 && stats.write_ms > BURST ? (stats.timed * 1000) / stats.write_ms : null;
 }

@@ -93,7 +93,11 @@ function onkeydown(event, field) {
   }
 }
 
+/** As tall as the text; on a phone, a text of several lines has their whole width, until it is gone. */
 function grow(field) {
+  const line = parseFloat(getComputedStyle(field).lineHeight);
   field.style.blockSize = "auto";
+  const isTall = field.value && (field.parentElement?.classList.contains("tall") || field.scrollHeight > 2.5 * line);
+  field.parentElement?.classList.toggle("tall", Boolean(isTall));
   field.style.blockSize = `${Math.min(field.scrollHeight + 2, innerHeight * TALLEST)}px`;
 }

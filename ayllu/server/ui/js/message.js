@@ -88,7 +88,7 @@ function facts({ stats, finish, seed, id }) {
     seed != null && t("stat.seed", { n: seed }),
   ]
     .filter(Boolean)
-    .map((fact, i) => h("span", {}, i ? " · " : "", fact));
+    .flatMap((fact, i) => [i ? "\u00a0· " : "", h("span", {}, fact)]); // lines break between facts only
 }
 
 function actions(conversation, node, view, tokens) {

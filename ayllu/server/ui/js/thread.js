@@ -42,9 +42,13 @@ export function thread() {
   });
   on("thread", () => {
     draw(list);
-    follows = true;
-    requestAnimationFrame(toEnd);
+    requestAnimationFrame(() => {
+      follows = true; // only here: a browser that moves what it drew anew tells of it as of a person's scrolling
+      toEnd();
+    });
   });
+  const resized = new ResizeObserver(toEnd); // a drawer that opens makes lines of text wrap
+  for (const part of [scroll, list]) resized.observe(part);
   on("server", () => {
     if (!views.size) draw(list);
   });
