@@ -147,7 +147,7 @@ def test_a_call_that_was_cut_and_one_that_broke_off(page):
 
     calls = []
     page.route("**/v1/chat/completions", breaks_once)
-    use_tools(page, [WEATHER], "One at least")
+    use_tools(page, [WEATHER], "At least one")
     say(page, "hello")
     page.get_by_text("The call was cut off").wait_for()
     assert calls[0] == calls[1]                          # a call is written anew with the same seed, never twice

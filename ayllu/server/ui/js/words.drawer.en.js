@@ -28,7 +28,7 @@ export const DRAWER = {
   "tools.choice": "Which one it calls",
   "tools.auto": "As the model likes",
   "tools.none": "None",
-  "tools.required": "One at least",
+  "tools.required": "At least one",
   "tools.only": "Only {name}",
   "tools.list": "it is no list; put [ ] around the functions",
   "tools.name": "function {i} needs a name of letters, digits and _ . : / - (at most 128)",
