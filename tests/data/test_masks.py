@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ayllu.data.mask_undo import undo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ayllu.data.mask_marks import Marks
 from ayllu.data.mask_schedule import ByLoss, Moment, Ramp, Stairs
-from ayllu.data.mask_undo import undo
 from ayllu.data.masks import (
     NOTES,
     Causal,

@@ -38,9 +38,9 @@ def test_what_is_sent_is_seen_also_where_the_browser_moves_the_thread(page):
             const tell = () => main.dispatchEvent(new Event("scroll"));
             new MutationObserver(tell).observe(main.firstElementChild, {childList: true});
         }""")
-    left = "(() => { const m = document.querySelector('main.scroll'); return m.scrollHeight - m.scrollTop - m.clientHeight; })()"
-    page.wait_for_function(f"{left} < 2")
-    assert page.evaluate("document.querySelector('main.scroll').scrollTop") > 0
+    at = "(({scrollHeight, scrollTop, clientHeight}) => [scrollTop, scrollHeight - scrollTop - clientHeight])"
+    top, below = page.evaluate(f"{at}(document.querySelector('main.scroll'))")
+    assert top > 0 and below < 2
 
 
 def test_versions_edit_branch_and_continue(page):
