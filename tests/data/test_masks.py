@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from ayllu.data.mask_undo import undo
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles.mask_undo import undo
 from pydantic import ValidationError
 
 from ayllu.data.mask_marks import Marks
