@@ -1,7 +1,7 @@
 """What is hidden from the model and what it must predict: objectives, and mixtures of them that change with time.
 
 A mask is drawn afresh at each visit, from the seed, the document, the epoch and the step alone, so that workers,
-ranks and resumes draw the same one. Every objective keeps every id: `tests/oracles/mask_undo.py` gives the document back.
+ranks and resumes draw the same one. Every objective keeps every id: `tests/oracles/mask_undo.py` goes back.
 
 A *piece* is a document, or a part of one that is longer than a window. Its first id (BOS, or the last id of the part
 before) is always given and never learned; an EOS at its end is never hidden. The ids between are its body.
