@@ -17,7 +17,7 @@ from ayllu.checkpoint.licence import Licence, licence_from_gguf, licence_to_gguf
 from ayllu.checkpoint.own_config import refined
 from ayllu.checkpoint.rope_layout import to_half_split, to_interleaved, turned_heads
 from ayllu.checkpoint.sidecar import fitting_tokenizer, template_beside
-from ayllu.checkpoint.source import Entry, OpenCheckpoint, fit_entries
+from ayllu.checkpoint.source import Entry, Names, OpenCheckpoint, fit_entries
 from ayllu.errors import CheckpointError
 from ayllu.model.config import LlamaConfig
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from ayllu.text.tokenizer import Tokenizer
 
 GgufType = Literal["f32", "f16", "bf16", "q8_0"]
-_LAYER = {"attn_norm": "attention_norm", "attn_q": "attention.wq", "attn_k": "attention.wk", "attn_v": "attention.wv",
-          "attn_output": "attention.wo", "ffn_norm": "ffn_norm", "ffn_gate": "feed_forward.w1",
-          "ffn_down": "feed_forward.w2", "ffn_up": "feed_forward.w3"}
-_TOP = {"token_embd": "tok_embeddings", "output_norm": "norm", "output": "output"}
-_LAYER_BACK = {ours: theirs for theirs, ours in _LAYER.items()}
-_TOP_BACK = {ours: theirs for theirs, ours in _TOP.items()}
+NAMES = Names("blk", layer={
+    "attn_norm": "attention_norm", "attn_q": "attention.wq", "attn_k": "attention.wk", "attn_v": "attention.wv",
+    "attn_output": "attention.wo", "ffn_norm": "ffn_norm", "ffn_gate": "feed_forward.w1",
+    "ffn_down": "feed_forward.w2", "ffn_up": "feed_forward.w3"},
+    top={"token_embd": "tok_embeddings", "output_norm": "norm", "output": "output"})
+our_name, gguf_name = NAMES.ours, NAMES.theirs
 _TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "Q8_0": torch.float32}
 _FILE_TYPES = {"f32": 0, "f16": 1, "q8_0": 7, "bf16": 32}
 GENERATION, LICENCE_TEXTS, N_TOKENS = "ayllu.generation_config", "ayllu.licence_texts", "ayllu.tokenizer_size"
@@ -89,26 +89,6 @@ def _metadata(source: OpenCheckpoint) -> dict[str, Any]:
     if source.licence_texts:
         table[LICENCE_TEXTS] = json.dumps(source.licence_texts, ensure_ascii=False)
     return table
-
-
-def our_name(name: str) -> str:
-    """blk.0.attn_q.weight -> layers.0.attention.wq.weight; unknown names come back as they are."""
-    stem, _, leaf = name.rpartition(".")
-    if stem in _TOP:
-        return f"{_TOP[stem]}.{leaf}"
-    parts = stem.split(".", 2)
-    if len(parts) == 3 and parts[0] == "blk" and parts[1].isdecimal() and parts[2] in _LAYER:
-        return f"layers.{int(parts[1])}.{_LAYER[parts[2]]}.{leaf}"
-    return name
-
-
-def gguf_name(name: str) -> str:
-    """layers.0.attention.wq.weight -> blk.0.attn_q.weight."""
-    stem, _, leaf = name.rpartition(".")
-    if stem in _TOP_BACK:
-        return f"{_TOP_BACK[stem]}.{leaf}"
-    _, number, part = stem.split(".", 2)
-    return f"blk.{number}.{_LAYER_BACK[part]}.{leaf}"
 
 
 def stored_kind(shape: tuple[int, ...], kind: GgufType) -> GgufType:

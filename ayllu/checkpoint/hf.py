@@ -14,20 +14,19 @@ from ayllu.checkpoint.licence import licence_of, write_licence
 from ayllu.checkpoint.picklefile import read_pickle
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
 from ayllu.checkpoint.sidecar import open_tokenizer, template_beside, tokenizer_files
-from ayllu.checkpoint.source import Entry, OpenCheckpoint, count, fit_entries, natural_dtype
+from ayllu.checkpoint.source import Entry, Names, OpenCheckpoint, count, fit_entries, natural_dtype
 from ayllu.checkpoint.text_side import text_config, text_name
 from ayllu.errors import CheckpointError
 from ayllu.folder import inside, read_json, read_json_if_there
 
 SHARD_BYTES = 5 * 10**9
 _IGNORED = ("rotary_emb.inv_freq", "masked_bias")        # buffers that old files carry; both follow from the config
-_LAYER = {"input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm",
-          "self_attn.q_proj": "attention.wq", "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv",
-          "self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2",
-          "mlp.up_proj": "feed_forward.w3"}
-_TOP = {"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"}
-_LAYER_BACK = {ours: theirs for theirs, ours in _LAYER.items()}
-_TOP_BACK = {ours: theirs for theirs, ours in _TOP.items()}
+NAMES = Names("model.layers", layer={
+    "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attention.wq",
+    "self_attn.k_proj": "attention.wk", "self_attn.v_proj": "attention.wv", "self_attn.o_proj": "attention.wo",
+    "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2", "mlp.up_proj": "feed_forward.w3"},
+    top={"model.embed_tokens": "tok_embeddings", "model.norm": "norm", "lm_head": "output"})
+our_name, hf_name = NAMES.ours, NAMES.theirs
 
 
 def open_hf(folder: Path) -> OpenCheckpoint:
@@ -60,26 +59,6 @@ def write_hf(folder: Path, source: OpenCheckpoint, dtype: torch.dtype | None = N
         (folder / "chat_template.jinja").write_text(source.chat_template, encoding="utf-8")
     write_licence(folder, source.licence, source.licence_texts)
     _write_weights(folder, source, dtype)
-
-
-def our_name(name: str) -> str:
-    """model.layers.0.self_attn.q_proj.weight -> layers.0.attention.wq.weight; unknown names come back as they are."""
-    stem, _, leaf = name.rpartition(".")
-    if stem in _TOP:
-        return f"{_TOP[stem]}.{leaf}"
-    parts = stem.split(".", 3)
-    if len(parts) == 4 and parts[:2] == ["model", "layers"] and parts[2].isdecimal() and parts[3] in _LAYER:
-        return f"layers.{int(parts[2])}.{_LAYER[parts[3]]}.{leaf}"
-    return name
-
-
-def hf_name(name: str) -> str:
-    """layers.0.attention.wq.weight -> model.layers.0.self_attn.q_proj.weight."""
-    stem, _, leaf = name.rpartition(".")
-    if stem in _TOP_BACK:
-        return f"{_TOP_BACK[stem]}.{leaf}"
-    _, number, part = stem.split(".", 2)
-    return f"model.layers.{number}.{_LAYER_BACK[part]}.{leaf}"
 
 
 def all_entries(folder: Path) -> dict[str, Entry]:

@@ -71,6 +71,34 @@ class OpenCheckpoint:
         return max(sizes, key=lambda dtype: sizes[dtype])
 
 
+@dataclass(frozen=True)
+class Names:
+    """What another format calls our tensors: the parts of its layers, below `before` and their number, and the rest."""
+
+    before: str
+    layer: dict[str, str]                                # theirs: ours
+    top: dict[str, str]
+
+    def ours(self, name: str) -> str:
+        """model.layers.0.self_attn.q_proj.weight -> layers.0.attention.wq.weight; others stay as they are."""
+        stem, _, leaf = name.rpartition(".")
+        if stem in self.top:
+            return f"{self.top[stem]}.{leaf}"
+        number, _, part = stem.removeprefix(f"{self.before}.").partition(".")
+        known = stem.startswith(f"{self.before}.") and number.isdecimal() and part in self.layer
+        return f"layers.{int(number)}.{self.layer[part]}.{leaf}" if known else name
+
+    def theirs(self, name: str) -> str:
+        """layers.0.attention.wq.weight -> model.layers.0.self_attn.q_proj.weight."""
+        stem, _, leaf = name.rpartition(".")
+        theirs = {ours: theirs for theirs, ours in (self.top | self.layer).items()}
+        if not stem.startswith("layers."):
+            return f"{theirs[stem]}.{leaf}"
+        _, number, part = stem.split(".", 2)
+        return f"{self.before}.{number}.{theirs[part]}.{leaf}"
+
+
+
 def natural_dtype(source: OpenCheckpoint, name: str) -> torch.dtype:
     """What a tensor is written as where nobody asks for a dtype: its own. GGUF widens norms to float32: they go back to
     the dtype of the weights where that loses nothing."""

@@ -108,8 +108,7 @@ class LabelLoader:
 
     def rows(self, step: int) -> list[int]:
         """Their numbers."""
-        first = step * self.batch_size
-        return [self.order.at(i)[0] for i in range(first + self.rank, first + self.batch_size, self.world_size)]
+        return [row for row, _ in self.order.of_step(step, self.batch_size, self.rank, self.world_size)]
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,8 @@ class WindowLoader:
 
     def batch(self, step: int) -> Batch:
         """The rows of this rank for one step."""
-        first = step * self.batch_size
-        mine = range(first + self.rank, first + self.batch_size, self.world_size)
-        rows = np.stack([self._window(i) for i in mine])                 # (B, T + 1)
+        items = self.order.of_step(step, self.batch_size, self.rank, self.world_size)
+        starts = [int(self._starts[item]) for item, _ in items]
+        rows = np.stack([self.tokens[start:start + self.context + 1] for start in starts])       # (B, T + 1)
         ids = torch.from_numpy(rows.astype(np.int64))
         return Batch(ids[:, :-1].contiguous(), ids[:, 1:].contiguous())
-
-    def _window(self, i: int) -> np.ndarray:
-        start = int(self._starts[self.order.at(i)[0]])
-        return self.tokens[start:start + self.context + 1]

@@ -214,9 +214,8 @@ class MediaLoader:
 
     def batch(self, step: int) -> MediaBatch:
         """The rows of this rank for one step."""
-        first = step * self.batch_size
-        rows = range(first + self.rank, first + self.batch_size, self.world_size)
-        batch = self.rows([self.order.at(i)[0] for i in rows])
+        rows = self.order.of_step(step, self.batch_size, self.rank, self.world_size)
+        batch = self.rows([number for number, _ in rows])
         if self.jitter == "none":
             return batch
         rng = np.random.default_rng([self.seed, step, self.rank])

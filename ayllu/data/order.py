@@ -42,6 +42,11 @@ class Order:
         epoch, place = divmod(visit, self.counts[source])
         return self.first[source] + int(self._permutation(source, epoch)[place]), epoch
 
+    def of_step(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[tuple[int, int]]:
+        """(item, epoch) of each of a rank's rows of a step. Ranks take turns: more of them see the same batches."""
+        first = step * batch_size
+        return [self.at(row) for row in range(first + rank, first + batch_size, world_size)]
+
     def turn(self, row: int) -> tuple[int, int]:
         """(source, how many rows it had before this one)."""
         for source, odds in enumerate(self._odds):

@@ -163,8 +163,7 @@ class PackedLoader:
 
     def windows(self, step: int) -> list[tuple[int, int]]:
         """(window, epoch) of each row of this rank at a step."""
-        first = step * self.batch_size
-        return [self.order.at(i) for i in range(first + self.rank, first + self.batch_size, self.world_size)]
+        return self.order.of_step(step, self.batch_size, self.rank, self.world_size)
 
     def examples(self, window: int, epoch: int, step: int) -> list[Example]:
         """The masked pieces of one window at one visit."""

@@ -98,9 +98,8 @@ class PairLoader:
 
     def batch(self, step: int) -> PairBatch:
         """The rows of this rank for one step."""
-        first = step * self.batch_size
-        taken = [self.order.at(i)[0] for i in range(first + self.rank, first + self.batch_size, self.world_size)]
-        return self._batch(taken)
+        rows = self.order.of_step(step, self.batch_size, self.rank, self.world_size)
+        return self._batch([row for row, _ in rows])
 
     def in_order(self, n: int) -> Iterator[PairBatch]:
         """All rows once, `n` at a time."""

@@ -112,8 +112,7 @@ class ContrastLoader:
         """Those of this rank for one step."""
         size, rng = self.config.loop.batch_size, np.random.default_rng([self.config.seed, step, self.rank])
         media, texts, own = [], [], []
-        for i in range(step * size + self.rank, (step + 1) * size, self.world_size):
-            number = self.order.at(i)[0]
+        for number, _ in self.order.of_step(step, size, self.rank, self.world_size):
             medium = self.reader.medium(self.pairs.files[number], "training")
             media.append(jittered(medium, self.config.data.jitter, rng))
             own.append(self.pairs.texts[number])
