@@ -3,22 +3,18 @@
 from html import escape
 
 from ayllu.explain.inspect import Piece, Place, View, Window
-from ayllu.explain.inspect_words import BATCH, NOTE_WORDS, WORDS
-from ayllu.explain.shell import fill, spans
+from ayllu.explain.inspect_words import BATCH, NOTE_WORDS
+from ayllu.explain.shell import spans
 from ayllu.explain.words import readable
 
+_both = BATCH.both
 LOOKS = ("text", "border", "mark", "replaced")
 
 
 def page(view: View) -> str:
     """The whole page as text."""
-    return fill(BATCH, _notes(view) + "".join(_window(view, window) for window in view.windows),
-                model=" · ".join(_facts(view)), pick=_legend())
-
-
-def _both(key: str, *values: object) -> str:
-    """Both languages; the page shows one of them."""
-    return spans(*(text.format(*values) for text in WORDS[key]))
+    return BATCH.page(_notes(view) + "".join(_window(view, window) for window in view.windows),
+                      model=" · ".join(_facts(view)), pick=_legend())
 
 
 def _facts(view: View) -> list[str]:

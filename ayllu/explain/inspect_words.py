@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ayllu.data.masks import NOTES
-from ayllu.explain.shell import read_words
+from ayllu.explain.shell import Words
 
-BATCH = Path(__file__).with_name("inspect.toml")
-WORDS = read_words(BATCH)["words"]
-NOTE_WORDS = {key: (NOTES[key], chinese) for key, chinese in read_words(BATCH)["notes"].items()}
+BATCH = Words(Path(__file__).with_name("inspect.toml"))
+WORDS = BATCH.words
+NOTE_WORDS = {key: (NOTES[key], chinese) for key, chinese in BATCH.tables["notes"].items()}

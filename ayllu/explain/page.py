@@ -1,28 +1,23 @@
 """A walk as one self-contained HTML page: no outside resource, both languages, light and dark, any width."""
 
 from html import escape
-from typing import Any
 
 from torch import Tensor
 
-from ayllu.explain import shell
+from ayllu.explain.shell import spans
 from ayllu.explain.walk import Step, Value, Walk
-from ayllu.explain.words import PAGE, STEPS, WALK, readable
+from ayllu.explain.words import STEPS, WALK, readable
 
 COLUMNS = 10                                             # features shown of a wide vector
 HEADS = 16                                               # attention maps shown
+_both = WALK.both
 
 
 def page(walk: Walk) -> str:
     """The whole page as text."""
     model = f"{walk.kind} · {_both('n_layers', walk.n_layers)} · {escape(walk.dtype)}"
     body = "".join(_step(walk, step, number) for number, step in enumerate(walk.steps, 1))
-    return shell.fill(WALK, body, model=model, chips=_chips(walk), pick=_both("pick"))
-
-
-def _both(key: str, *values: Any) -> str:
-    """Both languages; the page shows one of them."""
-    return shell.spans(*(text.format(*values) for text in PAGE[key]))
+    return WALK.page(body, model=model, chips=_chips(walk), pick=_both("pick"))
 
 
 def _chips(walk: Walk) -> str:
@@ -38,8 +33,8 @@ def _step(walk: Walk, step: Step, number: int) -> str:
     words = STEPS[step.key]
     layer = f'<span class="tag">{_both("layer", step.layer)}</span>' if step.layer is not None else ""
     return (f'<section id="{step.key}"><header><span class="number">{number}</span>'
-            f'<h2>{shell.spans(*words["title"])}</h2>{layer}</header>'
-            f'<p>{shell.spans(*words["note"])}</p>'
+            f'<h2>{spans(*words["title"])}</h2>{layer}</header>'
+            f'<p>{spans(*words["note"])}</p>'
             f'<div class="formula"><code>{escape(step.formula)}</code><span class="line">{step.line}</span></div>'
             f'{"".join(_value(walk, step, value) for value in step.values)}{_extra(walk, step)}{_check(step)}'
             '</section>')

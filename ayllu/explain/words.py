@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from ayllu.explain.shell import read_words
+from ayllu.explain.shell import Words
 
-WALK = Path(__file__).with_name("walk.toml")
-PAGE, STEPS = read_words(WALK)["words"], read_words(WALK)["steps"]
+WALK = Words(Path(__file__).with_name("walk.toml"))
+PAGE, STEPS = WALK.words, WALK.tables["steps"]
 
 
 def readable(piece: str) -> str:

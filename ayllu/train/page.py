@@ -6,13 +6,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ayllu.explain.shell import fill, read_words, spans
+from ayllu.explain.shell import Words, spans
 from ayllu.files import write_text
 from ayllu.train.curve import Line, Mark, chart, number, smoothed
 from ayllu.train.story import Row, Story, read_story
 
-LOOK = Path(__file__).with_name("report.toml")
-WORDS, ACTIONS = read_words(LOOK)["words"], read_words(LOOK)["actions"]
+WORDS = Words(Path(__file__).with_name("report.toml"))
+ACTIONS, _both, _section = WORDS.tables["actions"], WORDS.both, WORDS.section
 MOST_ROWS = 60                                           # decisions shown
 MOST_LOOKS = 12                                          # evaluations and samples shown, evenly chosen
 BITS = "bits_per_byte_"
@@ -29,18 +29,8 @@ def write_page(run: Path, out: Path | None = None) -> Path:
 def page(story: Story) -> str:
     """The whole page as text."""
     parts = (_curves, _results, _decisions, _samples, _data, _settings)
-    return fill(LOOK, "".join(part(story) for part in parts), name=str(story.config.get("name", story.run.name)),
-                model=_status(story), pick=_tiles(story))
-
-
-def _both(key: str, *values: Any) -> str:
-    """Both languages; the page shows one of them."""
-    return spans(*(text.format(*values) for text in WORDS[key]))
-
-
-def _section(key: str, body: str, note: str = "") -> str:
-    note = f"<p class='dim'>{note}</p>" if note else ""
-    return f'<section id="{key}"><header><h2>{_both(key)}</h2></header>{note}{body}</section>' if body else ""
+    return WORDS.page("".join(part(story) for part in parts), name=str(story.config.get("name", story.run.name)),
+                      model=_status(story), pick=_tiles(story))
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]], look: str = "") -> str:

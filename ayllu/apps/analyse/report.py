@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.apps.analyse.charts import highlighted, over_time, plain, shares, spark, two_sides
-from ayllu.explain.shell import fill, read_words, spans
+from ayllu.explain.shell import Words, spans
 from ayllu.files import write_text
 
 HERE = Path(__file__).parent
 MEASURED = HERE / "measured.json"                        # written by benchmarks/analyse.py --write
 UNMEASURED = ("emotions", "spam", "insults")             # word lists; no labelled posts were at hand
-TOLD = read_words(HERE / "report.toml")
-WORDS: dict[str, list[str]] = TOLD["words"]
+PAGE = Words(HERE / "report.toml")
+TOLD, WORDS, both, _section = PAGE.tables, PAGE.words, PAGE.both, PAGE.section
 Table = dict[str, Any]
 
 
@@ -34,18 +34,8 @@ def page(summary: Table) -> str:
     """The whole page as text."""
     parts = (_actions, _time, _topics, _aspects, _segments, _voice, _labels, _feelings, _examples, _checks, _trust,
              _law)
-    return fill(HERE / "report.toml", "".join(part(summary) for part in parts), model=_told(summary),
-                pick=_tiles(summary))
-
-
-def both(key: str, *values: Any) -> str:
-    """Both languages; the page shows one."""
-    return spans(*(text.format(*values) for text in WORDS[key]))
-
-
-def _section(key: str, body: str, note: str = "") -> str:
-    told = f'<p class="dim">{note}</p>' if note else ""
-    return f'<section id="{key}"><header><h2>{both(key)}</h2></header>{told}{body}</section>' if body else ""
+    return PAGE.page("".join(part(summary) for part in parts), model=_told(summary),
+                     pick=_tiles(summary))
 
 
 def _bars(rows: Iterable[tuple[str, str, str]]) -> str:
