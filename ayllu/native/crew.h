@@ -31,7 +31,7 @@ class Crew {
             crew.wanted.store(0, std::memory_order_release);
             crew.busy.unlock();
         }
-        // Does part(0) to part(n - 1), in any order and by any thread.
+        // Does part(0) to part(n - 1), begun in this order, by any thread.
         template <typename Part> void share(long n, const Part& part) {
             if (!leads || n < 2) {
                 for (long i = 0; i < n; i++) part(i);
@@ -64,6 +64,7 @@ class Crew {
     void share(long n, Run does, const void* on) {
         run.store(does, std::memory_order_relaxed);      // no part is left of the work before: nobody reads these now
         what.store(on, std::memory_order_relaxed);
+        parts.store(n, std::memory_order_relaxed);
         done.store(0, std::memory_order_relaxed);
         state.store((number++ << 32) | uint64_t(n), std::memory_order_release);
         while (take()) {}
@@ -76,8 +77,9 @@ class Crew {
         if (!(now & LEFT)) return false;
         const Run does = run.load(std::memory_order_relaxed);
         const void* on = what.load(std::memory_order_relaxed);
+        const long n = parts.load(std::memory_order_relaxed);
         if (!state.compare_exchange_strong(now, now - 1, std::memory_order_acq_rel)) return true;   // another came first
-        does(on, long(now & LEFT) - 1);
+        does(on, n - long(now & LEFT));                  // in the order in which memory is read best
         done.fetch_add(1, std::memory_order_release);
         return true;
     }
@@ -102,7 +104,7 @@ class Crew {
     std::atomic<int> steps{0}, wanted{0};
     std::atomic<Run> run{nullptr};
     std::atomic<const void*> what{nullptr};
-    std::atomic<long> done{0};
+    std::atomic<long> parts{0}, done{0};
     alignas(64) std::atomic<uint64_t> state{0};
 };
 

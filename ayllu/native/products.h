@@ -14,7 +14,6 @@
 namespace {
 
 constexpr long UNIT = 64;                                // columns that are formed together
-constexpr long ROWS = 32;                                // rows that are formed together, at most
 constexpr long DEEP = 32;                                // numbers of K in a tile
 constexpr long TILE = 16 * DEEP;                         // numbers of a tile
 
@@ -38,7 +37,7 @@ namespace {
 
 // 64 columns of x (N, K) times a matrix: `end(row, column, sums)` gets them row by row.
 template <typename End> void product(const Factor& x, long N, const Matrix& m, long unit, End end) {
-    alignas(64) float sums[ROWS][UNIT];
+    alignas(64) float sums[TOGETHER][UNIT];
     const Bf* w = m.at + unit * UNIT * m.K;
     for (long i = 0; i < N;) {
         const long rows = std::min(together(N - i), N - i);

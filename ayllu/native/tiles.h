@@ -8,6 +8,7 @@
 namespace {
 
 constexpr long AHEAD_TILES = 8;
+constexpr long TOGETHER = 32;                            // rows that are formed together, at most
 
 // A constant, so that no store to it can be left out before it is loaded, as g++ 12 does.
 struct alignas(64) Config {
@@ -33,7 +34,7 @@ struct Factor {
     Factor(const Bf* x, long, long K) : at(x), K(K) {}
 };
 
-inline long together(long) { return ROWS; }
+inline long together(long) { return TOGETHER; }
 
 inline void fetch_tile(const Bf* tile) {
     for (long i = 0; i < TILE; i += 32) __builtin_prefetch(tile + i);
