@@ -9,6 +9,7 @@ requests. `TiledBank` is for deterministic steps. The slow twin is one request a
 N tokens  S slots  M tokens of one slot at most  R largest rank
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -63,7 +64,8 @@ class Bank:
     def __init__(self, config: LlamaConfig, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype, self.device = dtype, device
         self.widths = {_place(name): width for name, width in modules(config).items()}
-        self.buffers: dict[Place, tuple[Tensor, Tensor]] = {}                 # (S, R, inputs), (S, outputs, R)
+        self.buffers: dict[Place, tuple[Tensor, Tensor]] = {}                 # (S, R, inputs), (S, R, outputs)
+        self.changes = 0                                 # how often adapters came and went
         self.ranks: dict[int, dict[Place, int]] = {}                          # by slot
 
     @torch.inference_mode()
@@ -73,8 +75,8 @@ class Bank:
         self.ranks[slot] = _ranks(adapter)
         self._fit()
         for place, pair in new.items():
-            for buffer, matrix in zip(self.buffers[place], pair, strict=True):
-                buffer[slot, :matrix.shape[0], :matrix.shape[1]] = matrix
+            for buffer, matrix in zip(self.buffers[place], (pair[0], pair[1].t()), strict=True):
+                buffer[slot, :len(matrix)] = matrix
 
     @torch.inference_mode()
     def drop(self, slot: int) -> None:
@@ -91,17 +93,7 @@ class Bank:
 
     def adapt(self, owners: Sequence[int | None]) -> Adapt | None:
         """For one step of N tokens, given each one's slot; None where all are the plain model's."""
-        rows: dict[int, list[int]] = {}
-        for row, slot in enumerate(owners):
-            if slot is not None:
-                rows.setdefault(slot, []).append(row)
-        few = {slot: found for slot, found in rows.items() if len(found) <= FEW}
-        end = max(few, default=-1) + 1
-        if len(few) < 2 or 2 * len(few) < end:           # half of what a batched product reads would be for nobody
-            few = {}
-        alone = tuple((slot, None if len(found) == len(owners) else torch.tensor(found, device=self.device))
-                      for slot, found in rows.items() if slot not in few)
-        return _Mixed(self, alone, _together(few, end, self.device) if few else None) if rows else None
+        return None if all(slot is None for slot in owners) else Mixed(self, owners)
 
     def _fit(self) -> None:
         """Let the buffers have the sizes that the loaded adapters need."""
@@ -111,10 +103,11 @@ class Bank:
             old = before.pop(place, None)
             if old is None or old[0].shape[:2] != (n_slots, rank):
                 inputs, outputs = self.widths[place]
-                shapes = (n_slots, rank, inputs), (n_slots, outputs, rank)
+                shapes = (n_slots, rank, inputs), (n_slots, rank, outputs)
                 a, b = (self._resized(shape, old and old[i]) for i, shape in enumerate(shapes))
                 old = a, b
             self.buffers[place] = old
+        self.changes += 1
 
     def _resized(self, shape: tuple[int, int, int], old: Tensor | None) -> Tensor:
         new = torch.zeros(shape, dtype=self.dtype, device=self.device)
@@ -154,33 +147,47 @@ def _together(rows: dict[int, list[int]], end: int, device: torch.device) -> _To
     return _Together(*(torch.tensor(x, device=device) for x in (table, places, owners)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Mixed:
-    """One step's tokens."""
+class Mixed:
+    """One step's tokens, by the slots of their adapters. Whoever doesn't call it doesn't pay for the sorting."""
 
-    bank: Bank
-    alone: tuple[tuple[int, Tensor | None], ...]         # slot and its tokens; None: all there are
-    together: _Together | None
+    def __init__(self, bank: Bank, owners: Sequence[int | None]) -> None:
+        self.bank, self.owners = bank, owners
+
+    @functools.cached_property
+    def _sorted(self) -> "tuple[tuple[tuple[int, Tensor | None], ...], _Together | None]":
+        """Each slot with its tokens, None for all there are; and the slots with few tokens."""
+        rows, device = dict[int, list[int]](), self.bank.device
+        for row, slot in enumerate(self.owners):
+            if slot is not None:
+                rows.setdefault(slot, []).append(row)
+        few = {slot: found for slot, found in rows.items() if len(found) <= FEW}
+        end = max(few, default=-1) + 1
+        if len(few) < 2 or 2 * len(few) < end:           # half of what a batched product reads would be for nobody
+            few = {}
+        alone = tuple((slot, None if len(found) == len(self.owners) else torch.tensor(found, device=device))
+                      for slot, found in rows.items() if slot not in few)
+        return alone, _together(few, end, device) if few else None
 
     def __call__(self, layer: int, part: str, x: Tensor, y: Tensor) -> None:  # (N, inputs), (N, outputs)
         place = layer, part
         if place not in self.bank.buffers:
             return
         a, b = self.bank.buffers[place]
-        for slot, rows in self.alone:
+        alone, together = self._sorted
+        for slot, rows in alone:
             rank = self.bank.ranks[slot].get(place)
             if rank is None:
                 continue
             own = x if rows is None else x[rows]
-            more = F.linear(F.linear(own, a[slot, :rank]), b[slot, :, :rank])
+            more = F.linear(own, a[slot, :rank]) @ b[slot, :rank]
             if rows is None:
                 y += more
             else:
                 y.index_add_(0, rows, more)
-        if self.together is not None:
-            t, n = self.together, len(self.together.table)
+        if (t := together) is not None:
+            n = len(t.table)
             low = torch.bmm(x[t.table], a[:n].transpose(1, 2))                # (S, M, R)
-            more = torch.bmm(low, b[:n].transpose(1, 2))                      # (S, M, outputs)
+            more = torch.bmm(low, b[:n])                                      # (S, M, outputs)
             y.index_add_(0, t.rows, more.flatten(0, 1)[t.places])
 
 

@@ -52,8 +52,8 @@ class Paths:
     def hidden(self, batch: FlatBatch, adapt: Callable[[int], Adapt | None]) -> Tensor:       # (N, D)
         """What `logits` takes, for all tokens; good until the next call. `adapt` is told how many tokens fill the step
         up."""
-        if self.step is not None and batch.shown is None and self.step.takes(batch) and adapt(0) is None:
-            return self.step.hidden(batch)
+        if self.step is not None and batch.shown is None and self.step.takes(batch):
+            return self.step.hidden(batch, adapt(0))
         n = len(batch.ids)
         if self.fills_up:                                # the last page is none of the scheduler's
             batch = filled_up(batch, self.cache.n_pages - 1, self.cache.page_size)

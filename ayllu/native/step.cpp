@@ -4,6 +4,7 @@
 //
 // N tokens  D width  F feed-forward width  H heads  G heads of keys  E head width  V vocabulary
 #include "crew.h"
+#include "lora.h"
 #ifdef __AMX_BF16__
 #include "mix_tiles.h"
 #endif
@@ -34,11 +35,14 @@ struct Tokens {
     const int64_t *ids, *positions, *slots;              // (N,)
     const int32_t *begins, *tables;                      // (N,): where in the tables the pages of a token's row begin
     const Bf *cos, *sin;                                 // (positions, E)
+    const Pair* pairs;                                   // of the loaded adapters, or null
+    const int32_t* owners;                               // (N,): whose token it is (lora.h)
 };
 
 // Room for N tokens, up to a multiple of 32.
 struct Room {
     Bf *x, *h, *qkv, *y, *gated;                         // (N, D), (N, D), (N, (H + 2 G) E), (N, H E), (N, F)
+    Bf* both;                                            // (N, 2 F), in w13's order of columns, where adapters are used
 };
 
 thread_local std::unique_ptr<Tools> tools;
@@ -76,6 +80,14 @@ void multiply_gated(Crew::Step& step, const Bf* x, long N, const Matrix& m, Bf* 
             }
         });
     });
+}
+
+// y (N, F) of both (N, 2 F), whose columns stand as those of w13 do.
+void gate(const Bf* both, long N, long F, Bf* y) {
+    for (long i = 0; i < N * F; i += W) {
+        const Bf* g = both + i / (UNIT / 2) * UNIT + i % (UNIT / 2);
+        store(y + i, gated<Bf>(load(g), load(g + UNIT / 2)));
+    }
 }
 
 #ifdef __AMX_BF16__
@@ -143,14 +155,29 @@ extern "C" void ayllu_step(const Shape* shape, const Layer* layers, const Tokens
     const Tools mine;
     Crew::Step step(crew(), threads);
     for (long i = 0; i < N; i++) std::copy_n(s.embedding + tokens->ids[i] * s.D, s.D, room->x + i * s.D);
-    for (const Layer* l = layers; l < layers + s.layers; l++) {
-        norm(room->x, l->attention_norm, s, N, room->h);
-        multiply(step, room->h, N, l->qkv, nullptr, room->qkv);
-        (l->key_scales ? attend<int8_t> : attend<Bf>)(step, s, *l, *tokens, *room);
-        multiply(step, room->y, N, l->wo, room->x, room->x);
-        norm(room->x, l->ffn_norm, s, N, room->h);
-        multiply_gated(step, room->h, N, l->w13, room->gated);
-        multiply(step, room->gated, N, l->w2, room->x, room->x);
+    const Adapters adapters{tokens->pairs, tokens->owners, s.layers};
+    for (long n = 0; n < s.layers; n++) {
+        const Layer& l = layers[n];
+        const auto add = [&](const Bf* x, long K, std::initializer_list<Columns> parts, Bf* y, long width) {
+            if (tokens->pairs) adapt(step, adapters, n, x, N, K, parts, y, width);
+        };
+        const long Q = s.H * s.E, G = s.G * s.E;
+        norm(room->x, l.attention_norm, s, N, room->h);
+        multiply(step, room->h, N, l.qkv, nullptr, room->qkv);
+        add(room->h, s.D, {whole(WQ, Q, 0), whole(WK, G, Q), whole(WV, G, Q + G)}, room->qkv, Q + 2 * G);
+        (l.key_scales ? attend<int8_t> : attend<Bf>)(step, s, l, *tokens, *room);
+        multiply(step, room->y, N, l.wo, room->x, room->x);
+        add(room->y, Q, {whole(WO, s.D, 0)}, room->x, s.D);
+        norm(room->x, l.ffn_norm, s, N, room->h);
+        if (tokens->pairs && (adapters.any(N, n, W1) || adapters.any(N, n, W3))) {
+            multiply(step, room->h, N, l.w13, nullptr, room->both);
+            add(room->h, s.D, {{W1, s.F, 0, UNIT / 2, UNIT}, {W3, s.F, UNIT / 2, UNIT / 2, UNIT}}, room->both, 2 * s.F);
+            gate(room->both, N, s.F, room->gated);
+        } else {
+            multiply_gated(step, room->h, N, l.w13, room->gated);
+        }
+        multiply(step, room->gated, N, l.w2, room->x, room->x);
+        add(room->gated, s.F, {whole(W2, s.D, 0)}, room->x, s.D);
     }
     norm(room->x, s.norm, s, N, y);
 }

@@ -21,6 +21,8 @@ from torch import Tensor
 from ayllu.native.build import NativeError, address, missing, tile_library
 from ayllu.native.paged import Pool
 
+# The products of a layer in the order in which their adapters are told.
+PARTS = (*(f"attention.w{x}" for x in "qkvo"), *(f"feed_forward.w{x}" for x in "132"))
 UNIT, DEEP, ROWS = 64, 32, 32                            # columns, numbers and rows that are computed together
 WIDEST, SLOTS = 256, 16                                  # a head for tiles, and what its pages hold multiples of
 HALF = UNIT // 2                                         # of such columns: w1's; the others are w3's
@@ -85,6 +87,14 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
+class Adapters:
+    """The adapters of a step's tokens. `pairs`: where A (R, K) and B (R, O) of a slot, layer and part begin, and R."""
+
+    pairs: Tensor                                                             # (slots, layers, PARTS, 3) int64
+    owners: Tensor                                                            # (N,) int32: slots; -1: none
+
+
+@dataclass(frozen=True, eq=False)
 class Tokens:
     """The new tokens of a step: where each stands, is written, and finds the pages of its row in `tables`."""
 
@@ -93,6 +103,7 @@ class Tokens:
     slots: Tensor                                                             # (N,)
     begins: Tensor                                                            # (N,) int32
     tables: Tensor                                                            # int32
+    adapters: Adapters | None = None
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -127,11 +138,11 @@ class _Shape(ctypes.Structure):
 class _Tokens(ctypes.Structure):
     _fields_ = [("N", ctypes.c_long),
                 *((name, ctypes.c_void_p)
-                  for name in ("ids", "positions", "slots", "begins", "tables", "cos", "sin"))]
+                  for name in ("ids", "positions", "slots", "begins", "tables", "cos", "sin", "pairs", "owners"))]
 
 
 class _Room(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("x", "h", "qkv", "y", "gated")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("x", "h", "qkv", "y", "gated", "both")]
 
 
 class Step:
@@ -156,6 +167,10 @@ class Step:
         y = torch.empty(N, self.D, dtype=torch.bfloat16)
         told = _Tokens(N, *(x.data_ptr() for x in (tokens.ids, tokens.positions, tokens.slots, tokens.begins,
                                                    tokens.tables, cos, sin)))
+        if tokens.adapters is not None:
+            told.pairs, told.owners = map(address, (tokens.adapters.pairs, tokens.adapters.owners))
+            if not self._room.both:
+                self._room.both = self._keep(torch.empty(MOST, 2 * self._shape.F, dtype=torch.bfloat16))
         self._library.ayllu_step(ctypes.byref(self._shape), self._layers, ctypes.byref(told), ctypes.byref(self._room),
                                  ctypes.c_void_p(y.data_ptr()), threads_for(self._n_bytes, N, self._worth))
         return y
