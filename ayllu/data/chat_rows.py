@@ -17,8 +17,8 @@ from typing import Any, Literal
 from ayllu.data.encodings import decode, guess
 from ayllu.data.folders import LINES, TABLES, files_below, kind_of
 from ayllu.data.packed import DAMAGED, open_binary
-from ayllu.data.readers import columns, records
-from ayllu.data.rows import FILE_BYTES, BadRow, Record, Reject, too_long
+from ayllu.data.readers import records, table_of
+from ayllu.data.rows import FILE_BYTES, BadRow, Record, Reject, each, too_long
 from ayllu.errors import DataError
 
 Form = Literal["auto", "messages", "sharegpt", "alpaca", "prompt"]
@@ -49,32 +49,16 @@ def conversations(path: Path, name: str, form: Form = "auto",
 
     `name` stands for the path in rejects.
     """
-    for row in tables(path, name):
-        if isinstance(row, Reject):
-            yield row
-            continue
-        try:
-            assert isinstance(row.payload, dict)
-            messages, tools = read_row(row.payload, form, renamed or {})
-            yield Conversation(row.file, row.line, messages, tools)
-        except BadRow as error:
-            yield Reject(row.file, row.line, str(error))
+    return each(tables(path, name), lambda row: Conversation(row.file, row.line,
+                                                             *read_row(row.table, form, renamed or {})))
 
 
 def tables(path: Path, name: str) -> Iterator[Record | Reject]:
     """All rows of a file or folder by their columns; what is no row of a table is a reject."""
     for file in _files(path):
         called = name if file == path else f"{name}/{file.relative_to(path)}"
-        for row in _json(file, called) if kind_of(file) == JSON else records(file, (), called):
-            if isinstance(row, Reject):
-                yield row
-                continue
-            try:
-                found = columns(row)
-                yield (replace(row, file=called, payload=found) if isinstance(found, dict) else
-                       Reject(called, row.line, "a text, no row of a table"))
-            except BadRow as error:
-                yield Reject(called, row.line, str(error))
+        rows = _json(file, called) if kind_of(file) == JSON else records(file, (), called)
+        yield from each(rows, lambda row: replace(row, payload=table_of(row)))
 
 
 def read_row(row: dict[str, Any], form: Form = "auto",

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.data.folders import LINES, PLAIN, TABLES, files_below, kind_of
-from ayllu.data.readers import columns, records
-from ayllu.data.rows import BadRow, Reject
+from ayllu.data.readers import records, table_of
+from ayllu.data.rows import BadRow, Reject, each
 from ayllu.errors import DataError
 
 Label = str | tuple[str, ...] | float
@@ -48,15 +48,9 @@ def read_labelled(path: Path, kind: str = "single", text: str = "text", label: s
             raise DataError(f"{file}: rows with labels are read from .jsonl, .csv, .tsv and .parquet (also packed: "
                             f".gz, .xz, .zst), found {kind_of(file)}")
         fields = (text, label) if kind_of(file) in TABLES else ()
-        for row in records(file, fields, str(file)):
-            try:
-                if isinstance(row, Reject):
-                    raise BadRow(row.reason)
-                table = columns(row)
-                assert isinstance(table, dict)           # of these kinds of files
-                found.append(Labelled(str(file), row.line, *_read(table, kind, text, label)))
-            except BadRow as error:
-                faults.append(Reject(str(file), row.line, str(error)))
+        for row in each(records(file, fields, str(file)), lambda row: Labelled(
+                row.file, row.line, *_read(table_of(row), kind, text, label))):
+            faults.append(row) if isinstance(row, Reject) else found.append(row)
     _refuse(faults, len(found))
     if not found:
         raise DataError(f"{path} holds no row: expected the columns {text} and {label}, and rows below them")
@@ -70,16 +64,9 @@ def read_texts(path: Path, text: str = "text") -> list[str]:
         if kind_of(file) in PLAIN:
             out += [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
             continue
-        for row in records(file, (text,) if kind_of(file) in TABLES else (), str(file)):
-            try:
-                if isinstance(row, Reject):
-                    raise BadRow(row.reason)
-                table = columns(row)
-                if not isinstance(table, dict) or text not in table:
-                    raise BadRow(f"no column {text!r}; name it with --text")
-                out.append(_text(table[text], text))
-            except BadRow as error:
-                faults.append(Reject(str(file), row.line, str(error)))
+        for row in each(records(file, (text,) if kind_of(file) in TABLES else (), str(file)),
+                        lambda row: _text(_column(table_of(row), text, "--text"), text)):
+            faults.append(row) if isinstance(row, Reject) else out.append(row)
     _refuse(faults, len(out))
     return out
 
@@ -94,12 +81,7 @@ def _refuse(faults: Sequence[Reject], good: int) -> None:
 
 
 def _read(row: dict[str, Any], kind: str, text: str, label: str) -> tuple[str | tuple[str, ...], Label]:
-    for column, option in ((text, "--text"), (label, "--label")):
-        if column not in row:
-            raise BadRow(f"no column {column!r}; there are {', '.join(map(str, row))}: name it with {option}")
-        if row[column] is None or row[column] == "":
-            raise BadRow(f"nothing in column {column!r}")
-    said, meant = row[text], row[label]
+    said, meant = _column(row, text, "--text"), _column(row, label, "--label")
     match kind:
         case "tokens":
             words, labels = _words(said, text), _words(meant, label)
@@ -114,6 +96,14 @@ def _read(row: dict[str, Any], kind: str, text: str, label: str) -> tuple[str | 
         raise BadRow(f"column {label!r} holds a {type(meant).__name__}, not one label: --kind multi takes some of "
                      "many, --kind tokens one for each word")
     return _text(said, text), _name(meant)
+
+
+def _column(row: dict[str, Any], column: str, option: str) -> Any:
+    if column not in row:
+        raise BadRow(f"no column {column!r}; there are {', '.join(map(str, row))}: name it with {option}")
+    if row[column] is None or row[column] == "":
+        raise BadRow(f"nothing in column {column!r}")
+    return row[column]
 
 
 def _text(value: Any, column: str) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ayllu.data.media_jitter import Jitter, jittered
 from ayllu.data.media_rows import Folder, MediaFile, MediaRow
 from ayllu.data.order import Order
-from ayllu.data.rows import BadRow, Reject
+from ayllu.data.rows import BadRow, Reject, each
 from ayllu.errors import BadMedia, DataError, RequestError
 from ayllu.media.marks import mark_ids, marks_of
 from ayllu.media.senses import Kind, Medium, Senses
@@ -156,18 +156,15 @@ def samples(rows: Iterator[MediaRow | Reject], tokenizer: Tokenizer, template: C
     """Rows that fit and teach, and the others with their reasons."""
     found: list[MediaSample] = []
     rejects: list[Reject] = []
-    for row in rows:
-        if isinstance(row, Reject):
-            rejects.append(row)
-            continue
-        try:
-            sample = encode_media(row, tokenizer, template, length)
-            if len(sample.ids) - 1 > context:
-                raise BadRow(f"{len(sample.ids)} ids with its placeholders, context={context} takes {context + 1}")
-            sample = replace(sample, text=as_text(row, sample, tokenizer, template)) if with_text else sample
-            found += [sample] * row.times
-        except BadRow as error:
-            rejects.append(Reject(row.file, row.line, str(error)))
+
+    def encoded(row: MediaRow) -> list[MediaSample]:
+        sample = encode_media(row, tokenizer, template, length)
+        if len(sample.ids) - 1 > context:
+            raise BadRow(f"{len(sample.ids)} ids with its placeholders, context={context} takes {context + 1}")
+        return [replace(sample, text=as_text(row, sample, tokenizer, template)) if with_text else sample] * row.times
+
+    for made in each(rows, encoded):
+        rejects.append(made) if isinstance(made, Reject) else found.extend(made)
     return found, rejects
 
 

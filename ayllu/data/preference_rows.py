@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.data.chat_rows import Message, checked, tables
-from ayllu.data.rows import BadRow, Reject
+from ayllu.data.rows import BadRow, Reject, each
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 VERDICTS = {"true": True, "1": True, "good": True, "false": False, "0": False, "bad": False}
@@ -36,15 +36,8 @@ class Preference:
 def preferences(path: Path, name: str, renamed: dict[str, str], keeps_text: bool) -> Iterator[Preference | Reject]:
     """All rows of a file or folder. With `keeps_text` a dialogue in one text stays as it is written, for models that
     know no turns."""
-    for row in tables(path, name):
-        if isinstance(row, Reject):
-            yield row
-            continue
-        try:
-            assert isinstance(row.payload, dict)
-            yield Preference(row.file, row.line, *read_preference(row.payload, renamed, keeps_text))
-        except BadRow as error:
-            yield Reject(row.file, row.line, str(error))
+    return each(tables(path, name), lambda row: Preference(row.file, row.line,
+                                                           *read_preference(row.table, renamed, keeps_text)))
 
 
 def read_preference(row: dict[str, Any], renamed: dict[str, str] | None = None,

@@ -71,6 +71,14 @@ def columns(record: Record) -> dict[str, Any] | str:
     return row
 
 
+def table_of(record: Record) -> dict[str, Any]:
+    """A row of a table by its columns; raises BadRow with the reason."""
+    row = columns(record)
+    if isinstance(row, str):
+        raise BadRow("a text, no row of a table")
+    return row
+
+
 def pick(row: dict[str, Any], fields: tuple[str, ...]) -> str:
     """The fields of a row, joined by a line break; "meta.text" is the field `text` of the object `meta`."""
     found = [_value(row, field) for field in fields]

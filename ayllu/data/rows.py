@@ -1,10 +1,25 @@
 """What readers give: raw rows, and what can't be read, with file, line and reason."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 ROW_BYTES = 64 * 2**20                                   # of a line, a CSV row or one of its cells
 FILE_BYTES = 256 * 2**20                                 # of a file that is one document
+T = TypeVar("T")
+
+
+class Placed(Protocol):
+    """What comes from a row of a file."""
+
+    @property
+    def file(self) -> str: ...
+
+    @property
+    def line(self) -> int: ...
+
+
+R = TypeVar("R", bound=Placed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +30,12 @@ class Record:
     line: int
     payload: bytes | dict[str, Any]
     encoding: str = "utf-8"                              # of the payload, or of the text that it was cut from
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The payload of a row of a table."""
+        assert isinstance(self.payload, dict)
+        return self.payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +54,15 @@ class Reject:
 
 class BadRow(Exception):                                 # noqa: N818 - it speaks to people
     """Why a row gives no text; caught where rejects are counted."""
+
+
+def each(rows: Iterable[R | Reject], make: Callable[[R], T]) -> Iterator[T | Reject]:
+    """What `make` makes of each row; where it raises BadRow, a reject with its reason."""
+    for row in rows:
+        try:
+            yield row if isinstance(row, Reject) else make(row)
+        except BadRow as error:
+            yield Reject(row.file, row.line, str(error))
 
 
 def too_long(file: str, line: int, size: int, most: int, unit: str = "bytes") -> Reject:

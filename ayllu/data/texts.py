@@ -11,6 +11,7 @@ from ayllu.data.rows import BadRow, Record, Reject
 from ayllu.errors import DataError
 
 T = TypeVar("T")
+HINT = "; mend it, or let [data.prepare] put such rows aside"
 
 
 def documents(path: str | Path, fields: tuple[str, ...] = ("text",), watch: Watch = unwatched) -> Iterator[str]:
@@ -39,8 +40,8 @@ def single_texts(file: Path, fields: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def each_row(file: Path, fields: tuple[str, ...], read: Callable[[Record], T],
-             watch: Watch = unwatched) -> Iterator[tuple[str, T]]:
-    """Where each row of a file is, and what `read` makes of it."""
+             watch: Watch = unwatched, hint: str = HINT) -> Iterator[tuple[str, T]]:
+    """Where each row of a file is, and what `read` makes of it; DataError, with a hint, where it can't be read."""
     with watch(file) as moved:
         for record in records(file, fields, str(file), moved=moved):
             where = f"{record.file}:{record.line}" if record.line else record.file
@@ -49,7 +50,7 @@ def each_row(file: Path, fields: tuple[str, ...], read: Callable[[Record], T],
             try:
                 yield where, read(record)
             except BadRow as error:
-                raise DataError(f"{where}: {error}; mend it, or let [data.prepare] put such rows aside") from error
+                raise DataError(f"{where}: {error}{hint}") from error
 
 
 def is_plain(path: Path) -> bool:

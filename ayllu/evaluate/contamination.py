@@ -14,9 +14,9 @@ import numpy as np
 
 from ayllu.data.folders import files_below
 from ayllu.data.overlap import index
-from ayllu.data.readers import columns, records
-from ayllu.data.rows import BadRow, Reject
+from ayllu.data.readers import columns
 from ayllu.data.shards import open_shards
+from ayllu.data.texts import each_row
 from ayllu.data.units import hash_ngrams, unit_hashes
 from ayllu.errors import DataError
 from ayllu.evaluate.task import Item
@@ -105,14 +105,8 @@ def _texts(item: Item) -> list[str]:
 
 
 def _strings(file: Path) -> Iterator[str]:
-    for record in records(file, (), str(file)):
-        where = f"{file}:{record.line}"
-        if isinstance(record, Reject):
-            raise DataError(f"{where}: {record.reason}")
-        try:
-            yield from _inside(columns(record))
-        except BadRow as error:
-            raise DataError(f"{where}: {error}") from error
+    for _, row in each_row(file, (), columns, hint=""):
+        yield from _inside(row)
 
 
 def _inside(value: Any) -> Iterator[str]:

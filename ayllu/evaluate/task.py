@@ -27,8 +27,8 @@ from pydantic import Field, model_validator
 
 from ayllu.config import Settings, load_recipe, validate
 from ayllu.data.corpus import uniform
-from ayllu.data.readers import columns, records
-from ayllu.data.rows import BadRow, Reject
+from ayllu.data.readers import columns
+from ayllu.data.texts import each_row
 from ayllu.errors import ConfigError, DataError
 from ayllu.evaluate.metrics import Convention
 from ayllu.evaluate.retrieval import RANKS, Passages, rank_of
@@ -276,14 +276,7 @@ def _rows(path: Path, task: Task) -> Rows:
 def _read(path: Path, cut: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"no file at {path}: --data FOLDER says where the tasks' files lie")
-    for record in records(path, (), str(path)):
-        where = f"{record.file}:{record.line}" if record.line else record.file
-        if isinstance(record, Reject):
-            raise DataError(f"{where}: {record.reason}")
-        try:
-            row = columns(record)
-        except BadRow as error:
-            raise DataError(f"{where}: {error}") from error
+    for where, row in each_row(path, (), columns, hint=""):
         if not isinstance(row, str):
             yield where, row
             continue
