@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ayllu.errors import DataError
+from ayllu.errors import DataError, NotFound
+from ayllu.principal import Principal
 
 
 class Database:
@@ -47,6 +48,16 @@ class Database:
         """All rows of a query."""
         with self._lock:
             return self._db.execute(sql, values).fetchall()
+
+    def owned(self, table: str, id: str, principal: Principal) -> sqlite3.Row:
+        """A row of the principal's, who needs the scope "jobs"; somebody else's looks like one that isn't there."""
+        principal.require("jobs")
+        rows = self.read(f"SELECT * FROM {table} WHERE id = ? AND tenant = ? AND owner = ?",
+                         (id, principal.tenant, principal.owner))
+        if not rows:
+            raise NotFound(f"there is no {table.removesuffix('s')} {id[:40]!r} of {principal.owner}: list the {table} "
+                           "for their ids")
+        return rows[0]
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:

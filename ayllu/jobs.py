@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ayllu.database import Database
-from ayllu.errors import ClaimLost, ConfigError, DataError, JobCancelled, NotFound, RequestError
+from ayllu.errors import ClaimLost, ConfigError, DataError, JobCancelled, RequestError
 from ayllu.principal import Principal
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -138,12 +138,7 @@ class Jobs:
 
     def get(self, principal: Principal, job_id: str) -> Job:
         """One of the principal's jobs; somebody else's looks exactly like one that doesn't exist."""
-        principal.require("jobs")
-        rows = self._db.read("SELECT * FROM jobs WHERE id = ? AND tenant = ? AND owner = ?",
-                             (job_id, principal.tenant, principal.owner))
-        if not rows:
-            raise NotFound(f"there is no job {job_id!r} of {principal.owner}: list the jobs for their ids")
-        return self._job(rows[0])
+        return self._job(self._db.owned("jobs", job_id, principal))
 
     def jobs_of(self, principal: Principal, state: State | None = None, limit: int = 100,
                 kind: str | None = None) -> list[Job]:

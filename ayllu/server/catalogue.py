@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ayllu.apps.collection import Collection
 from ayllu.database import Database
-from ayllu.errors import NotFound, RequestError
+from ayllu.errors import RequestError
 from ayllu.principal import Principal
 
 MIGRATIONS = (
@@ -70,15 +70,11 @@ class Catalogue:
 
     def get(self, principal: Principal, collection: str) -> tuple[Listed, Collection]:
         """One of them, open."""
-        principal.require("jobs")
-        rows = self._db.read("SELECT * FROM collections WHERE id = ? AND tenant = ? AND owner = ?",
-                             (collection, principal.tenant, principal.owner))
-        if not rows:
-            raise NotFound(f"there is no collection {collection[:40]!r} of {principal.owner}: list them for their ids")
+        row = self._db.owned("collections", collection, principal)
         with self._lock:
             if collection not in self._open:
                 self._open[collection] = Collection(self._path(collection))
-            return _listed(rows[0]), self._open[collection]
+            return _listed(row), self._open[collection]
 
     def delete(self, principal: Principal, collection: str) -> None:
         """Remove one with everything in it."""

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ayllu.database import Database
-from ayllu.errors import NotFound
 from ayllu.files import sync
 from ayllu.principal import Principal
 from ayllu.server.faults import Fault
@@ -84,12 +83,7 @@ class FileStore:
 
     def get(self, principal: Principal, file_id: str) -> Kept:
         """One of the principal's files."""
-        principal.require("jobs")
-        rows = self._db.read("SELECT * FROM files WHERE id = ? AND tenant = ? AND owner = ?",
-                             (file_id, principal.tenant, principal.owner))
-        if not rows:
-            raise NotFound(f"there is no file {file_id[:40]!r} of {principal.owner}: list the files for their ids")
-        return _kept(rows[0])
+        return _kept(self._db.owned("files", file_id, principal))
 
     def path(self, kept: Kept) -> Path:
         """Where its bytes lie: under its ending, by which readers know what it is."""

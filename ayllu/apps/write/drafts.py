@@ -52,7 +52,7 @@ class Drafts:
 
     def add(self, principal: Principal, draft: str, text: str, note: str = "") -> int:
         """A further version; gives its number."""
-        self._row(principal, draft)
+        self._db.owned("drafts", draft, principal)
         with self._db.write() as db:
             number = db.execute("SELECT max(version) + 1 FROM versions WHERE draft = ?", (draft,)).fetchone()[0]
             db.execute("INSERT INTO versions VALUES (?, ?, ?, ?, ?)", (draft, number, text, note, time.time()))
@@ -67,7 +67,7 @@ class Drafts:
 
     def get(self, principal: Principal, draft: str) -> dict[str, Any]:
         """One with its brief and all its versions, the oldest first."""
-        row = self._row(principal, draft)
+        row = self._db.owned("drafts", draft, principal)
         versions = self._db.read("SELECT version, text, note, created_s FROM versions WHERE draft = ? "
                                  "ORDER BY version", (draft,))
         return {"id": draft, "title": row["title"], "brief": json.loads(row["brief"]), "created_s": row["created_s"],
@@ -85,18 +85,10 @@ class Drafts:
 
     def delete(self, principal: Principal, draft: str) -> None:
         """Remove one with all its versions."""
-        self._row(principal, draft)
+        self._db.owned("drafts", draft, principal)
         with self._db.write() as db:
             db.execute("DELETE FROM versions WHERE draft = ?", (draft,))
             db.execute("DELETE FROM drafts WHERE id = ?", (draft,))
-
-    def _row(self, principal: Principal, draft: str) -> Any:
-        principal.require("jobs")
-        rows = self._db.read("SELECT * FROM drafts WHERE id = ? AND tenant = ? AND owner = ?",
-                             (draft, principal.tenant, principal.owner))
-        if not rows:
-            raise NotFound(f"there is no draft {draft[:40]!r} of {principal.owner}: list the drafts for their ids")
-        return rows[0]
 
 
 def diff(old: str, new: str) -> list[Change]:
