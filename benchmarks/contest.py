@@ -84,6 +84,7 @@ class _Party:
         self.shape = contest.shapes[cell]
         self.worker: Worker | None = None
         self.setting, self.told, self.rows, self.first_s, self.highest = "", "", 0, 0.0, 0
+        self.tokens = self.step_tokens = 0               # of a step: of the setting tried last, of the fastest
         self.tried, self.failed = dict[str, float](), dict[str, str]()
 
     def find(self) -> None:
@@ -102,7 +103,7 @@ class _Party:
         worker = Worker(python_of(self.name), HERE / self.contest.scripts[self.name], self.options.threads, self.log)
         try:
             told, first = self._load(worker, setting, rows)
-            rate = rows * self.shape["max_context"] / min(worker.ask("run")["seconds"] for _ in range(2))
+            rate = self.tokens / min(worker.ask("run")["seconds"] for _ in range(2))
             peak = int(worker.ask("peak")["peak_bytes"])
         except RuntimeError as error:
             self.failed[label] = str(error)
@@ -115,6 +116,7 @@ class _Party:
             worker.close()
             return
         self.setting, self.told, self.rows, self.first_s, self.highest = setting, told, rows, first, peak
+        self.step_tokens = self.tokens
         self._keep(None if self.cell in self.contest.alone else worker)
         if self.worker is None:
             worker.close()
@@ -123,6 +125,7 @@ class _Party:
         """What the setting is called, and seconds of the first step."""
         loaded = worker.ask("load", shape=self.shape, setting=setting, rows=rows, threads=self.options.threads,
                             compiled=not self.options.quick, **self.contest.told.get(self.cell, {}))
+        self.tokens = loaded.get("tokens", rows * self.shape["max_context"])
         told = f"{setting}, {loaded['kernels']}" if "kernels" in loaded else setting
         return told, worker.ask("run")["seconds"]
 
@@ -135,7 +138,7 @@ class _Party:
         self.highest = max(self.highest, int(self.worker.ask("peak")["peak_bytes"]))
         if self.cell in self.contest.alone:
             self._keep(None)
-        return steps * self.rows * self.shape["max_context"] / seconds
+        return steps * self.step_tokens / seconds
 
     def ask(self, command: str) -> dict[str, Any]:
         """Of a warm worker, started where there is none."""
@@ -200,11 +203,11 @@ def hold(contest: Contest, options: argparse.Namespace, goal: float = 1.0) -> No
         tables[cell] = {"peak_flops": peak, "sides": [asdict(side) for side in sides]}
         show(contest, cell, peak, sides)
         worst = min([worst, *((side.ratio / goal, f"{cell}, tokens/s beside {side.name}") for side in sides[1:])])
+        if options.json:
+            report = {"date": date.today().isoformat(), "machine": machine(), "threads": options.threads,
+                      "quick": options.quick, "tables": tables, "worst": {"ratio": worst[0], "cell": worst[1]}}
+            options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     say(f"{time.perf_counter() - start:.0f} s; logs of the workers: {log}")
-    if options.json:
-        report = {"date": date.today().isoformat(), "machine": machine(), "threads": options.threads,
-                  "quick": options.quick, "tables": tables, "worst": {"ratio": worst[0], "cell": worst[1]}}
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"worst ratio: {worst[0]:.2f} ({worst[1]})")
 
 

@@ -1,7 +1,8 @@
 """LitGPT as a worker of benchmarks/finetune.py, in an environment of its own: imports no ayllu.
 
-Put together as its scripts `finetune_lora` and `finetune_full` do: Fabric with bf16-true, chunked head and loss, AdamW;
-also with torch.compile and with bf16-mixed, which its scripts have as options or for pretraining.
+Put together as its scripts `finetune_lora` and `finetune_full` do: Fabric, chunked head and loss, masked prompts,
+AdamW; conversations padded to the longest of so many, with their gradients added up. Its scripts don't compile, while
+its pretraining does: both are tried.
 """
 
 import sys
@@ -14,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lightning
 import torch
 from lightning.fabric import Fabric
-from lines import peak_bytes, prompts, serve
+from lines import conversations, peak_bytes, serve
 from litgpt import lora
 from litgpt.config import Config
 from litgpt.model import GPT
@@ -50,22 +51,33 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
     model = fabric.setup(torch.compile(model) if "compiled" in setting else model)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = fabric.setup_optimizers(torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=True))
-    ids = torch.tensor(prompts(rows, shape["max_context"], shape["vocab_size"]))
-    state.update(fabric=fabric, model=model, optimizer=optimizer, ids=ids)
-    return {"version": lightning.__version__, "torch": torch.__version__}
+    made, size = conversations(rows, shape["vocab_size"]), int(setting.split()[2])
+    flat = [one for window in made for one in window]
+    state.update(fabric=fabric, model=model, optimizer=optimizer,
+                 parts=[padded(flat[i:i + size]) for i in range(0, len(flat), size)])
+    return {"version": lightning.__version__, "torch": torch.__version__, "tokens": sum(len(ids) for ids, _ in flat)}
+
+
+def padded(made: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and labels of some conversations as its collator has them."""
+    longest = max(len(ids) for ids, _ in made)
+    ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids, _ in made])
+    labels = torch.tensor([[-100] * prompt + ids[prompt:] + [-100] * (longest - len(ids)) for ids, prompt in made])
+    return ids, labels
 
 
 def run() -> dict[str, Any]:
     """One step."""
-    start, ids = time.perf_counter(), state["ids"]
-    logits = state["model"](ids, lm_head_chunk_size=CHUNK)
-    logits[-1] = logits[-1][..., :-1, :]
-    loss = chunked_cross_entropy(logits, ids[..., 1:])
-    state["fabric"].backward(loss)
+    start, value = time.perf_counter(), 0.0
+    for ids, labels in state["parts"]:
+        logits = state["model"](ids, lm_head_chunk_size=CHUNK)
+        logits[-1] = logits[-1][..., :-1, :]
+        loss = chunked_cross_entropy(logits, labels[..., 1:])
+        state["fabric"].backward(loss / len(state["parts"]))
+        value += loss.item() / len(state["parts"])
     state["fabric"].clip_gradients(state["model"], state["optimizer"], max_norm=1.0)
     state["optimizer"].step()
     state["optimizer"].zero_grad()
-    value = loss.item()
     return {"seconds": time.perf_counter() - start, "loss": value}
 
 

@@ -1,20 +1,23 @@
-"""Ayllu's step of `ayllu sft` as a worker of benchmarks/finetune.py, on packed conversations of random ids."""
+"""Ayllu's step of `ayllu sft` as a worker of benchmarks/finetune.py, on packed conversations."""
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import numpy as np
 import torch
-from lines import peak_bytes, serve
+from lines import conversations, peak_bytes, serve
 
+from ayllu.data.masks import Example
+from ayllu.data.pack_loader import PackedBatch, filled
 from ayllu.device import keep_memory, large_pages, matrix_peak
 from ayllu.train.loop import step
 from ayllu.train.method import empty_state, loss_of
 from ayllu.train.sft_config import SftConfig
-from ayllu.train.worst import Windows
 
 large_pages()
 keep_memory()
@@ -23,18 +26,32 @@ state: dict[str, Any] = {}
 
 
 def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled: bool, method: str) -> dict[str, Any]:
-    """The state before the first step, and windows full of random conversations."""
-    assert setting == "bf16", setting
+    """The state before the first step, and windows full of conversations."""
     torch.set_num_threads(threads)
+    precision, _, windows = setting.split()              # "float32 by 2": windows at once
     config = SftConfig.model_validate({
         "name": "benchmark", "out": "none", "base": "none",
         "model": shape, "context": shape["max_context"], "compile": "on" if compiled else "off",
         "lora": {"r": 16, "lora_alpha": 32} if method == "lora" else None, "data": {"sources": [{"path": "none"}]},
         "optim": {"lr": 1e-4},
-        "loop": {"steps": 1_000_000, "batch_size": rows, "micro_batch": rows, "precision": "bf16_masters"}})
-    train = empty_state(config, CPU)
-    state.update(train=train, config=config, loss=loss_of(config, CPU, train), batch=Windows(config).batch(0))
-    return {"torch": torch.__version__}
+        "loop": {"steps": 1_000_000, "batch_size": rows, "micro_batch": min(int(windows), rows),
+                 "precision": precision}})
+    train, made = empty_state(config, CPU), conversations(rows, shape["vocab_size"])
+    state.update(train=train, config=config, loss=loss_of(config, CPU, train), setting=precision,
+                 batch=packed(made, shape["max_context"]))
+    return {"torch": torch.__version__, "tokens": sum(len(ids) for window in made for ids, _ in window)}
+
+
+def packed(windows: list[list[tuple[list[int], int]]], context: int, pad: int = 0) -> PackedBatch:
+    """Each window's conversations side by side, as `ayllu sft` packs them: all but the prompts is learned."""
+    def row(conversations: list[tuple[list[int], int]]) -> list[Example]:
+        made = []
+        for ids, prompt in conversations:
+            weights = np.zeros(len(ids) - 1, np.float32)
+            weights[prompt - 1:] = 1
+            made.append(Example("chat", np.array(ids[:-1]), np.array(ids[1:]), weights))
+        return made
+    return filled([row(conversations) for conversations in windows], context, pad, Counter())
 
 
 def run() -> dict[str, Any]:
@@ -46,7 +63,8 @@ def run() -> dict[str, Any]:
 
 def peak_flops() -> dict[str, Any]:
     """The matrix peak that shares are taken of: the best of several measurements."""
-    return {"flops_per_s": max(matrix_peak(CPU) for _ in range(5))}
+    dtype = torch.float32 if state["setting"] == "float32" else torch.bfloat16
+    return {"flops_per_s": max(matrix_peak(CPU, dtype) for _ in range(5))}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """TRL's SFTTrainer as a worker of benchmarks/finetune.py, in an environment of its own: imports no ayllu.
 
 The trainer runs in a thread, stopped at the beginning of each step until it is asked for one. What is tried: weights in
-bfloat16 or in float32 under autocast, eager and with torch_compile; packing as its documentation recommends, SDPA.
+float32, in bfloat16, or in float32 under autocast; packing as its documentation recommends (SDPA, since FlashAttention
+is for GPUs), and conversations one by one, which need no padding, with their gradients added up; eager and with
+torch_compile. Prompts are masked.
 """
 
 import sys
@@ -17,7 +19,7 @@ import torch
 import transformers
 import trl
 from datasets import Dataset
-from lines import peak_bytes, prompts, serve
+from lines import conversations, peak_bytes, serve
 from peft import LoraConfig
 from tokenizers import Tokenizer, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
@@ -54,20 +56,23 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
     vocabulary = {f"t{i}": i for i in range(shape["vocab_size"])}
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(vocabulary, "t0")),
                                         pad_token="t1", eos_token="t2")
-    length = shape["max_context"]
-    data = Dataset.from_dict({"input_ids": [list(row) for row in prompts(4 * rows, length, shape["vocab_size"])]})
+    made = [one for window in conversations(rows, shape["vocab_size"]) for one in window]
+    data = Dataset.from_dict({"input_ids": [ids for ids, _ in made],
+                              "labels": [[-100] * prompt + ids[prompt:] for ids, prompt in made]})
+    packs = "packed" in setting
     arguments = trl.SFTConfig(
-        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=True, per_device_train_batch_size=rows, max_length=length,
-        packing=True, learning_rate=1e-4, max_steps=1_000_000, save_strategy="no", report_to="none",
-        logging_steps=1_000_000, gradient_checkpointing=False, optim="adamw_torch_fused", disable_tqdm=True,
-        torch_compile="compiled" in setting)
+        output_dir=tempfile.mkdtemp(), use_cpu=True, bf16=not setting.startswith("float32"),
+        per_device_train_batch_size=rows if packs else 1, gradient_accumulation_steps=1 if packs else len(made),
+        max_length=shape["max_context"], packing=packs, learning_rate=1e-4, max_steps=1_000_000, save_strategy="no",
+        report_to="none", logging_steps=1_000_000, gradient_checkpointing=False, optim="adamw_torch_fused",
+        disable_tqdm=True, torch_compile="compiled" in setting)
     adapter = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = trl.SFTTrainer(model, args=arguments, train_dataset=data, processing_class=tokenizer,
                              peft_config=adapter if method == "lora" else None, callbacks=[Gate()])
     state["failed"] = None
     thread = threading.Thread(target=_train, args=(trainer,), daemon=True)
     thread.start()
-    return {"version": trl.__version__, "torch": torch.__version__}
+    return {"version": trl.__version__, "torch": torch.__version__, "tokens": sum(len(ids) for ids, _ in made)}
 
 
 def _train(trainer: Any) -> None:

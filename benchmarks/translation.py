@@ -8,12 +8,15 @@ intervals, and ours minus the original over the same sentences.
 
     python benchmarks/translation.py --baseline FOLDER --out runs/translation [--epochs 3] [--best 2] [--quick]
                                      [--sides ours original] [--stages trial train decode] [--sets unseen]
+                                     [--rates 2e-3] [--precision float32]
                                      [--json FILE] [--compare ayllu-mini-chat]
 
 `unseen` are pairs of Tatoeba that pretraining left out, and of which neither sentence occurs twice. `test` is the test
 side of the task tatoeba_en_zh; pretraining has read most of it, as it has for both. Neither set, nor any pair that
 shares a sentence with one of them, is trained on. --compare asks another model of conversations for the same.
-Runs are lines of OUT/runs.jsonl, and what stands there isn't run again.
+Runs are lines of OUT/runs.jsonl, and what stands there isn't run again; a training that was stopped goes on from its
+last 200 steps. `--rates` trains these to the end, whatever the trials say. Lines without a precision are bf16_masters,
+which a CPU without AMX takes many times longer for than float32; held-out losses are autocast in either.
 """
 
 import argparse
@@ -47,6 +50,7 @@ from ayllu.model.build import CausalModel
 from ayllu.model.generate import generate
 from ayllu.model.sample import SamplingParams
 from ayllu.text.tokenizer import Tokenizer
+from ayllu.train.checkpoints import restore, save
 from ayllu.train.export import export
 from ayllu.train.loop import LoopConfig, step
 from ayllu.train.optim import OptimConfig, build_optimizer
@@ -73,18 +77,22 @@ Tests = dict[str, dict[str, list[Item]]]
 def main() -> int:
     setup()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--baseline", type=Path, required=True, help="the folder of a trained original Transformer")
+    parser.add_argument("--baseline", type=Path, help="the folder of a trained original Transformer")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/translation")
     parser.add_argument("--sides", nargs="+", choices=("ours", "original"), default=["ours", "original"])
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--sets", nargs="+", choices=("unseen", "test"), default=["unseen", "test"])
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--best", type=int, default=2, help="so many of the rates are trained to the end")
+    parser.add_argument("--rates", nargs="+", type=float, help="train these to the end, not the best of the trials")
+    parser.add_argument("--precision", choices=("bf16_masters", "float32"), default="bf16_masters")
     parser.add_argument("--compare", help="another model, which is asked in conversation")
     parser.add_argument("--quick", action="store_true", help="a few steps and sentences: whether it works")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
+    if "original" in options.sides and set(options.stages) & {"trial", "train"} and not options.baseline:
+        parser.error("the original's side needs --baseline; what was run already is shown with --sides ours")
     bases = {"ours": "ayllu-mini", "original": str(options.baseline)}
     options.out.mkdir(parents=True, exist_ok=True)
     study = Study(options, bases)
@@ -107,7 +115,7 @@ class Study:
         self.options, self.bases = options, bases
         self.file = options.out / "runs.jsonl"
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        self.runs: list[Row] = [json.loads(line) for line in lines]
+        self.runs: list[Row] = [{"precision": "bf16_masters"} | json.loads(line) for line in lines]
         found = tests(options.data, 8 if options.quick else None)
         self.tests = {name: found[name] for name in options.sets}
         self.pairs = options.out / "pairs.jsonl"
@@ -129,23 +137,28 @@ class Study:
     def trial(self, side: str) -> None:
         """A short training with each rate."""
         for rate in RATES[:2] if self.options.quick else RATES:
-            if not self.run(stage="trial", side=side, rate=rate):
+            key = {"stage": "trial", "side": side, "rate": rate, "precision": self.options.precision}
+            if not self.run(**key):
                 _, _, found = self.taught(side, rate, 2 if self.options.quick else TRIAL_STEPS)
-                self.keep(stage="trial", side=side, rate=rate, **found)
+                self.keep(**key, **found)
 
     def train(self, side: str) -> None:
-        """The trainings with the best of them."""
-        trials = [run for run in self.runs if run["stage"] == "trial" and run["side"] == side]
-        for trial in sorted(trials, key=lambda run: run["held_out"])[:self.options.best]:
-            key = {"stage": "train", "side": side, "epochs": self.options.epochs, "rate": trial["rate"]}
+        """The trainings with the best of them, or with the rates that were asked for."""
+        trials = [run for run in self.runs if run["stage"] == "trial" and run["side"] == side
+                  and run["precision"] == self.options.precision]
+        best = sorted(trials, key=lambda run: run["held_out"])[:self.options.best]
+        for rate in self.options.rates or [trial["rate"] for trial in best]:
+            key = {"stage": "train", "side": side, "epochs": self.options.epochs, "rate": rate,
+                   "precision": self.options.precision}
             if not self.run(**key):
-                model, tokenizer, found = self.taught(side, trial["rate"], 3 if self.options.quick else None)
+                model, tokenizer, found = self.taught(side, rate, 3 if self.options.quick else None)
                 export(model, tokenizer, self.folder(key), {"sources": [TATOEBA, STORIES]}, None)
                 self.keep(**key, **found)
 
     def folder(self, run: Row) -> Path:
         """Where the weights of a training lie."""
-        return self.options.out / f"{run['side']}-{run['epochs']:g}-{run['rate']:g}"
+        apart = "" if run["precision"] == "bf16_masters" else f"-{run['precision']}"
+        return self.options.out / f"{run['side']}-{run['epochs']:g}-{run['rate']:g}{apart}"
 
     def best(self, side: str) -> Row | None:
         """The training of a side with the lowest held-out loss."""
@@ -165,25 +178,31 @@ class Study:
         steps = steps or round(self.options.epochs * len(batches.packing) / ROWS)
         schedule = Schedule(kind="linear", warmup_steps=min(50, steps // 3), floor=0.02)
         optim = OptimConfig(lr=rate, schedule=schedule)
-        loop = LoopConfig(steps=steps, batch_size=ROWS, micro_batch=ROWS, precision="bf16_masters")
+        loop = LoopConfig(steps=steps, batch_size=ROWS, micro_batch=ROWS, precision=self.options.precision)
         state = TrainState(model, build_optimizer(model, optim))
+        run = self.options.out / f"unfinished-{side}-{rate:g}-{loop.precision}-{steps}"
+        if restore(state, run):
+            say(f"{side} {rate:g}: goes on at step {state.step:,}")
         # what `ayllu sft` computes the loss with; its own checks want a Llama, and the loss doesn't
         how = validate(SftConfig, {"name": side, "out": "", "base": self.bases[side], "data": {"sources": [
             {"path": self.pairs.name}]}, "loop": loop.model_dump()}, where="translation")
         loss = training_loss(how, CPU, model)
-        used, began = time.process_time(), time.perf_counter()
+        began = state.step
         while state.step < steps:
-            if state.step == 3:                          # compiled by now
-                used, began = time.process_time(), time.perf_counter()
+            used = time.process_time()
             last = step(state, batches.batch(state.step), loss, loop, optim, CPU)
+            if state.step > began + 3:                   # compiled by now
+                state.seconds += time.process_time() - used
             if state.step % 20 == 0 or state.step == steps:
                 say(f"{side} {rate:g}: step {state.step:,}/{steps:,}, loss {last['loss']:.3f}, "
-                    f"{(time.perf_counter() - began) / max(state.step - 3, 1):.2f} s a step")
-        seconds, wall = time.process_time() - used, time.perf_counter() - began
+                    f"{state.seconds / state.step:.2f} CPU s a step")
+            if state.step % 200 == 0:
+                save(state.state_dict(), run, 1)
+        seconds = state.seconds                          # over all its stretches
         held = ChatLoader(pairs.held_out, Marks.of(tokenizer), CONTEXT, 1)
         model.eval()
         found = {"held_out": answer_loss(model, held.in_order(ROWS), CPU, torch.bfloat16, state.layout), "steps": steps,
-                 "tokens": steps * ROWS * CONTEXT, "cpu_seconds": round(seconds, 1), "seconds": round(wall, 1),
+                 "tokens": steps * ROWS * CONTEXT, "cpu_seconds": round(seconds, 1),
                  "parameters": sum(p.numel() for p in model.parameters())}
         say(f"{side} {rate:g}: held-out loss {found['held_out']:.4f}, {steps:,} steps, {seconds:,.0f} CPU s")
         return model.eval(), tokenizer, found
@@ -193,23 +212,23 @@ class Study:
         best = self.best(side)
         if best is None:
             return
+        keys = [{"stage": "decode", "side": side, "epochs": best["epochs"], "rate": best["rate"], "set": name,
+                 "way": way, "beams": beams, "n": len(items), "precision": best["precision"]}
+                for name, ways in self.tests.items() for way, items in ways.items() for beams in (1, BEAMS)]
+        keys = [key for key in keys if not self.run(**key)]
+        if not keys:
+            return
         model, tokenizer = opened(str(self.folder(best)))
         runner = make_runner(model)
         assert tokenizer.eos_ids
-        for name, ways in self.tests.items():
-            for way, items in ways.items():
-                prompts = [tokenizer.encode(item.prompt, bos=True) for item in items]
-                for beams in (1, BEAMS):
-                    key = {"stage": "decode", "side": side, "epochs": best["epochs"], "rate": best["rate"],
-                           "set": name, "way": way, "beams": beams, "n": len(items)}
-                    if self.run(**key):
-                        continue
-                    params = SamplingParams(max_tokens=96, temperature=0, num_beams=beams)
-                    outputs = [out for i in range(0, len(prompts), 32)
-                               for out in generate(runner, prompts[i:i + 32], params, tokenizer.eos_ids)]
-                    self.keep(**key, written=[tokenizer.decode(out[0].ids, skip_special=True).strip().split("\n")[0]
-                                              for out in outputs])
-                    say(f"{side} {name} {way}, {beams} beams: done")
+        for key in keys:
+            prompts = [tokenizer.encode(item.prompt, bos=True) for item in self.tests[key["set"]][key["way"]]]
+            params = SamplingParams(max_tokens=96, temperature=0, num_beams=key["beams"])
+            outputs = [out for i in range(0, len(prompts), 32)
+                       for out in generate(runner, prompts[i:i + 32], params, tokenizer.eos_ids)]
+            self.keep(**key, written=[tokenizer.decode(out[0].ids, skip_special=True).strip().split("\n")[0]
+                                      for out in outputs])
+            say(f"{side} {key['set']} {key['way']}, {key['beams']} beams: done")
 
     def ask(self, model: str) -> None:
         """The same of a model that converses, greedily."""
@@ -238,9 +257,9 @@ class Study:
     def row(self, name: str, way: str, items: Sequence[Item], beams: int) -> Row:
         key = {"stage": "decode", "epochs": self.options.epochs, "set": name, "way": way, "beams": beams,
                "n": len(items)}
-        best = {side: run["rate"] for side in self.bases if (run := self.best(side))}
+        best = {side: (run["rate"], run["precision"]) for side in self.bases if (run := self.best(side))}
         done = {run["side"]: run["written"] for run in self.runs if all(run.get(k) == v for k, v in key.items())
-                and run.get("rate") == best.get(run["side"])}
+                and (run["side"] not in best or (run["rate"], run["precision"]) == best[run["side"]])}
         found: Row = {"set": name, "way": way, "beams": beams, "n": len(items)}
         for metric in ("chrf", "bleu"):
             score = {side: corpus(metric, written, [item.expected for item in items],

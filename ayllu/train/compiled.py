@@ -23,6 +23,8 @@ def wants_compiler(config: Recipe, device: torch.device) -> bool:
         raise ConfigError(f"compile=on, but {missing}")
     if missing:
         say(f"training runs eager, not compiled (about half the speed): {missing}")
+    elif device.type == "cpu":
+        keep_memory()
     return not missing
 
 
@@ -31,17 +33,19 @@ def wants_native(config: Recipe, device: torch.device) -> bool:
     if not config.native or device.type != "cpu" or config.loop.precision == "float32" or native_missing():
         return False
     say("training uses C++ kernels (native=false: torch's)")
-    keep_memory()
     return True
 
 
 def packed_by(asked: str, config: Recipe, device: torch.device, native: bool) -> By:
-    """What computes packed attention: block-sparse kernels on a GPU with a compiler, those of ayllu/native, or SDPA."""
+    """What computes packed attention: block-sparse kernels on a GPU with a compiler, those of ayllu/native, or SDPA, on
+    a CPU document by document."""
     can = device.type == "cuda" and may_compile(config, device)
     if asked == "flex" and not can:
         raise ConfigError(f"packing.attention=flex needs a GPU and a compiler; this run has {device} and "
                           f"compile={config.compile}: leave it at auto")
-    return "mask" if asked == "sdpa" else "flex" if can else "within" if native else "mask"
+    if asked == "sdpa":
+        return "mask"
+    return "flex" if can else "within" if native else "apart" if device.type == "cpu" else "mask"
 
 
 def may_compile(config: Recipe, device: torch.device) -> bool:

@@ -8,7 +8,7 @@ N tokens  C tokens of a chunk  D width  V vocabulary
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from ayllu.native import head
 
 CHUNK_NUMBERS = {"cpu": 512 * 32_000}                    # logits of a chunk: what caches and malloc keep at hand
-BY_ROWS = ("cpu",)                                       # devices whose products want factors that lie row by row
+WORTH_LEAVING_OUT = 8                                    # one in so many places without a weight pays for a copy
 GPU_NUMBERS = 1 << 28                                    # on a GPU large products matter more
 
 # (logits (C, V), labels (C,), weights (C,), z_loss, label_smoothing) -> losses (C,) and their gradient in two factors
@@ -88,6 +88,7 @@ class HeadLoss:
     label_smoothing: float = 0.0
     chunk: int | None = None                             # tokens; None: by the vocabulary and the device
     kernels: Kernels = EAGER
+    leaves_out: bool = True                              # places without a weight, on a CPU
 
     def __call__(self, hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         return _Function.apply(hidden, weight, self, torch.is_grad_enabled())
@@ -104,7 +105,7 @@ class _Function(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
         with torch.autocast(device, enabled=False):
-            each, by_hidden, by_weight = _fastest(hidden.to(dtype), weight.to(dtype), loss,
+            each, by_hidden, by_weight = _learned(hidden.to(dtype), weight.to(dtype), loss,
                                                   learns and hidden.requires_grad, learns and weight.requires_grad)
         ctx.save_for_backward(by_hidden, by_weight)
         ctx.dtypes = hidden.dtype, weight.dtype
@@ -119,6 +120,23 @@ class _Function(torch.autograd.Function):
         by_hidden, by_weight = (None if gradient is None else (gradient if as_it_is else gradient * upstream).to(dtype)
                                 for gradient, dtype in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
         return by_hidden, by_weight, None, None
+
+
+def _learned(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
+             by_weight: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """`_fastest` of the places that have a weight: the others cost and give nothing. The slow twin computes all.
+
+    How many there are must be asked of the tensor, which a GPU would have to be waited for and a graph can't do.
+    """
+    N = len(hidden)
+    if torch.compiler.is_compiling() or hidden.device.type != "cpu" or not loss.leaves_out or (
+            int((loss.weights == 0).sum()) * WORTH_LEAVING_OUT <= N):
+        return _fastest(hidden, weight, loss, by_hidden, by_weight)
+    places = loss.weights.nonzero()[:, 0]
+    few = replace(loss, labels=loss.labels[places], weights=loss.weights[places])
+    each, dx, dw = _fastest(hidden[places], weight, few, by_hidden, by_weight)
+    wide = None if dx is None else dx.new_zeros(hidden.shape).index_copy_(0, places, dx)
+    return each.new_zeros(N).index_copy_(0, places, each), wide, dw
 
 
 def _fastest(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
@@ -136,10 +154,10 @@ def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
            by_weight: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Losses (N,) and the gradients of their sum that are wanted; the weight's is summed in float32.
 
-    Products whose factors both lie row by row are up to twice as fast on a CPU, so there the matrix is transposed once
-    and its gradient is formed transposed; a GPU's products don't mind.
+    Products of bfloat16 whose factors both lie row by row are up to twice as fast on a CPU, so there the matrix is
+    transposed once and its gradient is formed transposed; float32's and a GPU's products don't mind.
     """
-    size, by_rows = loss.tokens(weight), weight.device.type in BY_ROWS
+    size, by_rows = loss.tokens(weight), weight.device.type == "cpu" and weight.dtype != torch.float32
     transposed = weight.t().contiguous() if by_rows else weight.t()           # (D, V)
     each, hidden_parts, total = [], [], None
     for x, labels, weights in zip(hidden.split(size), loss.labels.split(size), loss.weights.split(size), strict=True):

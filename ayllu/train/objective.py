@@ -6,13 +6,14 @@ from typing import Literal
 from torch import Tensor
 
 from ayllu.data.pack_loader import PackedBatch
-from ayllu.model.attend import Attend, Causal, within
+from ayllu.model.attend import Attend, Causal, apart, within
 from ayllu.model.build import CausalModel
 from ayllu.model.flex import flex as block_sparse
 from ayllu.train.head_loss import EAGER, Kernels
 from ayllu.train.losses import Loss, token_loss
 
-By = Literal["mask", "flex", "within"]                   # SDPA; FlexAttention; stretches of keys, for ayllu/native
+# SDPA; FlexAttention; stretches of keys, for ayllu/native; SDPA over each document by itself
+By = Literal["mask", "flex", "within", "apart"]
 
 
 def masked_loss(model: CausalModel, batch: PackedBatch, z_loss: float = 0.0, label_smoothing: float = 0.0,
@@ -41,7 +42,8 @@ def attends(model: CausalModel, batch: PackedBatch, by: By = "mask") -> list[Att
     for plain in model.causal():
         assert isinstance(plain, Causal)
         if plain not in made:                                                # layers of a kind share one mask
-            make = None if plain.dropout else {"flex": block_sparse, "within": within}.get(by)   # these have no dropout
+            ways = {"flex": block_sparse, "within": within, "apart": apart}                  # these have no dropout
+            make = None if plain.dropout else ways.get(by)
             made[plain] = ((make and make(batch.document, batch.two_way, plain.window))
                            or batch.attend(plain.window, plain.dropout))
         out.append(made[plain])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ayllu.model.attend import Causal, Masked, Within, packed, padded, prefix, window_mask, within
+from ayllu.model.attend import Causal, Masked, Within, apart, packed, padded, prefix, window_mask, within
 
 B, T, H, K, E = 2, 11, 6, 2, 5
 
@@ -124,3 +124,33 @@ def test_dropout_falls_on_weights(attend):
     draws = torch.stack([attend(q, k, ones) for _ in range(400)])
     assert draws.std() > 0.1
     torch.testing.assert_close(draws.mean(0), torch.ones(B, T, H, E), atol=0.3, rtol=0)
+
+
+@pytest.mark.parametrize("heads", [4, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_documents_apart_are_documents_behind_a_mask(heads, seed):
+    """Also where a row begins with the number that the row before ended with; gradients, too."""
+    draw = torch.Generator().manual_seed(seed)
+    document = (torch.rand(3, 40, generator=draw) < 0.06).cumsum(1) % 2
+    q = torch.randn(3, 40, 4, 8, generator=draw, requires_grad=True)
+    k, v = (torch.randn(3, 40, heads, 8, generator=draw, requires_grad=True) for _ in range(2))
+    way = torch.randn(3, 40, 4, 8, generator=draw)
+    numbers = (document[:, 1:] != document[:, :-1]).cumsum(1)                # each one once in its row, for the twin
+    twin = packed(torch.cat((torch.zeros(3, 1, dtype=torch.long), numbers), 1))
+    found = apart(document, torch.zeros(3, 40, dtype=torch.bool))
+    assert sum(found.lengths) == 120
+    y, slow = found(q, k, v), twin(q, k, v)
+    torch.testing.assert_close(y, slow)
+    for a, b in zip(*(torch.autograd.grad((t * way).sum(), (q, k, v)) for t in (y, slow)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_documents_that_see_more_or_less_than_what_came_before_are_not_taken_apart():
+    document = torch.arange(40).view(1, 40) // 16
+    nobody = torch.zeros(1, 40, dtype=torch.bool)
+    some = nobody.clone()
+    some[0, 3] = True
+    assert apart(document, nobody).lengths == apart(document, nobody, 16).lengths == (16, 16, 8)
+    assert apart(document, nobody, 15) is None
+    assert apart(document, some) is None
+    assert apart(torch.arange(40).view(1, 40) // 2, nobody) is None          # too short to be worth a call each

@@ -14,7 +14,6 @@ from ayllu.data.loader import Batch
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
-from ayllu.train import head_loss
 from ayllu.train.head_loss import HeadLoss, Kernels, softmax_loss
 from ayllu.train.losses import IGNORED, next_token_loss, plain_loss
 
@@ -84,13 +83,40 @@ def test_any_weights_chunks_and_upstream_gradient(n, chunk, scale, z_loss, smoot
     assert max(map(relative, found, expected)) < 1e-5
 
 
-def test_the_form_of_the_products_that_a_gpu_gets_gives_the_same(monkeypatch):
-    model = new_model("tied")
-    loss = partial(next_token_loss, chunk=7)
-    _, here = gradients(model, loss)
-    monkeypatch.setattr(head_loss, "BY_ROWS", ())
-    _, there = gradients(model, loss)
-    assert max(map(relative, there, here)) < 1e-6
+def test_the_form_of_the_products_that_bfloat16_gets_on_a_cpu_gives_the_same():
+    """bfloat16 in both; only the order of the sums differs."""
+    draw = torch.Generator().manual_seed(0)
+    hidden, matrix = (torch.randn(n, 32, generator=draw, requires_grad=True) for n in (24, 50))
+    labels, weights = torch.randint(0, 50, (24,), generator=draw), torch.ones(24)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        total, _ = HeadLoss(labels, weights, chunk=7)(hidden.to(dtype), matrix.to(dtype))
+        found.append(torch.autograd.grad(total, (hidden, matrix)))
+    assert max(map(relative, found[1], found[0])) < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("learned", "computed"), [(0, 0), (1, 1), (20, 20), (36, 40), (40, 40)])
+def test_places_without_a_weight_cost_nothing_and_change_nothing(dtype, learned, computed):
+    """Sums of float32 in another order, and of bfloat16 by other chunks. Few such places aren't worth a copy."""
+    draw = torch.Generator().manual_seed(0)
+    hidden, matrix = (torch.randn(n, 32, generator=draw, requires_grad=True) for n in (40, 50))
+    labels = torch.randint(0, 50, (40,), generator=draw)
+    weights = (torch.rand(40, generator=draw) + 0.1) * (torch.randperm(40, generator=draw) < learned)
+    found, counts = [], []
+
+    def counted(logits, *rest):
+        counts[-1] += len(logits)
+        return softmax_loss(logits, *rest)
+
+    for leaves_out in (True, False):
+        counts.append(0)
+        total, each = HeadLoss(labels, weights, 0.01, 0.1, 7, Kernels(counted), leaves_out)(
+            hidden.to(dtype), matrix.to(dtype))
+        found.append((total, each, *torch.autograd.grad(total, (hidden, matrix))))
+    assert counts == [computed, 40]
+    for fast, slow in zip(*found, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=2e-6 if dtype == torch.float32 else 2e-2)
 
 
 @pytest.mark.parametrize("name", MODELS)
