@@ -148,6 +148,7 @@ def _cut(stream: Any, name: str, encoding: str) -> Iterator[Record | Reject]:
 
 
 BATCH = 1000
+MOST_BYTES, MOST_TIMES = 256 * 2**20, 1000               # that a column of a group may have, and be packed by, at once
 
 
 def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Iterator[Record | Reject]:
@@ -171,6 +172,10 @@ def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Ite
         start = 0
         for group in range(table.num_row_groups):
             last, end = start, start + table.metadata.row_group(group).num_rows
+            if reason := _bomb(table.metadata.row_group(group), wanted):
+                yield Reject(name, last + 1, f"rows {last + 1:,} to {end:,} aren't unpacked: {reason}")
+                start = end
+                continue
             try:
                 for batch in table.iter_batches(BATCH, row_groups=[group], columns=list(dict.fromkeys(wanted)) or None):
                     for row in _dicts(batch):
@@ -179,6 +184,18 @@ def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Ite
             except (pyarrow.ArrowException, OSError) as error:
                 yield Reject(name, last + 1, f"rows {last + 1:,} to {end:,} can't be read ({_first_line(error)})")
             start = end
+
+
+def _bomb(group: Any, wanted: list[str]) -> str | None:
+    """Why a group of rows is left alone: pyarrow unpacks a page whole, however large it is."""
+    for column in map(group.column, range(group.num_columns)):
+        name, size, packed = column.path_in_schema, column.total_uncompressed_size, column.total_compressed_size
+        if size <= MOST_BYTES or (wanted and name.partition(".")[0] not in wanted):
+            continue
+        if size > MOST_TIMES * packed or size > ROW_BYTES * column.num_values:
+            return (f"{packed:,} bytes of the column {name} would be {size:,}, in {column.num_values:,} cells: cut "
+                    "what is in them, or write the file without packing if that is right")
+    return None
 
 
 def _dicts(batch: Any) -> Iterator[dict[str, Any] | str]:

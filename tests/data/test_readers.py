@@ -107,6 +107,23 @@ def test_bad_parquet(tmp_path):
     assert "can't be read as Parquet" in read(tmp_path / "b.parquet")[1][0].reason
 
 
+def test_a_parquet_bomb_is_not_unpacked_and_the_rest_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ayllu.data.readers.MOST_BYTES", 2**20)
+    with pyarrow.parquet.ParquetWriter(tmp_path / "a.parquet", pyarrow.schema({"text": "string", "id": "int64"}),
+                                       compression="zstd") as out:
+        for text in ("good", "a" * 8 * 2**20, "fine"):
+            out.write_table(pyarrow.table({"text": [text, "b"], "id": [1, 2]}))
+    texts, (bad,) = read(tmp_path / "a.parquet")
+    assert texts == ["good", "b", "fine", "b"]
+    assert bad.line == 3
+    assert bad.reason.startswith("rows 3 to 4 aren't unpacked: ")
+    assert "of the column text would be 8,38" in bad.reason
+    assert len(list(records(tmp_path / "a.parquet", ("id",), "a"))) == 6         # what isn't asked for isn't unpacked
+    monkeypatch.setattr("ayllu.data.readers.MOST_TIMES", 10**9)
+    monkeypatch.setattr("ayllu.data.readers.ROW_BYTES", 2**21)
+    assert read(tmp_path / "a.parquet")[0] == texts              # two cells of twice the most on average
+
+
 @pytest.mark.parametrize("packing", [".gz", ".xz", ".zst"])
 def test_a_cut_file_gives_its_start_and_one_reject(tmp_path, packing):
     lines = b"".join(json.dumps({"text": f"{i} {i * i} {i ** 3 % 1013}"}).encode() + b"\n" for i in range(20_000))
