@@ -5,7 +5,8 @@
             print(event.text, end="", flush=True)
 
 A model that gives no usable outline gets a plain one. A section that stays short is taken up again where it ends; one
-with a forbidden word is written once more. What remains wrong is said by the checks, not hidden.
+that goes round in circles is ended, and one with a forbidden word is written once more. What remains wrong is said by
+the checks, not hidden.
 """
 
 import re
@@ -25,6 +26,7 @@ SHORT = 0.7
 ENOUGH = 1.2                                             # of it, where the next sentence's end is the end
 MOST = 1.5                                               # of it, where anything is
 LOOK = 40                                                # characters between two looks at the length
+ROUND = 120                                              # characters that only say their first third again and again
 TRIES = 2                                                # of a section with a forbidden word
 TOKENS_PER_UNIT = 4                                      # room that is asked for: small vocabularies cut words finely
 _BULLET = re.compile(r"^\s*(?:[-*•#]+|\(?\d{1,2}[.)、）:]|[一二三四五六七八九十]{1,3}、)\s*")
@@ -96,7 +98,7 @@ def plan(brief: Brief, speaker: Speaker, seed: int | None = None) -> tuple[str, 
     messages = words.told(brief.tongue, say, words.facts_of(brief, brief.points))
     answer = speaker.answers([messages], max_tokens=min(40 * n, max(1, speaker.room(messages))), temperature=0.7,
                              seed=seed)[0]
-    plain = [one.format(topic=brief.topic) for one in own["plan"][brief.kind]]
+    plain = own["plan"][brief.kind]
     numbered = [own["part"].format(n=i + 1) for i in range(n)]
     good = [one for one in headings_in(answer.text, brief) if answer.finish == "stop"]
     if len(good) < n / 2:                                # a stray line is no outline
@@ -150,12 +152,20 @@ def _section(brief: Brief, speaker: Speaker, draft: Draft, index: int, points: S
                 ends = re.search(r"[.!?。！？\n]\W*$", piece) is not None
                 if ends or len(added) - seen > LOOK:
                     seen = len(added)
+                    if goes_round(added):                # and would go on so when taken up again
+                        return
                     if length(added) >= (ENOUGH if ends else MOST) * missing:
                         break
         is_new = added.strip() not in written            # a model that only says the same again has no more to say
         written += added
         if not is_new or length(written) >= SHORT * target:
             return
+
+
+def goes_round(text: str) -> bool:
+    """Whether the end of a text is one short piece over and over, as models write that take the likeliest token."""
+    end = text[-ROUND:]
+    return len(end) == ROUND and any(end[n:] == end[:-n] for n in range(1, ROUND // 3 + 1))
 
 
 def _fitted(brief: Brief, speaker: Speaker, draft: Draft, index: int, points: Sequence[str], missing: int,

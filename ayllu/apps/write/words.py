@@ -9,7 +9,7 @@ from ayllu.apps.write.brief import Brief
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))    # by language
 
 SMALL_MODEL = ("note: {model} is too small to write texts that are meant to be used. Of 40 briefs with two "
-               "points each ayllu-mini-chat reached the length of 35 %, spoke of 4 % of the points, and met all checks "
+               "points each ayllu-mini-chat reached the length of 32 %, spoke of 5 % of the points, and met all checks "
                "of none (benchmarks/write.py). Take an instruction model of 7 billion parameters or more (--model).")
 
 
