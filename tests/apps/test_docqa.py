@@ -46,6 +46,25 @@ def test_a_sentence_of_the_documents_answers(shop, question, source, quote):
     assert reply.answer == f"{quote} [1]"
 
 
+def test_what_stands_under_a_heading_that_the_question_names_comes_first(tmp_path):
+    page = ("# Payment\n\n## If a payment fails\n\nThe basket is kept, so you can choose another way to pay.\n\n"
+            "## Ways to pay\n\nWe take cards and bank transfers.\n")
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"payment": page})
+        cited, = ask("Which ways to pay are there?", pages).reply.citations
+    assert cited.quote == "We take cards and bank transfers."
+
+
+def test_the_nearest_passages_begin_where_they_come_nearest(tmp_path):
+    long = "# Parcels\n\n" + "We pack with care. " * 15 + "Hats go to Porto on Mondays. " + "We pack with care. " * 15
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"parcels": long})
+        reply = ask("Which unicorns travel to Porto with hats and purple umbrellas?", pages).reply
+    assert not reply.is_supported
+    assert reply.answer.splitlines()[2].startswith("- parcels: Hats go to Porto on Mondays. We pack with care.")
+    assert reply.answer.endswith("…")
+
+
 @pytest.mark.parametrize("question", ["What is the capital of France?", "怎么申请护照？", "?!"])
 def test_without_support_that_is_said(shop, question):
     reply = ask(question, shop).reply

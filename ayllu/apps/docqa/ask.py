@@ -9,6 +9,7 @@ sentences must be supported by a place in the sources, else it is marked or drop
 that is said, and the nearest passages are offered.
 """
 
+import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -126,7 +127,7 @@ class Asked(Iterator[str]):
         language = "zh" if is_chinese(question) else "en"
         if not self.citations:
             way = "none"
-            yield from _nothing(language, passages, bool(self._said))
+            yield from _nothing(language, passages, found, bool(self._said))
         self._reply = Reply(alone, "".join(self._said), self.citations, tuple(passages), sure, way, tuple(bad),
                             self._short)
 
@@ -170,10 +171,14 @@ def ask(question: str, collection: Collection, speaker: Speaker | None = None, h
     return Asked(question.strip(), collection, speaker, history, how)
 
 
-def _nothing(language: str, passages: Sequence[Passage], is_more: bool) -> Iterator[str]:
+def _nothing(language: str, passages: Sequence[Passage], found: Sequence[Found], is_more: bool) -> Iterator[str]:
+    """That nothing was found; and the passages, each from the sentence that comes nearest."""
     yield ("\n\n" if is_more else "") + NONE[language]
     if passages:
         yield "\n" + NEAR[language]
+        nearest = {one.span.passage.id: one.span.start for one in reversed(found)}
         for passage in passages[:3]:
             page = f", {passage.page}" if passage.page else ""
-            yield f"\n- {passage.source}{page}: {' '.join(passage.text.split())[:160]}"
+            text = re.sub(r"(?m)^#{1,6} +", "", passage.text[nearest.get(passage.id, passage.start) - passage.start:])
+            text = " ".join(text.split())
+            yield f"\n- {passage.source}{page}: {text[:160]}{'…' * (len(text) > 160)}"

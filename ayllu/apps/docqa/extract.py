@@ -4,6 +4,7 @@ The default with a small model, which would write worse than it reads.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from ayllu.apps.index.cut import columns
 from ayllu.apps.index.ranking import weights
 
 FOUND = np.array([-4.9, 2.2, 3.4, 3.9, -0.2])            # bias; what a sentence, those beside, all cover; form
+UNDER = 4.0                                              # of a heading that speaks of the question, for what is below
 SURE = 0.5                                               # the confidence from which an answer is given
 ANSWER = 400                                             # columns of the answer to a question that a document asks
 
@@ -39,11 +41,15 @@ def extract(question: Question, passages: Sequence[Passage]) -> list[Found]:
     """Every sentence of the passages, the best first; of equals, the one whose passage was found first."""
     found = []
     for passage in passages:
-        spans = spans_of(passage)
+        spans, heading = spans_of(passage), ""
         for i, span in enumerate(spans):
+            if re.match("#{1,6} ", span.text) and len(spans) > 1:            # it says what is below, no answer
+                heading = span.text
+                continue
             around = " ".join(s.text for s in (*spans[max(0, i - 1):i], *spans[i + 1:i + 2]))
-            values = features(question, span.text, f"{around} {passage.title}", passage.text)
-            found.append(Found(_answering(spans, i), float(values @ WEIGHTS), confidence(values), values))
+            values = features(question, span.text, f"{around} {heading} {passage.title}", passage.text)
+            score = float(values @ WEIGHTS) + UNDER * question.covered(heading)
+            found.append(Found(_answering(spans, i), score, confidence(values), values))
     return sorted(found, key=lambda f: -f.score)
 
 
