@@ -46,7 +46,7 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
     Example: ayllu analyse posts.csv --brand Orlo --out report
     """
     from ayllu.apps.analyse.config import Analysis
-    from ayllu.apps.analyse.run import SAMPLE
+    from ayllu.apps.analyse.run import RIVALS, SAMPLE
     from ayllu.config import validate
     from ayllu.data.encodings import BROKEN
     if sample == (posts is not None):
@@ -59,7 +59,8 @@ def analyse(posts: Annotated[str | None, typer.Argument(help="A file or folder o
         "examples": dict(_pair(word, "--examples") for word in examples or ()),
         "zero_shot": {name: said.split("|") for name, said in (_pair(word, "--labels") for word in labels or ())},
         "topics": {name: said.split("|") if said else () for name, _, said in (w.partition("=") for w in topic or ())},
-        "brands": brand or (), "model": model, "name_topics": name_topics, "pseudonyms": not names, "unit": unit}
+        "brands": brand or (RIVALS if sample else ()),
+        "model": model, "name_topics": name_topics, "pseudonyms": not names, "unit": unit}
     settings = validate(Analysis, words, where="the command line")
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors=BROKEN)

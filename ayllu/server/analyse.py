@@ -14,7 +14,7 @@ from ayllu.apps.analyse.config import Analysis
 from ayllu.apps.analyse.posts import Post, moment
 from ayllu.apps.analyse.reading import Reader
 from ayllu.apps.analyse.report import UNMEASURED, measured
-from ayllu.apps.analyse.run import SAMPLE, analyse
+from ayllu.apps.analyse.run import RIVALS, SAMPLE, analyse
 from ayllu.data.packed import Moved
 from ayllu.errors import RequestError
 from ayllu.server.faults import FieldError
@@ -57,6 +57,7 @@ def run_job(work: Work) -> dict[str, Any]:
             yield told
 
         settings = _settings(asked).model_copy(update={
+            **({"brands": RIVALS} if source == SAMPLE and not asked.brands else {}),
             "columns": asked.columns, "unit": asked.unit,
             "examples": {name: str(_named(work, file, folder / f"examples-{i}"))
                          for i, (name, file) in enumerate(asked.examples.items())}})

@@ -55,7 +55,9 @@ def _name(of: str) -> str:
 
 
 def _told(summary: Table) -> str:
-    return " · ".join(escape(f"{name}: {told}") for name, told in summary["told"].items())
+    def said(text: str) -> str:
+        return both(text) if text in WORDS else escape(text)
+    return " · ".join(f"{said(name)}: {said(told)}" for name, told in summary["told"].items())
 
 
 def _tiles(summary: Table) -> str:

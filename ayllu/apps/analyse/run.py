@@ -34,6 +34,7 @@ from ayllu.log import say, warn
 
 CHUNK = 1000
 SAMPLE = Path(__file__).parent / "sample.csv"            # made up, with its own dates, groups and troubles
+RIVALS = ("Orlo", "Tavi Air")                            # whom it speaks of
 LEAST = 30                                               # posts of a language that topics are looked for in
 
 

@@ -3,7 +3,7 @@
 import { call } from "./api.js";
 import { h } from "./dom.js";
 import { looks } from "./looks.js";
-import { n, t } from "./words.js";
+import { inWords, n, t } from "./words.js";
 
 /** `size`: the size of model that this room's work needs, which is told where the served one is too small; `note`: what
     is to be said of it besides (a text or an element). */
@@ -13,9 +13,8 @@ export function roomPage({ title, size, note }, ...parts) {
   about().then(
     (server) => {
       if (!server.keeps) notes.append(h("p", { class: "note" }, t("room.keeps")));
-      const millions = n(server.n_parameters / 1e6, server.n_parameters < 1e7 ? 1 : 0);
       if (size && server.is_small)
-        notes.append(h("p", { class: "note warn" }, t("room.small", { model: server.model, n: millions, size }), " ", note));
+        notes.append(h("p", { class: "note warn" }, t("room.small", { model: server.model, n: inWords(server.n_parameters), size }), " ", note));
     },
     () => {}, // calls of the room itself say what is wrong
   );

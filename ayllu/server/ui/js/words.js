@@ -26,3 +26,6 @@ export function t(key, values = {}) {
 /** A number as the reader writes it. */
 export const n = (value, digits = 0) =>
   value.toLocaleString(language(), { maximumFractionDigits: digits, minimumFractionDigits: digits });
+
+/** A large number in words: 8.8 million, 880万. */
+export const inWords = (value) => value.toLocaleString(language(), { notation: "compact", compactDisplay: "long", maximumSignificantDigits: 2 });

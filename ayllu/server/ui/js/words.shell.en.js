@@ -5,7 +5,7 @@ export const SHELL = {
   "room.chat": "Chat",
   "room.keeps": "This server keeps no files and jobs: start it with ayllu serve --data FOLDER.",
   "room.small":
-    "{model} has {n} million parameters, which is too few for this. It shows how the room works; for texts that are meant to be used, serve a model of {size} or more.",
+    "{model} has {n} parameters, which is too few for this. It shows how the room works; for texts that are meant to be used, serve a model of {size} or more.",
   "drop.here": "Drop files here, or choose them",
   "drop.one": "Drop a file here, or choose it",
   "drop.takes": "Takes {kinds}, {size} at most",

@@ -5,7 +5,7 @@ export const SHELL = {
   "room.chat": "聊天",
   "room.keeps": "这台服务器不保存文件和任务：请用 ayllu serve --data 文件夹 启动它。",
   "room.small":
-    "{model} 只有 {n} 百万个参数，要做好这件事还太小。它能展示这一页怎样运作；要得到真正可用的文字，请用 {size} 或更大的模型。",
+    "{model} 只有 {n}个参数，要做好这件事还太小。它能展示这一页怎样运作；要得到真正可用的文字，请用 {size} 或更大的模型。",
   "drop.here": "把文件拖到这里，或点击选择",
   "drop.one": "把一个文件拖到这里，或点击选择",
   "drop.takes": "可用 {kinds}，最大 {size}",

@@ -5,7 +5,7 @@ import { dropZone } from "../dropzone.js";
 import { h, icon, iconButton, textButton, toast } from "../dom.js";
 import { jobCard } from "../jobcard.js";
 import { about, roomPage, size } from "../roompage.js";
-import { addWords, n, t } from "../words.js";
+import { addWords, inWords, n, t } from "../words.js";
 import { openDocument } from "./ask.reader.js";
 import { talk } from "./ask.talk.js";
 import { WORDS } from "./ask.words.js";
@@ -26,7 +26,7 @@ function draw(rest) {
   about().then(
     ({ is_small: isSmall, model, n_parameters: count }) => {
       small.hidden = !isSmall;
-      small.textContent = t("ask.small", { model, n: n(count / 1e6, 1) });
+      small.textContent = t("ask.small", { model, n: inWords(count) });
     },
     () => {},
   );
@@ -40,6 +40,7 @@ async function show(side, middle, renew) {
   if (!data.some(({ id }) => id === chosen)) chosen = data[0]?.id ?? null;
   const one = chosen && (await call(`v1/collections/${chosen}`));
   const server = await about();
+  side.parentElement?.classList.toggle("is-empty", !one);
   side.replaceChildren(...head(data, renew), ...(one ? contents(one, renew, server) : [h("p", { class: "note" }, t("ask.none"))]));
   if (middle.dataset.shows !== `${chosen} ${t("ask.title")}`) {
     middle.dataset.shows = `${chosen} ${t("ask.title")}`;

@@ -110,7 +110,7 @@ function answer(collection, turn) {
     turn.state === "stopped" && h("p", { class: "note" }, t("ask.stopped")),
     turn.citations.length > 0 && h("ol", { class: "sources" }, turn.citations.map((one) => source(collection, one))),
     nothing && turn.passages.length > 0 && h("p", { class: "note" }, t("ask.near")),
-    nothing && h("ul", { class: "sources" }, turn.passages.slice(0, 3).map((one) => source(collection, { ...one, quote: one.text }))),
+    nothing && h("ul", { class: "sources" }, turn.passages.slice(0, 3).map((one) => source(collection, { ...one, quote: one.text.replace(/^#{1,6} +/gm, "") }))),
     isDone && h("p", { class: "note" }, facts(turn, nothing)),
   );
 }

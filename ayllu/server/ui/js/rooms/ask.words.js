@@ -5,7 +5,7 @@ export const WORDS = {
     "room.ask": "Ask",
     "ask.title": "Ask your documents",
     "ask.small":
-      "{model} has {n} million parameters, too few to write answers. So an answer here is a sentence of your documents, with its place; where that was measured, 73 to 86 % of such sentences held the answer. A model of 3 billion parameters or more writes, and each of its sentences is held against the documents.",
+      "{model} has {n} parameters, too few to write answers. So an answer here is a sentence of your documents, with its place; where that was measured, 73 to 86 % of such sentences held the answer. A model of 3 billion parameters or more writes, and each of its sentences is held against the documents.",
     "ask.collections": "Documents",
     "ask.collection": "Collection",
     "ask.name": "Name of a collection",
@@ -50,7 +50,7 @@ export const WORDS = {
     "room.ask": "问文档",
     "ask.title": "向你的文档提问",
     "ask.small":
-      "{model} 有 {n} 百万个参数，太少，写不好答案。所以这里的答案是你文档中的一句原话，并标出位置；在测量过的问题中，这样的句子有 73 到 86 % 含有答案。三十亿参数以上的模型会自己作答，每一句都与文档核对。",
+      "{model} 有 {n}个参数，太少，写不好答案。所以这里的答案是你文档中的一句原话，并标出位置；在测量过的问题中，这样的句子有 73 到 86 % 含有答案。三十亿参数以上的模型会自己作答，每一句都与文档核对。",
     "ask.collections": "文档",
     "ask.collection": "文档集",
     "ask.name": "文档集的名称",
