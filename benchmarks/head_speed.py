@@ -1,11 +1,12 @@
 """CPU seconds that training a head takes for 1,000 rows: texts packed in a row, and padded as they were before.
 
     python benchmarks/head_speed.py [--sets trec chnsenticorp_htl] [--steps 20] [--rounds 3] [--quick] [--json FILE]
-                                    [--data FOLDER]
+                                    [--data FOLDER] [KEY=VALUE ...]
 
 The recipe and the rows are those of heads.py, on one thread. The sides take turns; of each the least of all rounds is
 told, in CPU seconds of this process, since what else runs on a machine takes less from these than from seconds. The
-padded side computes 8 texts at once by autocast, as its recipe did.
+padded side computes 8 texts at once by autocast, as its recipe did; KEY=VALUE changes both (loop.precision=float32
+where there is no AMX).
 """
 
 import argparse
@@ -47,11 +48,11 @@ def cost(name: str, side: str, steps: int, options: argparse.Namespace) -> dict[
             (Path(folder) / f"{file}.jsonl").write_text("".join(lines), encoding="utf-8")
         table: dict[str, Any] = {"name": "speed", "out": folder, "base": "ayllu-mini", "data": {
             "path": "train.jsonl", "held_out": "test.jsonl", "test": "test.jsonl"}}
-        recipe = build_recipe(HeadRecipe, table, [*RECIPE, *SIDES[side]], where="speed")
+        recipe = build_recipe(HeadRecipe, table, [*RECIPE, *SIDES[side], *options.changes], where="speed")
         config, lesson = prepared_head(recipe, Path(folder))
     torch.manual_seed(0)
     model, base = head_model(config, lesson, CPU)
-    if side == "packed" and (reason := why_padded(config, model, CPU)):
+    if side == "packed" and (reason := why_padded(config, CPU)):
         raise SystemExit(f"texts can't be packed here: {reason}")
     state = new_state(config, model, ALONE, {"base": base})
     loader = LabelLoader(lesson.train.texts, config.loop.batch_size)
@@ -69,6 +70,7 @@ def cost(name: str, side: str, steps: int, options: argparse.Namespace) -> dict[
 def main() -> int:
     setup()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--sets", nargs="+", default=["trec", "chnsenticorp_htl"])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)

@@ -29,9 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from ayllu.checkpoint.load import open_checkpoint
 from ayllu.config import build_recipe, load_recipe
+from ayllu.data.label_loader import Texts
 from ayllu.data.labelled import Labelled, names_of, position
 from ayllu.data.readers import columns, records
 from ayllu.data.rows import Reject
@@ -46,6 +48,7 @@ from ayllu.train.export import export
 from ayllu.train.heads import train_head
 from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.heads_lesson import prepared_head
+from ayllu.train.heads_loss import logits_of
 from ayllu.train.labeller import Labeller
 from ayllu.train.pretrain import PretrainConfig
 
@@ -121,9 +124,24 @@ def tfidf_tables(name: str, split: Split, quick: bool) -> list[dict[str, float]]
 
 def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> dict[str, list[str]]:
     """What a head says that was trained on the training rows: with its grams (`predicted`), and the model `alone`."""
-    both = trained(split, base, seed, changes, quick)
-    return {name: [answer.labels[0] for answer in labeller([str(row.text) for row in split[1]])]
-            for name, labeller in (("predicted", both), ("alone", replace(both, wide=None)))}
+    both, texts = trained(split, base, seed, changes, quick), [str(row.text) for row in split[1]]
+    known = Known(both)
+    return {name: [answer.labels[0] for answer in replace(both, packed=known, wide=wide)(texts)]
+            for name, wide in (("predicted", both.wide), ("alone", None))}
+
+
+class Known:
+    """What a head's model gives for some texts, computed once."""
+
+    def __init__(self, labeller: Labeller) -> None:
+        self.labeller, self.found = labeller, list[Tensor]()
+
+    def logits(self, texts: Texts) -> list[Tensor]:
+        """They are the same texts each time."""
+        if not self.found:
+            packed, model = self.labeller.packed, self.labeller.model
+            self.found = packed.logits(texts) if packed else logits_of(model, texts, 32, self.labeller.device)
+        return self.found
 
 
 def trained(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> Labeller:

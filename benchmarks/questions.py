@@ -1,11 +1,13 @@
 """Extractive questions in Chinese and English: the bundled model before and after learning two dev parts.
 
     python benchmarks/questions.py --data ../shared/data --out runs/questions --seeds 1 2 3
+    python benchmarks/questions.py --data ../shared/data --untaught --model ayllu-mini-chat --limit 100
     python benchmarks/questions.py --data ../shared/data --quick
 
 Each seed trains one model on the dev parts of cmrc2018 and drcd, in the very prompts that the tasks ask by, and answers
 cmrc2018's trial part, drcd's test part and xquad_en_zh, written and as a span, with the passage given and with it
-looked for among all. --only-recall tells how often it is found, which needs no model and takes a minute.
+looked for among all. --only-recall tells how often it is found, which needs no model and takes a minute; --untaught
+trains nothing and asks the model as it is.
 Beside it stands what needs no model: the sentence of the passage that shares most characters with the question.
 """
 
@@ -14,17 +16,20 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ayllu.evaluate.intervals import bootstrap_mean
-from ayllu.evaluate.metrics import answer_f1, exact_match, pieces
+from ayllu.evaluate.metrics import Convention, answer_f1, exact_match, pieces
 from ayllu.evaluate.retrieval import RANKS
 from ayllu.evaluate.run import read_records
 from ayllu.evaluate.task import built_in, load_items
+from ayllu.files import write_json
 
 TAUGHT = {"cmrc2018.qa": "cmrc2018/dev.jsonl.zst", "drcd.qa": "drcd/dev.jsonl.zst"}
 ASKED = ["cmrc2018", "drcd", "xquad_en_zh"]
+Scores = dict[str, dict[str, dict[str, Any]]]
 
 
 def write_rows(data: Path, out: Path, limit: int | None) -> int:
@@ -41,19 +46,26 @@ def ayllu(*words: object) -> None:
     subprocess.run([sys.executable, "-m", "ayllu", *map(str, words)], check=True, stdout=sys.stderr)
 
 
-def nearest_sentence(data: Path, name: str, limit: int | None) -> dict[str, float]:
+def nearest_sentence(data: Path, name: str, limit: int | None) -> dict[str, tuple[float, float, float]]:
     """The sentence of the passage that shares most characters (or words) with the question, as the answer."""
     task = built_in()[name]
-    scores = []
-    for item in load_items(name, task, data, limit):
-        asked = set(pieces(item.row["question"], task.convention))
-        passage = item.row["context"]
-        for mark in "。！？.!?":
-            passage = passage.replace(mark, mark + "\n")
-        best = max(passage.splitlines(), key=lambda s: len(asked & set(pieces(s, task.convention))))
-        scores.append((answer_f1(best, item.expected, task.convention),
-                       exact_match(best, item.expected, task.convention)))
-    return dict(zip(("f1", "em"), np.mean(scores, axis=0).tolist(), strict=True))
+    items = load_items(name, task, data, limit)
+    best = [_nearest(item.row["context"], item.row["question"], task.convention) for item in items]
+    found = {}
+    for key, score in (("f1", answer_f1), ("em", exact_match)):
+        one = bootstrap_mean([score(said, item.expected, task.convention)
+                              for said, item in zip(best, items, strict=True)], groups=[item.group for item in items])
+        found[key] = (one.value, one.low, one.high)
+        print(f"{name:<28}{key:<10} {100 * one.value:6.2f}  ({100 * one.low:.2f} to {100 * one.high:.2f}, n = "
+              f"{one.n}), the nearest sentence")
+    return found
+
+
+def _nearest(passage: str, question: str, convention: Convention) -> str:
+    asked = set(pieces(question, convention))
+    for mark in "。！？.!?":
+        passage = passage.replace(mark, mark + "\n")
+    return max(passage.splitlines(), key=lambda s: len(asked & set(pieces(s, convention))))
 
 
 def recall(data: Path, limit: int | None) -> dict[str, dict[str, tuple[float, float, float]]]:
@@ -69,10 +81,10 @@ def recall(data: Path, limit: int | None) -> dict[str, dict[str, tuple[float, fl
     return found
 
 
-def over_seeds(folders: list[Path]) -> dict[str, dict[str, object]]:
+def over_seeds(folders: list[Path]) -> Scores:
     """Of each task and metric: the mean over seeds and their spread, and the interval over items of the seeds' mean."""
     runs = [json.loads((folder / "scores.json").read_text(encoding="utf-8"))["tasks"] for folder in folders]
-    found: dict[str, dict[str, object]] = {}
+    found: Scores = {}
     for task in runs[0]:
         rows = [read_records(folder, task) for folder in folders]
         groups = [r["group"] for r in rows[0]]
@@ -94,6 +106,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="items of each task")
     parser.add_argument("--set", nargs="*", default=[], help="recipe keys of the training, such as epochs=5")
     parser.add_argument("--only-recall", action="store_true", help="no model: how often the passage is found")
+    parser.add_argument("--untaught", action="store_true", help="ask the model as it is, train nothing")
     parser.add_argument("--quick", action="store_true", help="a few rows and items: does it run?")
     args = parser.parse_args()
     limit, more = args.limit, list(args.set)
@@ -107,28 +120,35 @@ def main() -> None:
 
 
 def teach_and_ask(args: argparse.Namespace, limit: int | None, more: list[str]) -> dict[str, object]:
-    rows = args.out / "train.jsonl"
-    n = write_rows(args.data, rows, 40 if args.quick else None)
     tasks = [word for name in ASKED for word in ("--task", name)]
     how = [*tasks, "--data", args.data, "--too-long", "truncate-left", *(["--limit", limit] if limit else [])]
     ayllu("evaluate", args.model, *how, "--out", args.out / "before")
-    folders = []
+    asked = [name for name in built_in() if name.split(".")[0] in ASKED and name.endswith("qa")]
+    before = over_seeds([args.out / "before"])
+    found: dict[str, Any] = {"model": args.model, "before": before, "after": {},
+                                "nearest_sentence": {name: nearest_sentence(args.data, name, limit) for name in asked}}
+    if not args.untaught:
+        found |= teach(args, how, more)
+    write_json(args.out / "questions.json", found)
+    for task, metrics in {**before, **found["after"]}.items():
+        for metric, one in metrics.items():
+            was = f"{100 * before[task][metric]['mean']:6.2f} -> " if found["after"] else ""
+            print(f"{task:<28}{metric:<10} {was}{100 * one['mean']:6.2f}  "
+                  f"({100 * one['low']:.2f} to {100 * one['high']:.2f}, n = {one['n']})")
+    return found
+
+
+def teach(args: argparse.Namespace, how: list[object], more: list[str]) -> dict[str, object]:
+    """Train with each seed, and ask what came of it."""
+    rows, folders = args.out / "train.jsonl", []
+    n = write_rows(args.data, rows, 40 if args.quick else None)
     for seed in args.seeds:
         run = args.out / f"run-{seed}"
         ayllu("sft", args.model, rows.resolve(), "data.template=plain", "context=1664", "data.too_long=drop",
               f"seed={seed}", f"out={run}", "loop.patience=3", *more)
         folders.append(args.out / f"after-{seed}")
         ayllu("evaluate", run / "model", *how, "--out", folders[-1])
-    asked = [name for name in built_in() if name.split(".")[0] in ASKED and name.endswith("qa")]
-    found = {"train_rows": n, "before": over_seeds([args.out / "before"]), "after": over_seeds(folders),
-             "nearest_sentence": {name: nearest_sentence(args.data, name, limit) for name in asked}}
-    (args.out / "questions.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
-    for task, metrics in found["after"].items():
-        for metric, one in metrics.items():
-            before = found["before"][task][metric]["mean"]
-            print(f"{task:<28}{metric:<10} {100 * before:6.2f} -> {100 * one['mean']:6.2f}  "
-                  f"({100 * one['low']:.2f} to {100 * one['high']:.2f}, n = {one['n']})")
-    return found
+    return {"train_rows": n, "after": over_seeds(folders)}
 
 
 if __name__ == "__main__":

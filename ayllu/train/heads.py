@@ -30,7 +30,7 @@ from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.heads_lesson import HeadLesson, Side, name_of
 from ayllu.train.heads_loss import balanced, flat, label_loss, logits_of, mean_loss
 from ayllu.train.heads_measure import measure
-from ayllu.train.heads_packed import PackedLoss, packed_loss, why_padded
+from ayllu.train.heads_packed import PackedLoss, packed_loss, why_by_torch, why_padded
 from ayllu.train.loop import LossFunction
 from ayllu.train.run_folder import Resume
 from ayllu.train.state import TrainState
@@ -54,7 +54,7 @@ def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
     held = lesson.held_out.texts if config.kind != "regression" else _shifted(lesson.held_out.texts, mean, spread)
     state = new_state(config, model, layout, {"data": lesson.digest, "base": base})
     rows = LabelLoader(texts, config.loop.batch_size, config.seed, layout.data_rank, layout.data)
-    if packed := why_padded(config, model, device) is None:
+    if packed := why_padded(config, device) is None:
         keep_memory()
     resumed = taken_up(config, state, resume)
 
@@ -128,7 +128,9 @@ def head_loss(config: HeadRecipe, texts: Texts, model: Classifier, device: torch
     extras: dict[str, Any] = {"weights": weights, "smoothing": config.label_smoothing, "hidden": config.word_dropout}
     if not packed:
         return cast(LossFunction, partial(label_loss, **extras))
-    return cast(LossFunction, PackedLoss(partial(packed_loss, **extras), config.loop.precision))
+    if why_by_torch(config, model) is None:
+        return cast(LossFunction, PackedLoss(partial(packed_loss, **extras), config.loop.precision))
+    return cast(LossFunction, lambda model, batch: packed_loss(model, model.body, batch, native=False, **extras))
 
 
 def _standard(config: HeadRecipe, texts: Texts) -> tuple[float, float, Texts]:

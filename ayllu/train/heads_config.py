@@ -57,7 +57,7 @@ class HeadRecipe(Recipe):
     ngrams: bool = False                                 # a linear layer over words and characters beside the model
     epochs: float = Field(default=10.0, gt=0)
     loop: HeadLoop = HeadLoop()
-    native: bool = True                                  # in bfloat16 on a CPU with AMX: texts packed, C++ kernels
+    native: bool = True                                  # on a CPU: texts packed; in bfloat16 with AMX: C++ kernels
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,6 @@
-"""The loss of heads over texts side by side in one row: nothing is computed for padding, and attention and the
-gradients of weights come from ayllu/native. A compiler saves nothing more here: no two steps have the same lengths.
+"""The loss of heads over texts side by side in one row: products see no padding. In bfloat16 on a CPU with AMX,
+attention and the gradients of weights come from ayllu/native. A compiler saves nothing more here: no two steps have the
+same lengths.
 
 The slow twin is `label_loss` (heads_loss.py); tests/train/test_heads_packed.py says how near losses and gradients are.
 
@@ -7,6 +8,7 @@ N tokens  B texts  D width  E head width  C outputs
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from ayllu import dist
 from ayllu.data.text_packs import TextPack
-from ayllu.model.attend import Attend, Within
+from ayllu.model.attend import Attend, Masked, Within
 from ayllu.model.build import CausalModel
 from ayllu.model.config import LlamaConfig
 from ayllu.model.heads import Classifier, HeadConfig
@@ -27,12 +29,17 @@ from ayllu.train.losses import Loss
 from ayllu.train.trainee import TraineeLoss
 
 
-def why_padded(config: HeadRecipe, model: Classifier, device: torch.device) -> str | None:
+def why_padded(config: HeadRecipe, device: torch.device) -> str | None:
     """Why texts have to be padded, as the end of a sentence; None where they can be packed."""
-    if not config.native or config.loop.precision == "float32":
-        return "native=false and loop.precision=float32 ask for torch's own products"
-    if device.type != "cpu" or dist.world_size() > 1:
-        return "only one process on a CPU packs"
+    if not config.native:
+        return "native=false asks for the twin"
+    return None if device.type == "cpu" and dist.world_size() == 1 else "only one process on a CPU packs"
+
+
+def why_by_torch(config: HeadRecipe, model: Classifier) -> str | None:
+    """Why no kernel computes packed texts, as the end of a sentence."""
+    if config.loop.precision == "float32":
+        return "the kernels compute in bfloat16"
     if (reason := missing()) is not None:
         return reason
     shape = model.config
@@ -53,20 +60,21 @@ class PackedLoss:
         return self.body(model.body, (model, batch))
 
 
-def packed_loss(model: Classifier, body: CausalModel, batch: TextPack, hidden: float = 0.0, **extras: Any) -> Loss:
+def packed_loss(model: Classifier, body: CausalModel, batch: TextPack, hidden: float = 0.0, native: bool = True,
+                **extras: Any) -> Loss:
     """As `label_loss`, which says what `extras` are; `body` is the model's, or computes the same.
 
     A token that nobody sees isn't there at all.
     """
     if hidden:
         batch = batch.kept((torch.rand(len(batch.ids)) >= hidden) | (batch.place == 0))
-    return loss_of(model.head.kind, packed_logits(model, body, batch), batch.labels, **extras)
+    return loss_of(model.head.kind, packed_logits(model, body, batch, native), batch.labels, **extras)
 
 
-def packed_logits(model: Classifier, body: CausalModel, batch: TextPack) -> Tensor:      # (B, C), or (N, C) of words
-    """As `Classifier.forward` has them."""
+def packed_logits(model: Classifier, body: CausalModel, batch: TextPack, native: bool = True) -> Tensor:
+    """As `Classifier.forward` has them: (B, C), or (N, C) of words."""
     x = body.embed(batch.ids[None])                                           # (1, N, D)
-    h = body.trunk(x, batch.place[None], attends(model, batch))[0]            # (N, D)
+    h = body.trunk(x, batch.place[None], attends(model, batch, native))[0]            # (N, D)
     if model.head.kind != "tokens":
         h = pooled(h, batch.text, model.head)                                 # (B, D)
     return model.score(model.dropout(h).to(model.score.weight.dtype)).float()
@@ -81,12 +89,15 @@ def pooled(h: Tensor, text: Tensor, head: HeadConfig) -> Tensor:              # 
     return total / count[:, None]
 
 
-def attends(model: Classifier, batch: TextPack) -> list[Attend]:
+def attends(model: Classifier, batch: TextPack, native: bool) -> list[Attend]:
     """Each token its text, in each layer: what came before it, and what follows where the head looks both ways."""
-    made: dict[int | None, Attend] = {}
-    for window in (windows := [model.config.window(layer) for layer in range(model.config.n_layers)]):
-        if window not in made:
-            made[window] = stretch(batch, window, model.head.attention == "both")
+    config, both = model.config, model.head.attention == "both"
+    windows = [config.window(layer) for layer in range(config.n_layers)]
+    if native:
+        made: dict[int | None, Attend] = {window: stretch(batch, window, both) for window in set(windows)}
+    else:
+        dropout = config.attention_dropout if model.training and isinstance(config, LlamaConfig) else 0.0
+        made = {window: apart(batch, window, both, dropout) for window in set(windows)}
     return [made[window] for window in windows]
 
 
@@ -99,3 +110,43 @@ def stretch(batch: TextPack, window: int | None, both: bool) -> Within:
     last = batch.place + reach if both else batch.place + 1
     end = torch.searchsorted(key, batch.text * far + last.clamp(max=far - 1))
     return Within(first[None].int(), end[None].int())
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Each text by itself, by torch: for attention alone texts of about the same length are padded to the longest."""
+
+    slot: Tensor                                         # (N,) where each token lies in the groups, one after the other
+    groups: list[Masked]                                 # of (b, t) tokens each
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (1, N, H, E)
+        shapes = [group.mask.shape[:2] for group in self.groups]
+        laid = [x.new_zeros(sum(b * t for b, t in shapes), *x.shape[2:]).index_copy(0, self.slot, x[0])
+                .split([b * t for b, t in shapes]) for x in (q, k, v)]
+        seen = [group(*(x.unflatten(0, shape) for x in parts)).flatten(0, 1)
+                for group, shape, parts in zip(self.groups, shapes, zip(*laid, strict=True), strict=True)]
+        return torch.cat(seen)[self.slot][None]
+
+
+def apart(batch: TextPack, window: int | None, both: bool, dropout: float) -> Apart:
+    """As `stretch`. In a group no text is more than 1.5 times as long as another."""
+    count = batch.text.bincount()                                             # (B,)
+    size = (count.log2() * 2).ceil()                                          # (B,) powers of the root of 2
+    start, groups, end = torch.empty_like(count), list[tuple[int, int]](), 0
+    for one in size.unique():
+        rows = (size == one).nonzero()[:, 0]
+        groups.append((len(rows), int(count[rows].max())))
+        start[rows] = end + groups[-1][1] * torch.arange(len(rows))
+        end += groups[-1][0] * groups[-1][1]
+    slot = start[batch.text] + torch.arange(len(batch.text)) - (count.cumsum(0) - count)[batch.text]
+    places = torch.full((end,), -1).index_copy(0, slot, batch.place).split([b * t for b, t in groups])
+    return Apart(slot, [Masked(_mask(place.unflatten(0, shape), window, both), dropout)
+                        for place, shape in zip(places, groups, strict=True)])
+
+
+def _mask(place: Tensor, window: int | None, both: bool) -> Tensor:           # (b, t), -1 on padding -> (b, t, t)
+    far = place[:, :, None] - place[:, None, :]
+    seen = (place >= 0)[:, None, :] & (far.abs() < (window or 1 << 31))
+    if not both:
+        seen = seen & (far >= 0)
+    return seen | torch.eye(place.shape[1], dtype=torch.bool)                 # no row without a key

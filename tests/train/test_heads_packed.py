@@ -10,7 +10,7 @@ from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.init import initialise
 from ayllu.train.heads_loss import label_loss
-from ayllu.train.heads_packed import PackedLoss, packed_logits, packed_loss, stretch
+from ayllu.train.heads_packed import PackedLoss, apart, packed_logits, packed_loss, stretch
 
 CPU = torch.device("cpu")
 LENGTHS = (1, 2, 3, 17, 64, 65, 5, 40)
@@ -44,12 +44,13 @@ CASES = [{}, {"attention": "causal", "pooling": "last"}, {"window": 20}, {"windo
          {"kind": "tokens"}, {"kind": "multi"}, {"kind": "regression"}, {"original": True}]
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["one mask", "apart"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_packed_texts_teach_what_padded_ones_do(case):
+def test_packed_texts_teach_what_padded_ones_do(case, native):
     """Both in float32 by torch's own operations, so that only the order of sums differs."""
     model, rows = classifier(**case), texts(case.get("kind", "single"))
     batch = rows.batch(range(len(rows)))
-    slow, fast = label_loss(model, batch), packed_loss(model, model.body, pack(rows, range(len(rows))))
+    slow, fast = label_loss(model, batch), packed_loss(model, model.body, pack(rows, range(len(rows))), native=native)
     assert fast.weight == slow.weight
     torch.testing.assert_close(fast.total, slow.total, rtol=1e-5, atol=1e-5)
     expected = gradients(model, slow)
@@ -70,7 +71,8 @@ def test_kernels_in_bfloat16_are_near_the_twin_in_float32(precision, original):
     assert (gradients(model, fast) - expected).norm() < 0.05 * expected.norm()
 
 
-def test_hidden_tokens_are_as_good_as_absent():
+@pytest.mark.parametrize("native", [True, False], ids=["one mask", "apart"])
+def test_hidden_tokens_are_as_good_as_absent(native):
     """The twin masks them, here they are taken out; what is left keeps its place."""
     model, rows = classifier(window=20), texts()
     batch, whole = rows.batch(range(len(rows))), pack(rows, range(len(rows)))
@@ -78,7 +80,28 @@ def test_hidden_tokens_are_as_good_as_absent():
     seen[:, 0] = True
     expected = model(batch.ids, batch.is_token & seen)
     some = whole.kept(seen[batch.is_token])
-    torch.testing.assert_close(packed_logits(model, model.body, some), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(packed_logits(model, model.body, some, native), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_texts_apart_are_padded_by_less_than_half():
+    """Eight texts of 1 to 65 tokens: 64 and 65 share a group, and so do no two that are further apart."""
+    rows = texts()
+    found = apart(pack(rows, range(len(rows))), None, True, 0.0)
+    assert sum(group.mask.shape[:2].numel() for group in found.groups) == sum(LENGTHS)
+    assert len(found.groups) == len(LENGTHS)
+    near = Texts([[1] * n for n in (48, 64, 50, 63)], [0] * 4)
+    assert [tuple(group.mask.shape) for group in apart(pack(near, range(4)), None, True, 0.0).groups] == [(4, 64, 64)]
+
+
+def test_attention_that_forgets_does_so_only_in_training():
+    model, rows = classifier(), texts()
+    model.body.config = model.body.config.model_copy(update={"attention_dropout": 0.5})
+    batch = pack(rows, range(len(rows)))
+    learning = packed_logits(model, model.body, batch, native=False)
+    model.eval()
+    quiet = packed_logits(model, model.body, batch, native=False)
+    torch.testing.assert_close(quiet, packed_logits(classifier(), classifier().body, batch))
+    assert not torch.allclose(learning, quiet)
 
 
 def test_each_token_sees_the_near_ones_of_its_text():
