@@ -31,7 +31,7 @@ def tell(fd, letter, module, name):
 
 
 def serve():
-    report.matrix_peak = lambda device: 1e12             # measured only for the progress bar, at the start of each run
+    report.matrix_peak = lambda *_: 1e12             # measured only for the progress bar, at the start of each run
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -104,7 +104,8 @@ def follow(config: Recipe, state: TrainState, batches: BatchSource, loss: LossFu
     """
     run, loop = Path(config.out), config.loop
     report_of = Report if dist.is_main() else Unseen
-    with report_of(run, state, loop.steps, loop.batch_size * context, context, device, resumed) as report:
+    with report_of(run, state, loop.steps, loop.batch_size * context, context, device, resumed,
+                   loop.precision) as report:
 
         def evaluate(state: TrainState) -> Row:
             texts, row = look(state)

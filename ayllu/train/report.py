@@ -19,6 +19,7 @@ from ayllu.files import atomic_path
 from ayllu.log import say
 from ayllu.model.account import training_flops
 from ayllu.model.config import LlamaConfig
+from ayllu.model.parallel import Precision
 from ayllu.train.page import write_page
 from ayllu.train.state import TrainState
 
@@ -29,11 +30,12 @@ class Report:
     """The observer of one run, used as a context manager around `fit`."""
 
     def __init__(self, run: Path, state: TrainState, steps: int, step_tokens: int, context: int,
-                 device: torch.device, resumed: bool = False) -> None:
+                 device: torch.device, resumed: bool = False, precision: Precision = "autocast") -> None:
         self.run, self.steps, self.step_tokens = run, steps, step_tokens
         self.last: dict[str, Any] = {}
         self._flops = _flops_per_token(state.model, context)
-        self._peak = matrix_peak(device) * dist.world_size()
+        products = torch.float32 if precision == "float32" else torch.bfloat16
+        self._peak = matrix_peak(device, products) * dist.world_size()
         self._start, self._first_step = time.perf_counter(), state.step
         self._smooth: float | None = None
         self._shown = 0.0

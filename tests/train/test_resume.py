@@ -12,6 +12,7 @@ from ayllu.device import matrix_peak
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
+from ayllu.train import report
 from ayllu.train.adapt import AdaptConfig
 from ayllu.train.average import new_average
 from ayllu.train.best import Best
@@ -62,6 +63,16 @@ def test_measuring_the_machine_draws_nothing_that_training_draws():
     before = torch.get_rng_state()
     assert matrix_peak(CPU, size=64) > 0
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("precision", "products"), [("float32", torch.float32), ("autocast", torch.bfloat16),
+                                                     ("bf16_masters", torch.bfloat16)])
+def test_the_share_of_the_peak_is_that_of_the_products_of_training(precision, products, monkeypatch, tmp_path):
+    """Otherwise a CPU that emulates bfloat16 is told to run at twice its peak in float32."""
+    measured = []
+    monkeypatch.setattr(report, "matrix_peak", lambda device, dtype: measured.append(dtype) or 1e12)
+    report.Report(tmp_path, new_state(CASES["adamw"]), 3, 8, 8, CPU, precision=precision)
+    assert measured == [products]
 
 
 def train(case, state, folder, loss=next_token_loss):
