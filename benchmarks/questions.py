@@ -6,8 +6,8 @@
 
 Each seed trains one model on the dev parts of cmrc2018 and drcd, in the very prompts that the tasks ask by, and answers
 cmrc2018's trial part, drcd's test part and xquad_en_zh, written and as a span, with the passage given and with it
-looked for among all. --only-recall tells how often it is found, which needs no model and takes a minute; --untaught
-trains nothing and asks the model as it is.
+looked for among all. --only-recall tells how often it is found and how good the nearest sentence is, which needs no
+model and takes a minute; --untaught trains nothing and asks the model as it is.
 Beside it stands what needs no model: the sentence of the passage that shares most characters with the question.
 """
 
@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--limit", type=int, help="items of each task")
     parser.add_argument("--set", nargs="*", default=[], help="recipe keys of the training, such as epochs=5")
-    parser.add_argument("--only-recall", action="store_true", help="no model: how often the passage is found")
+    parser.add_argument("--only-recall", action="store_true", help="no model: passages found, nearest sentences")
     parser.add_argument("--untaught", action="store_true", help="ask the model as it is, train nothing")
     parser.add_argument("--quick", action="store_true", help="a few rows and items: does it run?")
     args = parser.parse_args()
@@ -113,7 +113,9 @@ def main() -> None:
     if args.quick:
         limit, args.seeds = 4, args.seeds[:1]
         more = ["loop.steps=4", "loop.batch_size=4", "loop.micro_batch=2", "context=512", "compile=off", *more]
-    found: dict[str, object] = {"recall": recall(args.data, limit)}
+    asked = [name for name in built_in() if name.split(".")[0] in ASKED and name.endswith("qa")]
+    found: dict[str, object] = {"recall": recall(args.data, limit),
+                                "nearest_sentence": {name: nearest_sentence(args.data, name, limit) for name in asked}}
     if not args.only_recall:
         found |= teach_and_ask(args, limit, more)
     print(json.dumps(found))
@@ -123,10 +125,8 @@ def teach_and_ask(args: argparse.Namespace, limit: int | None, more: list[str]) 
     tasks = [word for name in ASKED for word in ("--task", name)]
     how = [*tasks, "--data", args.data, "--too-long", "truncate-left", *(["--limit", limit] if limit else [])]
     ayllu("evaluate", args.model, *how, "--out", args.out / "before")
-    asked = [name for name in built_in() if name.split(".")[0] in ASKED and name.endswith("qa")]
     before = over_seeds([args.out / "before"])
-    found: dict[str, Any] = {"model": args.model, "before": before, "after": {},
-                                "nearest_sentence": {name: nearest_sentence(args.data, name, limit) for name in asked}}
+    found: dict[str, Any] = {"model": args.model, "before": before, "after": {}}
     if not args.untaught:
         found |= teach(args, how, more)
     write_json(args.out / "questions.json", found)
