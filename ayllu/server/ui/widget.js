@@ -57,7 +57,7 @@
     form input { flex: 1; min-width: 0; padding: .5rem .75rem; border: 1px solid var(--edge); border-radius: 10px; background: var(--paper); }
     form button { border: 0; border-radius: 10px; padding: .5rem .875rem; background: var(--accent); color: var(--on); }
     form button:disabled { opacity: .5; }
-    form .speak { padding: .5rem .625rem; border: 1px solid var(--edge); background: none; color: var(--ink); }
+    form .speak { font-size: 1.125rem; padding: .5rem .5625rem; border: 1px solid var(--edge); background: none; color: var(--ink); }
     form .speak[aria-pressed="true"] { border-color: var(--accent); background: var(--tint); color: var(--accent); }
     [hidden] { display: none !important; }`;
 
