@@ -88,15 +88,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small cell, once")
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 8, 32])
+    parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=SHAPES)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="write the cells here")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     cells = [("bundled", "float32", 4)] if args.quick else [
-        (shape, dtype, rows) for shape in SHAPES for dtype in ("float32", "bfloat16") for rows in args.rows]
+        (shape, dtype, rows) for shape in args.shapes for dtype in ("float32", "bfloat16") for rows in args.rows]
     results = []
     for shape, dtype, rows in cells:
-        results.append(measure(shape, dtype, rows, 1 if args.quick else 3, list(SETTINGS)))
+        results.append(measure(shape, dtype, rows, 1 if args.quick else args.rounds, list(SETTINGS)))
         print(" | ".join(f"{key} {value}" for key, value in results[-1].items()), flush=True)
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
