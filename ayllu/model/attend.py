@@ -3,6 +3,7 @@
 B batch  T query tokens  S key tokens  H query heads  K key/value heads  E head width
 """
 
+import functools
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -91,10 +92,18 @@ class Apart:
 
     lengths: tuple[int, ...]
 
-    @torch.compiler.disable                              # a graph for each step's lengths would never end compiling
+    def __post_init__(self) -> None:
+        _leave_uncompiled()
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         parts = zip(*(t.flatten(0, 1).split(self.lengths) for t in (q, k, v)), strict=True)
         return torch.cat([sdpa(a[None], b[None], c[None], causal=True)[0] for a, b, c in parts]).view(q.shape)
+
+
+@functools.cache
+def _leave_uncompiled() -> None:
+    """A graph for each step's lengths would never end compiling. Said by the first of them: it imports the compiler."""
+    setattr(Apart, "__call__", torch.compiler.disable(Apart.__call__))        # noqa: B010 - a method, to mypy
 
 
 def apart(document: Tensor, two_way: Tensor, window: int | None = None) -> Apart | None:

@@ -181,17 +181,19 @@ def _backward_bytes(config: Config, ranks: Ranks) -> float:
 def _loss_bytes(config: Config, ranks: Ranks) -> float:
     """The loss's largest moment: a chunk's softmax, the head's gradient turned round, or the way back.
 
-    Beside the head's matrix lies a transposed copy, as on a CPU; on a GPU there is none, and this is an upper bound.
+    Beside a matrix in 16 bits lies a transposed copy, and its gradient is turned round, as on a CPU; on a GPU there is
+    no such copy, and this is an upper bound.
     The softmax is eager: three float32 numbers a logit beside the logits. The head's gradient is summed in
     float32, and multiplied on the way back by what comes from above.
     """
     size, head = 2 if ranks.low else 4, config.vocab_size * config.dim
     chunk = min(ranks.tokens, max(ranks.logits // config.vocab_size // 64 * 64, 64))
     logits, by_hidden = chunk * config.vocab_size, 4 * config.dim * ranks.tokens
-    own = (ranks.cast_bytes if ranks.tensor > 1 else 0) + (2 if ranks.low and not ranks.is_sharded else 0) + size
+    copies = size + 2 * (not ranks.is_sharded) if ranks.low else 0
+    own = (ranks.cast_bytes if ranks.tensor > 1 else 0) + copies
     product = size * logits + (4 + size) * head + by_hidden
     softmax = (12 + size) * logits + (product if ranks.tokens > chunk else 0)
-    turned = size * logits + (8 + size) * head + 3 * by_hidden
+    turned = size * logits + ((8 if ranks.low else 4) + size) * head + 3 * by_hidden
     return max(own * head + softmax, own * head + turned, (8 + size) * head + 2 * by_hidden)
 
 
