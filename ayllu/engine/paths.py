@@ -1,5 +1,5 @@
-"""Which way a step takes: on CUDA, attention in Triton and decoding by CUDA graphs; on a CPU with AVX512, attention in
-C++, and with AMX whole steps; elsewhere, plain torch (paged.py).
+"""Which way a step takes: on CUDA, attention in Triton and decoding by CUDA graphs; on a CPU, attention and, in
+bfloat16, whole steps in C++; elsewhere, plain torch (paged.py).
 
 The plain way is the slow twin of the others, and may be asked for everywhere.
 """
