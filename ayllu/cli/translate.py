@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ayllu.cli.output import Json, print_json
-from ayllu.errors import ConfigError, DataError
+from ayllu.errors import AylluError, ConfigError, DataError, Refused
 
 if TYPE_CHECKING:
     from ayllu.apps.translate.document import Done
@@ -151,8 +151,8 @@ def _one(work: _Work, source: str, out: Path | None, limits: "Limits") -> list[d
         else:
             target, format = Path(source), format_of(source)
             done = work.translate(target.read_bytes(), format, None, source)
-    except (DataError, OSError) as error:
-        says = str(error) if isinstance(error, DataError) or error.strerror is None else \
+    except (DataError, Refused, OSError) as error:
+        says = str(error) if isinstance(error, AylluError) or error.strerror is None else \
             f"{error.strerror.lower()}: give a file, a folder or an address that can be read"
         report = {"file": source, "error": says}
         _tell(report)

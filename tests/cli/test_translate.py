@@ -42,6 +42,13 @@ def test_one_bad_file_stops_no_other(words, tmp_path, capsys):
     assert said.err.splitlines()[-1].startswith(f"  left out: {tmp_path / 'bad.docx'}: this is no readable DOCX")
 
 
+def test_one_refused_address_stops_no_file(words, capsys):
+    assert run([words[0], "http://127.0.0.1:1/", *words[1:]]) == 0
+    refused, good = report(capsys)
+    assert "no public address" in refused["error"]
+    assert good["segments"] == 1
+
+
 @pytest.mark.parametrize(("more", "says"), [
     (["x.exe"], "aren't translated"), ([], "nothing to translate"), (["--serve", "none"], "no such folder"),
     (["a.html", "--to", "tlh"], "isn't known"), (["a.html", "--prompt", "x"], "needs {text}"),

@@ -128,5 +128,6 @@ def fault(one: Ask, answer: str, pair: Pair) -> str:
     if loop and not _LOOP.search(source) and any(map(str.isalnum, loop.group(1))):
         return "repeats itself"
     wrong = pair.target not in SCRIPTS and share_in_script(answer, pair.target) < 0.7
-    missing = pair.target in SCRIPTS and long > 2 and share_in_script(answer, pair.target) == 0
+    missing = pair.target in SCRIPTS and share_in_script(answer, pair.target) == 0 and \
+        (long > 2 or not set(answer.lower().split()) <= set(source.lower().split()))     # two words may be a name
     return "another language" if wrong or missing else ""

@@ -7,7 +7,7 @@ from typing import Any
 from ayllu.apps.translate import docx, po
 from ayllu.apps.translate.formats import Format, Text, decode, encode, unique
 from ayllu.apps.translate.languages import Pair, detect
-from ayllu.apps.translate.marks import words
+from ayllu.apps.translate.marks import words, written
 from ayllu.apps.translate.measured import measured
 from ayllu.apps.translate.splice import Segment, splice
 from ayllu.apps.translate.translator import Translation, Translator
@@ -88,7 +88,7 @@ def report_of(translator: Translator, segments: Sequence[Segment], found: Sequen
 
 def told(source: str, one: Translation) -> dict[str, Any]:
     """One translation as a report tells it."""
-    found: dict[str, Any] = {"source": source, "translation": words(one.parts), "origin": one.origin,
+    found: dict[str, Any] = {"source": source, "translation": written(one.parts), "origin": one.origin,
                              "is_low": one.is_low, "notes": list(one.notes)}
     if one.probability is not None:
         found["probability"] = round(one.probability, 4)

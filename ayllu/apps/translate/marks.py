@@ -43,6 +43,11 @@ def words(parts: Parts) -> str:
     return "".join(part if isinstance(part, str) else part.hides for part in parts)
 
 
+def written(parts: Parts) -> str:
+    """The text without marks; a term is its translation."""
+    return "".join(part if isinstance(part, str) else part.text or part.hides for part in parts)
+
+
 def tags(parts: Parts) -> list[Tag]:
     """The marks in their order."""
     return [part for part in parts if isinstance(part, Tag)]

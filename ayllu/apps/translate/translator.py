@@ -175,7 +175,7 @@ class Translator:
 
     def _with_spaces(self, atoms: list[Atom]) -> list[Atom]:
         """The blanks between pieces, as the target language wants them."""
-        inner = [atom.hole.hides or "x" if atom.hole else atom.target for atom in atoms]
+        inner = [atom.hole.text or atom.hole.hides or "x" if atom.hole else atom.target for atom in atoms]
         blanks = [("", "") if atom.hole else _blanks(atom.source) for atom in atoms]
         result: list[Atom] = []
         for i, atom in enumerate(atoms):

@@ -9,6 +9,7 @@ from apps.translate.test_translator import german
 from ayllu.apps.speaker import LocalSpeaker
 from ayllu.apps.translate.document import translate_bytes
 from ayllu.apps.translate.formats import format_of
+from ayllu.apps.translate.holes import Glossary
 from ayllu.apps.translate.languages import Pair
 from ayllu.apps.translate.measured import said
 from ayllu.apps.translate.translator import Translator
@@ -32,6 +33,14 @@ def test_a_page_and_its_report():
     assert (found.report["from"], found.report["to"], found.report["measured"]) == ("en", "de", None)
     assert "never measured" in said("scripted", Pair("en", "de"))
     json.dumps(found.report)
+
+
+def test_a_report_says_the_words_that_were_written():
+    speaker = ScriptedSpeaker(lambda m: "gut", is_small=True)
+    found = translate_bytes(b"world: 3 cats", format_of("a.txt"), "de",
+                            lambda pair: Translator(speaker, pair, glossary=Glossary({"world": "Erde"})), source="en")
+    assert found.data.decode() == found.report["low"][0]["translation"]
+    assert found.data.startswith(b"Erde")
 
 
 def test_both_languages_side_by_side():

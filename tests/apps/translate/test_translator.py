@@ -108,6 +108,13 @@ def test_what_fails_twice_is_kept_and_said(says, why):
     assert len(speaker.asked) == 2
 
 
+@pytest.mark.parametrize(("text", "says", "origin"), [
+    ("Open file", "I can't do that.", "kept"), ("Open file", "打开文件", "model"), ("New York", "New York", "model")])
+def test_two_words_stay_as_they_are_or_become_the_other_language(text, says, origin):
+    found = Translator(ScriptedSpeaker(lambda m: says, is_small=True), EN_ZH).text(text)
+    assert (words(found.parts), found.origin) == (text if origin == "kept" else says, origin)
+
+
 def test_a_second_try_may_pass():
     answers = iter(["", "Ein Satz."])
     found = Translator(ScriptedSpeaker(lambda m: next(answers), is_small=True), EN_DE).text("A sentence.")
