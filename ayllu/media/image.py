@@ -35,7 +35,7 @@ def read_image(data: bytes, name: str = "the image", limits: ImageLimits | None 
         raise BadMedia(f"{name} has {len(data):,} bytes, at most {limits.n_bytes:,} are taken: make it smaller")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")                  # what Pillow warns of is checked here
-        image = _opened(data, name)
+        image = _opened(data, name, limits)
         width, height = image.size
         if width * height > limits.pixels or max(width, height) > limits.side:
             raise BadMedia(f"{name} is {width} x {height} pixels, at most {limits.pixels:,} and {limits.side:,} a side "
@@ -51,7 +51,7 @@ def read_image(data: bytes, name: str = "the image", limits: ImageLimits | None 
                            "cut off: save it again") from error
 
 
-def _opened(data: bytes, name: str) -> Any:
+def _opened(data: bytes, name: str, limits: ImageLimits) -> Any:
     try:
         from PIL import Image
     except ImportError as error:
@@ -59,7 +59,7 @@ def _opened(data: bytes, name: str) -> Any:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
-        raise BadMedia(f"{name}: {error}; scale it down") from error
+        raise BadMedia(f"{name} has more than {limits.pixels:,} pixels: scale it down") from error
     except Exception as error:                           # Pillow's readers of headers raise nearly anything
         raise BadMedia(f"{name} is {_kind(data)}: give {', '.join(FORMATS)}") from error
 

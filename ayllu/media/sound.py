@@ -14,7 +14,7 @@ from ayllu.errors import BadMedia, MissingExtra
 
 RATE = 16_000                                            # samples per second that Whisper and most encoders hear
 BLOCK = 1 << 18                                          # frames read at a time
-CLIPPED = 0.999                                          # of full scale
+CLIPPED, MOST_CLIPPED = 0.999, 0.5                       # of full scale; share of samples there: words are gone
 QUIET = 1e-4                                             # a peak below: nobody hears anything
 
 
@@ -35,7 +35,7 @@ class Sound:
 
     samples: np.ndarray
     rate: int
-    clipped: float                                       # share of samples at full scale: above 0.01 it was too loud
+    clipped: float                                       # share of samples at full scale
 
     @property
     def seconds(self) -> float:
@@ -57,6 +57,8 @@ def read_sound(data: bytes, name: str = "the sound", limits: SoundLimits | None 
         raise BadMedia(f"{name} is silent ({len(mono) / own:.1f} s, its loudest sample is {peak:.1e} of full scale): "
                        "check the microphone, or give another file")
     clipped = float((np.abs(mono) >= CLIPPED).mean())
+    if clipped > MOST_CLIPPED:
+        raise BadMedia(f"{name} is clipped ({clipped:.0%} of its samples are at full scale): record it more softly")
     return Sound(resampled(mono, own, rate), rate, clipped)
 
 

@@ -78,7 +78,7 @@ BAD = {
     "noise": (bytes(range(256)), "no image that can be read"),
     "cut off": (encoded(Image.effect_noise((64, 64), 50))[:1500], "cut off"),
     "cut photo": (encoded(Image.effect_noise((64, 64), 50), "JPEG")[:800], "cut off"),
-    "bomb": (_png(60_000, 60_000, b"\0" * 1000), "scale it down"),
+    "bomb": (_png(60_000, 60_000, b"\0" * 1000), "has more than 64,000,000 pixels: scale it down"),
     "100 megapixels": (_png(10_000, 10_000, b"\0" * 1000), "scale it down"),
     "a lying header": (_png(500, 500, b"\0" * 100), "can't be decoded"),
     "no pixels": (_png(0, 5, b""), "damaged or cut off"),
