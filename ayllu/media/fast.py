@@ -1,8 +1,9 @@
 """Encoders on the CPU in fewer and larger operations, for reading only: what layers of encoder.py compute, in oneDNN.
 
 Queries, keys and values are one product; the activation and the residual are computed inside products; weights lie in
-oneDNN's blocked layout, for laid out anew in each product they cost up to a tenth of the time, in float32, too. The slow
-twin is encoder.py; tests/media/test_fast.py says how far they may differ.
+oneDNN's blocked layout, for laid out anew in each product they cost up to a tenth of the time, in float32, too; float32
+attention is native/whole.cpp's with AVX512. The slow twin is encoder.py; tests/media/test_fast.py says how far they may
+differ.
 
 B images or sounds  N places of one  D width  H heads  E head width
 """
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from ayllu.media.encoder import Activation, Layer
 from ayllu.media.senses import Senses
 from ayllu.model.fused import onednn_works
+from ayllu.native import whole
 
 # what oneDNN computes in a product; x sigmoid(1.702 x) is swish(1.702 x) / 1.702, the factors go into the weights
 INSIDE: dict[Activation, tuple[str, list[Any], str]] = {
@@ -58,9 +60,12 @@ class FastLayer(nn.Module):
         B, N, D = x.shape
         rows = x.reshape(B * N, D)
         qkv = self.qkv(self.norms[0](rows)).view(B, N, 3, self.n_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                        # (B, H, N, E)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B * N, D)
-        rows = self.wo.add(y, rows)
+        if x.dtype == torch.float32 and whole.works():
+            y = whole.attend(qkv)
+        else:
+            q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)                    # (B, H, N, E)
+            y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        rows = self.wo.add(y.reshape(B * N, D), rows)
         return self.w2.add(self.w1(self.norms[1](rows), self.activation), rows).view(B, N, D)
 
 
