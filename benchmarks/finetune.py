@@ -7,11 +7,11 @@
 A step is forward, backward, clipping and AdamW on the first conversations of alpaca_en by their lengths (lines.py), as
 many as fill so many windows of 512 tokens; prompts, a quarter, are not learned, and the ids are random. Tokens are
 those of the conversations, padding doesn't count. Each program batches them as its documentation has it: Ayllu packs,
-TRL packs or takes them one by one, LitGPT pads some to the longest or takes them one by one; eager or compiled; its
-fastest counts. LoRA is of rank 16 on every linear layer of the blocks, beside a frozen base. All compute in float32 on
-a CPU that has no instructions for bfloat16, else in bfloat16, with several ways of holding it. TRL runs its own
-SFTTrainer, LitGPT what its finetuning scripts put together. Where memory holds one program at a time they are loaded in
-turns.
+in float32 one window at a time, as its peers take one conversation at a time; TRL packs or takes them one by one,
+LitGPT pads some to the longest or takes them one by one; eager or compiled; its fastest counts. LoRA is of rank 16 on
+every linear layer of the blocks, beside a frozen base. All compute in float32 on a CPU that has no instructions for
+bfloat16, else in bfloat16, with several ways of holding it. TRL runs its own SFTTrainer, LitGPT what its finetuning
+scripts put together. Where memory holds one program at a time they are loaded in turns.
 """
 
 from pathlib import Path
@@ -28,7 +28,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "ayllu": ("bf16_masters by 4", "bf16_masters by 1"),
     "trl": ("bf16 packed", "bf16 packed compiled", "autocast packed compiled"),
     "litgpt": ("bf16-true by 1", "bf16-true by 4", "bf16-mixed by 1", "bf16-true by 1 compiled")} if LOW else {
-    "ayllu": ("float32 by 4", "float32 by 1"),
+    "ayllu": ("float32 by 1",),
     "trl": ("float32 packed", "float32 packed compiled", "float32 one by one"),
     "litgpt": ("32-true by 1", "32-true by 4", "32-true by 1 compiled")}
 SHAPES: dict[str, Shape] = {

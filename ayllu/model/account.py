@@ -176,12 +176,15 @@ def layer_bytes(config: Config, autocast: bool, tensor: int = 1) -> int:
     return 2 * norm + inputs + attention + feed_forward
 
 
-def compiled_layer_bytes(config: Config, low_stream: bool) -> int:
+def compiled_layer_bytes(config: Config, low_stream: bool, plain: bool = False) -> int:
     """As `layer_bytes`, of a compiled block: it keeps what products and attention read or gave, the rest comes again.
 
-    `low_stream`: what flows between blocks is bfloat16 (bf16_masters), and not float32 (autocast).
+    `low_stream`: what flows between blocks is bfloat16 (bf16_masters), and not float32 (autocast). `plain`: all is
+    float32, and the second norm and SwiGLU's product come again too (KEPT in train/trainee.py).
     """
     D, F, Q, KV = config.dim, config.hidden_dim, config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+    if plain:
+        return 4 * (5 * D + 2 * Q + 2 * KV + 2 * F)
     stream = 2 * D * (2 if low_stream else 4)                                # before each half of the layer
     return stream + 2 * (2 * D + 2 * Q + 2 * KV + 3 * F) + 4 * (config.n_heads + 2)
 

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ayllu.native import head
 
-CHUNK_NUMBERS = {"cpu": 512 * 32_000}                    # logits of a chunk: what caches and malloc keep at hand
+CHUNK_NUMBERS = {"cpu": 512 * 32_000}                    # logits of a chunk in 16 bits, half as many in float32
 WORTH_LEAVING_OUT = 8                                    # one in so many places without a weight pays for a copy
 GPU_NUMBERS = 1 << 28                                    # on a GPU large products matter more
 
@@ -95,7 +95,7 @@ class HeadLoss:
 
     def tokens(self, weight: Tensor) -> int:
         """How many tokens make a chunk."""
-        numbers = CHUNK_NUMBERS.get(weight.device.type, GPU_NUMBERS)
+        numbers = CHUNK_NUMBERS.get(weight.device.type, GPU_NUMBERS) // (weight.dtype.itemsize // 2)
         return self.chunk or max(numbers // weight.shape[0] // 64 * 64, 64)
 
 
@@ -167,6 +167,9 @@ def _sweep(hidden: Tensor, weight: Tensor, loss: HeadLoss, by_hidden: bool,
             hidden_parts.append((first @ weight) * second)                    # (C, D)
         if by_weight:
             scaled = (x * second).to(x.dtype)                                 # (C, D)
+            if total is not None and total.dtype == first.dtype and not by_rows:
+                total = total.addmm_(first.t(), scaled)  # (V, D), and no second one beside it
+                continue
             part = scaled.t().contiguous() @ first if by_rows else first.t() @ scaled      # (D, V) or (V, D)
             total = part.float() if total is None else loss.kernels.add(total, part)
     if total is not None and by_rows:

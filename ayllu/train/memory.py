@@ -141,8 +141,8 @@ def _kept_compiled(config: TrainConfig) -> int:
     """Bytes that compiled blocks keep for the backward pass."""
     tokens = min(int(config.loop.micro_batch), config.loop.batch_size) * config.context
     shape = shape_of(config)
-    size = compiled_layer_bytes(shape, config.loop.precision == "bf16_masters")
-    return tokens * shape.n_layers * size * (2 if config.loop.precision == "float32" else 1)
+    precision = config.loop.precision
+    return tokens * shape.n_layers * compiled_layer_bytes(shape, precision == "bf16_masters", precision == "float32")
 
 
 def _kept(config: TrainConfig) -> int:

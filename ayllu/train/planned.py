@@ -68,7 +68,8 @@ def _chunk(config: TrainConfig) -> int:
     if config.loss.chunk is not None:                    # 0: all
         return (config.loss.chunk or 1 << 40) * shape_of(config).vocab_size
     is_desk = dist.world_size() == 1                     # a plan for GPUs elsewhere
-    return GPU_NUMBERS if is_desk else CHUNK_NUMBERS.get(pick_device(config.device).type, GPU_NUMBERS)
+    numbers = GPU_NUMBERS if is_desk else CHUNK_NUMBERS.get(pick_device(config.device).type, GPU_NUMBERS)
+    return numbers // (2 if config.loop.precision == "float32" else 1)
 
 
 def _moments(config: TrainConfig) -> float:

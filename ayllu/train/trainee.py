@@ -23,6 +23,8 @@ from ayllu.model.parallel import Precision
 from ayllu.native import attention, linear
 from ayllu.train.losses import Loss
 
+KEPT = 0.6                                               # of what a compiled block would keep; measured in float32
+
 
 class InBfloat16(nn.Module):
     """Calls a module with its weights rounded to bfloat16; their gradients come back in float32."""
@@ -98,6 +100,8 @@ def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes
     """A copy of `model` over the same parameters, always in training mode."""
     twin = copy.deepcopy(model, memo={id(t): t for t in (*model.parameters(), *model.buffers())}).train()
     is_low = precision == "bf16_masters"
+    if compiled:
+        _keep(KEPT if precision == "float32" and next(model.parameters()).device.type == "cpu" else 1.0)
     if is_low:
         twin.tok_embeddings.register_forward_hook(lambda module, inputs, output: output.to(torch.bfloat16))
     for owner, name in [(twin.layers, str(n)) for n in range(len(twin.layers))] + [(twin, "norm")]:
@@ -112,6 +116,14 @@ def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes
             module.compile()
         setattr(owner, name, Recomputed(module) if recomputes and owner is twin.layers else module)
     return twin
+
+
+def _keep(share: float) -> None:
+    """How much blocks that are compiled from here on keep for the backward pass. In float32, norms and SwiGLU's product
+    are cheap beside the products and come again: a fifth less, for the same gradients (tests/train/test_trainee.py)."""
+    from torch._functorch import config as compiler  # slow to import, and needed only here
+
+    compiler.activation_memory_budget = share
 
 
 class TraineeLoss:

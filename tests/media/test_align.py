@@ -55,6 +55,15 @@ def test_a_resumed_run_ends_at_the_same_numbers(folder, chat_checkpoint):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_adapt_is_heeded(folder, chat_checkpoint):
+    """`follow` begins with trials of rates, and says so beside the losses."""
+    config = recipe(folder, chat_checkpoint, learns="projector", adapt={"kind": "follow"},
+                    loop={"steps": 20, "batch_size": 8, "micro_batch": 8, "eval_every": 20})
+    align(*prepared_media(config, folder), folder)
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert "try" in {row.get("decision") for row in rows}
+
+
 def test_the_first_stage_beside_encoders_that_are_trained(folder, chat_checkpoint):
     from transformers import CLIPVisionConfig, CLIPVisionModel, WhisperConfig, WhisperModel
     small = {"num_hidden_layers": 1, "num_attention_heads": 2}

@@ -88,6 +88,15 @@ def test_a_resumed_run_ends_at_the_same_numbers(trained, chat_checkpoint):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+def test_adapt_is_heeded(trained, chat_checkpoint):
+    """`follow` begins with trials of rates, and says so beside the losses."""
+    folder, _ = trained
+    config = recipe(folder, chat_checkpoint, out=str(folder / "follows"), adapt={"kind": "follow"})
+    contrast_train(config.with_loop(steps=20, eval_every=20), folder)
+    rows = [json.loads(line) for line in (folder / "follows" / "metrics.jsonl").read_text().splitlines()]
+    assert "try" in {row.get("decision") for row in rows}
+
+
 def test_only_what_is_new_is_read(trained, tmp_path, monkeypatch):
     folder, _ = trained
     seeker = Seeker.open(folder / "run" / "space")

@@ -165,6 +165,12 @@ def test_no_more_logits_than_a_chunk_exist(chunk, most):
     assert seen.most == most
 
 
+def test_float32_logits_are_half_as_many_so_that_they_take_as_many_bytes():
+    loss = HeadLoss(torch.zeros(1, dtype=torch.long), torch.ones(1))
+    sizes = [loss.tokens(torch.empty(32_000, 1, dtype=dtype)) for dtype in (torch.bfloat16, torch.float32)]
+    assert sizes == [512, 256]
+
+
 def test_without_gradients_none_are_computed():
     hidden, matrix = torch.randn(30, 8, requires_grad=True), torch.randn(7, 8)
     calls = []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ayllu.config import validate
 from ayllu.data.loader import Batch, WindowLoader
+from ayllu.model.account import compiled_layer_bytes
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
 from ayllu.model.init import initialise
@@ -18,7 +19,7 @@ from ayllu.train.loop import LoopConfig, accumulate, step
 from ayllu.train.losses import IGNORED, next_token_loss
 from ayllu.train.optim import OptimConfig, build_optimizer
 from ayllu.train.state import TrainState
-from ayllu.train.trainee import TraineeLoss, trainee
+from ayllu.train.trainee import KEPT, TraineeLoss, trainee
 
 CPU = torch.device("cpu")
 SHAPE = {"dim": 32, "n_layers": 3, "n_heads": 2, "n_kv_heads": 1, "head_dim": 16, "hidden_dim": 48, "vocab_size": 64,
@@ -133,9 +134,13 @@ def test_recipes_from_before_keep_their_meaning():
     assert validate(LoopConfig, table, "test").precision == "autocast"
 
 
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") or shutil.which("clang++")) or sys.version_info >= (3, 14),
+    reason="no C++ compiler for inductor, or Python is newer than torch.compile knows")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler for inductor")
-@pytest.mark.skipif(sys.version_info >= (3, 14), reason="Python is newer than torch.compile knows")
+@needs_compiler
 @pytest.mark.parametrize(("precision", "close"), [("float32", 1e-5), ("bf16_masters", 5e-3)])
 def test_one_graph_serves_all_compiled_blocks_and_trains_like_eager(precision, close):
     """Three blocks and the last norm: two graphs, none made anew when weights move. Sums in another order."""
@@ -151,3 +156,36 @@ def test_one_graph_serves_all_compiled_blocks_and_trains_like_eager(precision, c
                             CPU)["loss"] for n in range(4)])
     assert losses[1] == pytest.approx(losses[0], rel=close)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_blocks_in_float32_keep_less_for_the_same_gradients(monkeypatch):
+    """The slow twin keeps all that the compiler would. The account says no less, where products are large no more."""
+    config = LlamaConfig(**SHAPE | {"dim": 64, "hidden_dim": 176, "n_kv_heads": 2, "head_dim": 32})
+    kept, found = [], []
+    for share in (1.0, KEPT):
+        monkeypatch.setattr("ayllu.train.trainee.KEPT", share)
+        torch._dynamo.reset()
+        model = build_model(config)
+        initialise(model, 3, 0)
+        loss = TraineeLoss(next_token_loss, "float32", True, False)
+        gradients(model, loss, loop())
+        own = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        sizes = dict[int, int]()
+        twin = trainee(model, "float32", True, False)
+
+        def note(tensor, sizes=sizes, own=own):
+            if tensor.untyped_storage().data_ptr() not in own:
+                sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        x = twin.embed(batch().ids)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            for layer, attend in zip(twin.layers, twin.causal(), strict=True):
+                x = layer(x, twin.rope(torch.arange(16), x.dtype), attend)
+        kept.append(sum(sizes.values()) / (3 * 64))      # of a layer and a token
+        found.append(gradients(model, loss, loop()))
+    assert relative(found[1], found[0]) < 1e-5
+    assert kept[1] < 0.9 * kept[0]
+    assert kept[1] < 1.1 * compiled_layer_bytes(config, False, plain=True)
