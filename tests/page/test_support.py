@@ -4,6 +4,7 @@ import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import httpx
 import pytest
 from media.small import write_small
 from page.acting import record
@@ -73,6 +74,20 @@ def test_the_room(opened, desk):
     page.on("dialog", lambda dialog: dialog.accept())
     page.locator("ayllu-support").get_by_role("button", name="Delete this conversation").click()
     page.get_by_text("Nobody has written yet").wait_for()
+
+
+def test_many_conversations_keep_their_height(opened, desk):
+    for n in range(12):
+        httpx.post(f"{desk.url}/v1/support/messages", json={"text": "hello", "customer": f"Customer {n}"},
+                   timeout=60).raise_for_status()
+    page = opened(f"{desk.url}/#/support", waits=False)
+    page.locator(".talks .entry").nth(11).wait_for()
+    assert page.evaluate("[...document.querySelectorAll('.talks .entry')].every(e => e.clientHeight >= e.scrollHeight)")
+    page.locator(".talks .entry").last.click()
+    page.on("dialog", lambda dialog: dialog.accept())
+    for n in range(12):
+        page.locator(".talk").get_by_role("button", name="Delete").click()
+        expect(page.locator(".talks .entry")).to_have_count(11 - n)
 
 
 def test_a_customer_speaks(speaking, chat_checkpoint, tmp_path, monkeypatch):

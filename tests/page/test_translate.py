@@ -115,6 +115,26 @@ def test_the_switch_translates_and_gives_back(foreign):
     assert foreign.evaluate("document.documentElement.lang") == "en"
 
 
+def test_what_the_server_had_no_time_for_is_asked_again(foreign):
+    answers = iter([429])
+
+    def busy(route):
+        if next(answers, None):
+            return route.fulfill(status=429, json={"error": {"message": "wait 1 s"}}, headers={
+                "access-control-allow-origin": "*", "access-control-expose-headers": "retry-after", "retry-after": "1"})
+        return route.continue_()
+
+    foreign.route("**/v1/translate", busy)
+    foreign.get_by_label("Language").select_option("zh")
+    foreign.get_by_text("wait 1 s").wait_for()
+    foreign.get_by_role("heading", name="我喜欢狗").wait_for()
+
+
+def test_the_switch_leaves_the_other_corner_to_the_widget(foreign):
+    switch = foreign.locator(".notranslate").bounding_box()
+    assert switch["x"] + switch["width"] < foreign.viewport_size["width"] / 2
+
+
 def test_late_content_is_translated_and_the_choice_is_kept(foreign):
     foreign.get_by_label("Language").select_option("zh")
     foreign.get_by_role("heading", name="我喜欢狗").wait_for()

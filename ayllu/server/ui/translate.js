@@ -129,6 +129,7 @@
     if (isAsking || to === null) return;
     isAsking = true;
     const asked = to;
+    let batch = [];
     try {
       while (waiting.size && to === asked) {
         const order = [...waiting].filter(isThere).sort((a, b) => distance(a) - distance(b));
@@ -138,7 +139,7 @@
           waiting.delete(run);
           put(run, cache.get(keyOf(run)));
         }
-        const batch = order.filter((run) => waiting.has(run)).slice(0, AT_ONCE);
+        batch = order.filter((run) => waiting.has(run)).slice(0, AT_ONCE);
         if (!batch.length) break;
         batch.forEach((run) => waiting.delete(run));
         show(`${choice.selectedOptions[0].textContent} …`);
@@ -151,7 +152,11 @@
       }
       show("");
     } catch (error) {
-      show(error.message);
+      if (to === asked) {
+        batch.forEach((run) => waiting.add(run)); // asked again with what comes next
+        show(error.message);
+        if (error.wait_s) setTimeout(work, 1000 * error.wait_s);
+      }
     } finally {
       isAsking = false;
       keep();
@@ -170,7 +175,10 @@
     const body = { texts, to: into, marked: true, ...(from ? { from } : {}) };
     const answer = await fetch(server, { method: "POST", headers, body: JSON.stringify(body) });
     const found = await answer.json();
-    if (!answer.ok) throw new Error(found.error?.message ?? `HTTP ${answer.status}`);
+    if (!answer.ok) {
+      const wait_s = [429, 503].includes(answer.status) ? Number(answer.headers.get("retry-after")) || 5 : 0; // elsewhere it may not be readable
+      throw Object.assign(new Error(found.error?.message ?? `HTTP ${answer.status}`), { wait_s });
+    }
     return new Map(texts.map((text, i) => [text, found.translations[i].translation]));
   }
 
@@ -302,7 +310,7 @@
     const shadow = host.attachShadow({ mode: "open" });
     const sheet = new CSSStyleSheet();
     sheet.replaceSync(
-      ":host{position:fixed;inset-block-end:1rem;inset-inline-end:1rem;z-index:2147483000;font:14px system-ui,sans-serif;color-scheme:light dark}" +
+      ":host{position:fixed;inset-block-end:1rem;inset-inline-start:1rem;z-index:2147483000;font:14px system-ui,sans-serif;color-scheme:light dark}" +
         "label{display:flex;align-items:center;gap:.5em;padding:.4em .6em;border:1px solid #8886;border-radius:999px;background:Canvas;color:CanvasText;box-shadow:0 2px 12px #0003}" +
         "select{font:inherit;color:inherit;background:Canvas;border:0;padding:.2em}select:focus-visible{outline:2px solid Highlight;border-radius:4px}span:empty{display:none}span{max-width:16em;font-size:.85em}",
     );
