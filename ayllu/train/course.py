@@ -35,7 +35,8 @@ def begun(config: Recipe, resume: Resume) -> Iterator[torch.device]:
     """Hold the run's folder, with the ranks in touch and the threads set; gives this rank's device."""
     if config.loop.micro_batch == "auto":
         raise ConfigError("loop.micro_batch=auto is settled before training: call ayllu.train.plan.ready(config) first")
-    large_pages()
+    if config.loop.precision != "float32":               # there they cost room between tensors, and save too little
+        large_pages()
     device = dist.own_device(pick_device(config.device))
     if not dist.is_main():
         only_warnings()
