@@ -47,7 +47,6 @@ from heads import CHINESE, DATA, SETS, load, tfidf_tables, trained
 from lines import Worker, peak_bytes
 from peers import machine, python_of
 
-from ayllu.apps.analyse.lexicon import EMOTIONS, emotions, read, strength
 from ayllu.apps.analyse.names import names
 from ayllu.apps.analyse.reading import SPAM, TOXIC, spam
 from ayllu.apps.analyse.report import MEASURED
@@ -63,6 +62,7 @@ from ayllu.evaluate.metrics import calibration_error, macro_f1_of
 from ayllu.files import write_json
 from ayllu.log import say, setup
 from ayllu.model.heads import Classifier, HeadConfig
+from ayllu.text.lexicon import EMOTIONS, emotions, read, strength
 from ayllu.train.calibrate import temperature
 from ayllu.train.labeller import Labeller
 

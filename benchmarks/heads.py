@@ -66,6 +66,7 @@ SHOWN = ("ours", "ours_alone", "tfidf", "original", "original_alone")
 RECIPE = ("ngrams=true", "epochs=4", "optim.lr=1e-3", "label_smoothing=0.1", "word_dropout=0.15", "dropout=0.1",
           "loop.patience=0", "loop.batch_size=32", "loop.precision=bf16_masters", "loop.eval_every=1000000",
           "loop.checkpoint_every=1000000", "data.too_long=ends", "context=512")
+BESIDE = 2                                               # 2: what stands beside a head knows the lexicon and corrects
 Run = dict[str, Any]
 Split = tuple[list[Labelled], list[Labelled]]
 
@@ -247,7 +248,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
-    how = {"ours": {"changes": [*RECIPE, *options.changes], "quick": options.quick}, "tfidf": {"quick": options.quick}}
+    how = {"ours": {"changes": [*RECIPE, *options.changes], "beside": BESIDE, "quick": options.quick},
+           "tfidf": {"quick": options.quick}}
     how["original"] = {**how["ours"], "baseline": str(options.baseline) if options.baseline else None}
     lines = options.runs.read_text(encoding="utf-8").splitlines() if options.runs and options.runs.exists() else []
     runs: list[Run] = [json.loads(line) for line in lines]

@@ -1,12 +1,14 @@
-"""Words, pairs of words and runs of 1 to 5 characters of a text, weighted by TF-IDF: what names it as a bag.
+"""Words, pairs of words and runs of 1 to 5 characters of a text, weighted by TF-IDF: what names it as a bag; and what
+the lexicon says of its words, so that a word that no row had tells something, too (as in arXiv:1308.6242).
 
 A gram is known by a hash of 52 bits (of 32 for words), so that a vocabulary is an array of numbers; two grams rarely
 share one, and then share a weight. Weights are (1 + ln count) (ln((1 + n) / (1 + rows with it)) + 1), and those of a
-text's words and of its characters have length 1 each (scikit-learn's sublinear TF-IDF).
+text's words and of its characters have length 1 each (scikit-learn's sublinear TF-IDF), the lexicon's half of that.
 
 n rows  F grams  N outputs
 """
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,9 +20,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ayllu.text.lexicon import read
+
 WORD = re.compile(r"[^\W\u3400-\u9fff]+")                # Chinese has its grams of characters
 LONGEST = 5                                              # characters
 WORDS = 1 << 52                                          # where the numbers of words begin; float64 still holds them
+SIGNS = WORDS + (1 << 32)                                # where those of the lexicon's signs begin
+LENGTHS = (1.0, 1.0, 0.5)                                # of words, characters and signs
+EDGES = (-4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4)    # between which the sum of polarities lies
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> "Vocabulary":
-        """All words and pairs of words of the texts, and the runs of characters that stand in two texts."""
+        """All words, pairs of words and signs of the texts, and the runs of characters that stand in two texts."""
         each = [np.unique(part) for text in texts for part in grams(text)]
         keys, rows = np.unique(np.concatenate([np.zeros(0, np.int64), *each]), return_counts=True)
         kept = (rows > 1) | (keys >= WORDS)
@@ -66,25 +73,27 @@ class Vocabulary:
         """The weights of the texts' grams (n, F); what isn't in the vocabulary isn't there."""
         columns, values, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [0]
         for text in texts:
-            parts = [self._row(part) for part in grams(text)]
+            parts = [self._row(part, length) for part, length in zip(grams(text), LENGTHS, strict=True)]
             columns += [found for found, _ in parts]
             values += [weights for _, weights in parts]
             sizes.append(sum(len(found) for found, _ in parts))
         return Sparse(torch.from_numpy(np.concatenate(columns)), torch.from_numpy(np.concatenate(values)),
                       torch.tensor(sizes[:-1]).cumsum(0))
 
-    def _row(self, part: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _row(self, part: np.ndarray, length: float) -> tuple[np.ndarray, np.ndarray]:
         if not len(self):
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         keys, counts = np.unique(part, return_counts=True)
         at = np.searchsorted(self.keys, keys).clip(max=len(self) - 1)
         known = self.keys[at] == keys
         weights = (1 + np.log(counts[known])).astype(np.float32) * self.rarity[at[known]]
-        return at[known], weights / max(float(np.linalg.norm(weights)), 1e-12)
+        return at[known], weights * (length / max(float(np.linalg.norm(weights)), 1e-12))
 
 
-def grams(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The numbers (int64) of a text's words and pairs of words, and of its runs of characters, each as it comes."""
+def grams(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The numbers (int64) of a text's words and pairs of words, of its runs of characters and of its signs, each as it
+    comes."""
+    marks = np.array([SIGNS + crc32(sign.encode()) for sign in signs(text)], dtype=np.int64)
     text = " ".join(text.lower().split())
     words = WORD.findall(text)
     pairs = [f"{a} {b}" for a, b in pairwise(words)]
@@ -94,7 +103,18 @@ def grams(text: str) -> tuple[np.ndarray, np.ndarray]:
     for n in range(min(LONGEST, len(letters))):
         state = _mixed(state[:len(letters) - n] + letters[n:] + np.uint64(1))    # of each run of n + 1
         runs.append(state)
-    return np.array(numbers, dtype=np.int64), (np.concatenate(runs) >> np.uint64(12)).astype(np.int64)
+    return np.array(numbers, dtype=np.int64), (np.concatenate(runs) >> np.uint64(12)).astype(np.int64), marks
+
+
+def signs(text: str) -> list[str]:
+    """What the lexicon finds in a text: emotions, aspects, degrees; polarities, where their sum lies, and the last."""
+    found = read(text)
+    weights = [one.weight for one in found if one.weight]
+    total = sum(weights) / math.sqrt(max(len(weights), 1))
+    named = [name for one in found for name in (*one.entry.emotions, *one.entry.aspects, one.entry.modifies) if name]
+    edges = [f"{'over' if total > edge else 'below'} {edge}" for edge in EDGES if weights]
+    each = [sign for weight in weights for sign in ("+" if weight > 0 else "-", f"one {weight:+.0f}")]
+    return [*named, *edges, *each, *(f"last {weight:+.0f}" for weight in weights[-1:])]
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:                                      # (entries,) uint64

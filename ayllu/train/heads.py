@@ -172,8 +172,7 @@ def _facts(config: HeadRecipe, lesson: HeadLesson, model: Classifier, held: Text
     tested = logits_of(model, test, ROWS, device)
     alone, wide = _right(tested, test, config.kind).get("accuracy_held_out"), None
     if config.ngrams:
-        wide = _beside(config, lesson, logits)
-        logits = wide.beside(logits, _texts(lesson.held_out))
+        wide, logits = _beside(config, lesson, logits)
         tested = wide.beside(tested, _texts(lesson.test))
     if config.kind != "regression":
         found, labels = flat(logits, held, config.kind)
@@ -195,7 +194,7 @@ def _facts(config: HeadRecipe, lesson: HeadLesson, model: Classifier, held: Text
                      ngrams=config.ngrams, measured=measured), wide
 
 
-def _beside(config: HeadRecipe, lesson: HeadLesson, held: list[Tensor]) -> Wide:
+def _beside(config: HeadRecipe, lesson: HeadLesson, held: list[Tensor]) -> tuple[Wide, list[Tensor]]:
     kind = torch.long if config.kind == "single" else torch.float32
     labels = [torch.tensor(side.texts.labels, dtype=kind) for side in (lesson.held_out, lesson.train)]
     return fit_beside(held, _texts(lesson.held_out), labels[0], _texts(lesson.train), labels[1], config.kind)

@@ -54,7 +54,7 @@ class HeadRecipe(Recipe):
     class_weights: Literal["none", "balanced"] = "none"  # balanced: each class counts the same
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     layer_decay: float = Field(default=1.0, gt=0, le=1)  # the rate of each layer, as a share of the one above it
-    ngrams: bool = False                                 # a linear layer over words and characters beside the model
+    ngrams: bool = False                                 # a linear layer over words, letters, lexicon beside it
     epochs: float = Field(default=10.0, gt=0)
     loop: HeadLoop = HeadLoop()
     native: bool = True                                  # on a CPU: texts packed; in bfloat16 with AMX: C++ kernels

@@ -1,8 +1,9 @@
 """A linear layer over a text's grams beside a model's head: rare words by their letters, beside what a text means.
 
 Wide and deep (arXiv:1606.07792), one after the other. The wide one is logistic regression, which has one best answer;
-then two numbers, fitted on rows that neither has learned from, weigh both:
-    logits = deep_share * deep + wide_share * wide
+then two numbers weigh both and N correct what is said too rarely or too often, all fitted on rows that neither has
+learned from (bias-corrected temperature scaling, arXiv:1901.06852):
+    logits = deep_share * deep + wide_share * wide + correction
 
 n rows  F grams  N outputs
 """
@@ -22,7 +23,7 @@ from ayllu.data.grams import Sparse, Vocabulary
 from ayllu.errors import CheckpointError
 
 FILE = "grams.safetensors"
-STRENGTHS = (100.0, 30.0, 10.0, 3.0)                     # of the rows against small weights: scikit-learn's C
+STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0)                # of the rows against small weights: scikit-learn's C
 STEPS, HISTORY = 60, 5                                   # of L-BFGS
 FAR = 6.0                                                # of the shares' logarithms
 
@@ -105,45 +106,53 @@ def fit_wide(rows: Sparse, width: int, labels: Tensor, kind: str, n_outputs: int
     return weights.detach()
 
 
-def weighed(deep: Tensor, wide: Tensor, labels: Tensor, kind: str) -> tuple[tuple[float, float], float]:
-    """The shares of both, above 0, with the lowest loss on rows (n, N) that neither learned from; and that loss."""
+def weighed(deep: Tensor, wide: Tensor, labels: Tensor, kind: str) -> tuple[tuple[float, float], Tensor, float]:
+    """The shares of both, above 0, and the correction (N,) with the lowest loss on rows (n, N) that neither learned
+    from; and that loss. Corrections are thought to be drawn from a normal distribution: few rows move them little."""
     measure: Callable[[Tensor], Tensor] = (
         (lambda x: F.binary_cross_entropy_with_logits(x, labels.double())) if kind == "multi" else
         (lambda x: F.cross_entropy(x, labels)))
     logs = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS([logs], max_iter=50, line_search_fn="strong_wolfe")
+    correction = torch.zeros(wide.shape[1], dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([logs, correction], max_iter=50, line_search_fn="strong_wolfe")
+    each = len(labels) * (wide.shape[1] if kind == "multi" else 1)            # over which `measure` takes the mean
 
     def mixed() -> Tensor:
         a, b = (FAR * torch.tanh(logs / FAR)).exp()
-        return a * deep.double() + b * wide.double()
+        return a * deep.double() + b * wide.double() + correction
 
     def loss() -> Tensor:
         search.zero_grad()
-        value = measure(mixed()) + 1e-3 * logs.square().sum()                 # for where every row is right
+        value = measure(mixed()) + correction.square().sum() / (2 * each)
+        value = value + 1e-3 * logs.square().sum()                            # for where every row is right
         value.backward()
         return value
 
     search.step(loss)
     with torch.no_grad():
         a, b = (FAR * torch.tanh(logs / FAR)).exp().tolist()
-        return (a, b), measure(mixed()).item()
+        return (a, b), correction.float().clone(), measure(mixed()).item()
 
 
 def fit_beside(deep: Sequence[Tensor], held: Sequence[str], held_labels: Tensor, texts: Sequence[str], labels: Tensor,
-               kind: str) -> Wide:
+               kind: str) -> tuple[Wide, list[Tensor]]:
     """The wide layer that helps a deep one most; `deep` are that one's logits of the held-out texts, n of (N,).
 
-    Of STRENGTHS, the one with the lowest held-out loss of both together; then all texts are learned, these too.
+    Of STRENGTHS, the one with the lowest held-out loss of both together; then all texts are learned, these too. And the
+    logits of both of the held-out texts, from before these were learned: what may be calibrated on.
     """
     known, n_outputs = torch.stack(list(deep)), len(deep[0])
     vocabulary = Vocabulary.of(texts)
     rows, others, width = vocabulary.matrix(texts), vocabulary.matrix(held), len(vocabulary)
-    best, found = (float("inf"), 0.0, (1.0, 1.0)), None
+    best, found = (float("inf"), 0.0), None
     for strength in STRENGTHS:
         found = fit_wide(rows, width, labels, kind, n_outputs, strength, found)
-        shares, loss = weighed(known, others.times(found[:-1]) + found[-1], held_labels, kind)
-        best = min(best, (loss, strength, shares))
+        wide = others.times(found[:-1]) + found[-1]                           # (n, N)
+        (a, b), correction, loss = weighed(known, wide, held_labels, kind)
+        if (loss, strength) < best:
+            best, shares, added = (loss, strength), (a, b), correction / b    # a part of the wide one's bias
+            before = list(a * known + b * (wide + added))
     vocabulary = Vocabulary.of([*texts, *held])
     rows, every = vocabulary.matrix([*texts, *held]), torch.cat((labels, held_labels))
     found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, best[1])
-    return Wide(vocabulary, found[:-1].clone(), found[-1].clone(), best[2])
+    return Wide(vocabulary, found[:-1].clone(), found[-1] + added, shares), before

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ayllu.apps.analyse.clusters import learn
-from ayllu.apps.analyse.lexicon import entries, positive, read
 from ayllu.apps.analyse.names import Pseudonyms
 from ayllu.apps.analyse.reading import aspects, brands, by_lexicon, by_occlusion, language, spam
 from ayllu.apps.analyse.scorers import sides
 from ayllu.apps.analyse.trends import Buckets, Change, changes, discovered, fisher, two_sided
 from ayllu.errors import ConfigError
+from ayllu.text.lexicon import entries, positive, read
 
 
 @pytest.mark.parametrize(("text", "is_positive"), [

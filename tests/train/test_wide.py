@@ -11,12 +11,12 @@ import torch.nn.functional as F
 
 from ayllu.checkpoint.safefile import write_safetensors
 from ayllu.cli.heads import read_head
-from ayllu.data.grams import LONGEST, Vocabulary, grams
+from ayllu.data.grams import LONGEST, Vocabulary, grams, signs
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.train.heads import train_head
 from ayllu.train.heads_lesson import prepared_head
 from ayllu.train.labeller import Labeller
-from ayllu.train.wide import FILE, fit_wide, weighed
+from ayllu.train.wide import FILE, fit_beside, fit_wide, weighed
 
 TEXTS = ["A fine film, a fine day", "a dull film", "没有意思的电影", "很好的电影 很好", "a day", ""]
 
@@ -71,11 +71,53 @@ def test_the_better_side_counts_more():
     labels = torch.randint(3, (2000,), generator=random)
     good = 2.0 * F.one_hot(labels, 3) + torch.randn(2000, 3, generator=random)
     noise = torch.randn(2000, 3, generator=random)
-    (a, b), loss = weighed(good, noise, labels, "single")
+    (a, b), correction, loss = weighed(good, noise, labels, "single")
     assert a > 10 * b
     assert loss < F.cross_entropy(good, labels).item()
-    (b, a), _ = weighed(noise, good, labels, "single")
+    assert correction.abs().max() < 0.3                  # nothing is said too rarely here
+    (b, a), _, _ = weighed(noise, good, labels, "single")
     assert a > 10 * b
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_what_is_said_too_rarely_is_said_more_often(kind):
+    random = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (2000,), generator=random)
+    deep, wide = (2.0 * F.one_hot(labels, 3) + torch.randn(2000, 3, generator=random) for _ in range(2))
+    rarer = torch.tensor([0.0, 0.0, 3.0])
+    wanted = F.one_hot(labels, 3).float() if kind == "multi" else labels
+    shares, correction, _ = weighed(deep, wide, wanted, kind)
+    again, more, _ = weighed(deep - rarer, wide, wanted, kind)
+    assert again == pytest.approx(shares, rel=0.1)
+    found, expected = more - correction, rarer * again[0]
+    if kind == "single":                                 # what is added to all labels changes nothing
+        found, expected = found - found.mean(), expected - expected.mean()
+    torch.testing.assert_close(found, expected, atol=0.15, rtol=0)
+    _, little, _ = weighed((deep - rarer)[:4], wide[:4], wanted[:4], kind)
+    assert little.abs().max() < more.abs().max()         # four rows prove little
+
+
+def test_the_lexicon_knows_words_that_no_row_had():
+    assert not {"+", "-"} & set(signs("the table stands here"))
+    assert {"+", "over 1", "last +3"} <= set(signs("superb"))
+    assert {"-", "below 0"} <= set(signs("not good"))
+    assert {"+", "over 0"} <= set(signs("很好"))
+    texts = [f"what {word} films" for word in ("superb", "magnificent", "dazzling", "dreadful", "awful", "pathetic")]
+    vocabulary = Vocabulary.of(texts)
+    rows = vocabulary.matrix(texts)
+    found = fit_wide(rows, len(vocabulary), torch.tensor([1, 1, 1, 0, 0, 0]), "single", 2, strength=10.0)
+    logits = vocabulary.matrix(["what charming films", "what ugly films"]).times(found[:-1]) + found[-1]
+    assert logits.argmax(-1).tolist() == [1, 0]
+
+
+def test_held_out_logits_are_of_a_layer_that_did_not_learn_them():
+    """Labels by chance: who had learned them would be sure of them."""
+    random = torch.Generator().manual_seed(0)
+    texts = [f"row{i} {'abcdefgh'[i % 8]}{i * 7919 % 1000}" for i in range(300)]
+    labels = torch.randint(2, (300,), generator=random)
+    deep = torch.randn(100, 2, generator=random)
+    _, before = fit_beside(list(deep), texts[200:], labels[200:], texts[:200], labels[:200], "single")
+    assert F.cross_entropy(torch.stack(before), labels[200:]).item() > 0.6   # ln 2 is 0.69
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ayllu.apps.analyse.lexicon import entries
+from ayllu.text.lexicon import entries
 
 DIMENSIONS, MOST_WORDS, LEAST_POSTS = 40, 4000, 30
 RANGE, NEAR = (3, 4, 5, 6, 8, 10), 0.04                  # of k: the smallest whose silhouette is so near the best

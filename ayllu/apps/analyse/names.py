@@ -14,8 +14,8 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ayllu.apps.analyse.lexicon import listed
 from ayllu.privacy.pii import find
+from ayllu.text.lexicon import listed
 
 _HANDLE = re.compile(r"(?<![\w@./])[@＠]([\w\u3400-\u9fff][\w\u3400-\u9fff.-]{1,30})")
 _GIVEN = frozenset(listed()["given_names"])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
-from ayllu.apps.analyse.lexicon import entries, listed
+from ayllu.text.lexicon import entries, listed
 
 STOP, STOP_ZH = frozenset(listed()["stop_en"]), frozenset(listed()["stop_zh"])
 _WORD = re.compile(r"[A-Za-z][A-Za-z'’-]*[A-Za-z]|[\u3400-\u9fff]+")

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from ayllu.apps.analyse.lexicon import listed
 from ayllu.data.encodings import decode
 from ayllu.data.folders import LINES, PLAIN, TABLES, files_below, kind_of, passed_over
 from ayllu.data.packed import Moved
 from ayllu.data.readers import columns, records
 from ayllu.data.rows import BadRow, Record, Reject
 from ayllu.errors import DataError
+from ayllu.text.lexicon import listed
 
 ROLES = {role: listed()[f"column_{role}"] for role in ("text", "time", "author", "group", "id")}
 LONGEST = 20_000                                         # characters of a post that are read; it is told of longer ones

@@ -11,9 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from ayllu.apps.analyse import lexicon
 from ayllu.apps.analyse.config import SENTIMENT, TOPIC, Analysis
-from ayllu.apps.analyse.lexicon import Found, entries, positive, read
 from ayllu.apps.analyse.names import Pseudonyms
 from ayllu.apps.analyse.phrases import STOP, entities, key_phrases, pieces
 from ayllu.apps.analyse.phrases import words as content
@@ -21,6 +19,8 @@ from ayllu.apps.analyse.posts import Post
 from ayllu.apps.analyse.scorers import Scorers, Words
 from ayllu.data.language import identify
 from ayllu.errors import MissingExtra
+from ayllu.text import lexicon
+from ayllu.text.lexicon import Found, entries, positive, read
 
 SPAM, TOXIC = 0.6, 0.6                                   # from where a post is called so
 _HAN, _KANA, _HANGUL = (re.compile(f"[{chars}]") for chars in ("\u3400-\u9fff", "\u3040-\u30ff", "\uac00-\ud7af"))

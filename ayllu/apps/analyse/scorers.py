@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ayllu.apps.analyse.config import SENTIMENT, Analysis
-from ayllu.apps.analyse.lexicon import positive, read
 from ayllu.apps.speaker import SMALL
 from ayllu.checkpoint.load import load_checkpoint
 from ayllu.data.labelled import names_of, read_labelled
@@ -22,6 +21,7 @@ from ayllu.log import warn
 from ayllu.model.account import n_parameters
 from ayllu.model.llama import Llama
 from ayllu.model.step import EagerRunner
+from ayllu.text.lexicon import positive, read
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.train.calibrate import temperature
 from ayllu.train.few_learners import features, probe
