@@ -55,6 +55,27 @@ def test_what_stands_under_a_heading_that_the_question_names_comes_first(tmp_pat
     assert cited.quote == "We take cards and bank transfers."
 
 
+@pytest.mark.parametrize(("question", "quote"), [
+    ("What is a gasket?", "A **gasket** is a ring that seals."), ("What's the RPC?", "`RPC`: a remote call."),
+   ("垫圈是什么？", "垫圈（ring），又称密封圈，用来密封。"),
+    ("什么是垫圈？", "垫圈（ring），又称密封圈，用来密封。")])
+def test_what_a_thing_is_stands_where_its_sentence_begins_so(tmp_path, question, quote):
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"a": "Order a gasket, a second gasket, any gasket by mail.", "b": "RPC fails. RPC waits.",
+                         "c": "我们卖垫圈。垫圈很便宜，垫圈天天发货。", "d": "Bolts hold.\n\nA **gasket** is a ring "
+                         "that seals.\n\n`RPC`: a remote call.\n\n垫圈（ring），又称密封圈，用来密封。"})
+        cited, = ask(question, pages).reply.citations
+    assert cited.quote == quote
+
+
+def test_what_frames_a_page_is_no_answer(tmp_path):
+    page = "# Recipes\n\n[中文](recipes.zh.md)\n\n| Recipe | Takes |\n| --- | --- |\n| soup | an hour |\n"
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"recipes": page})
+        cited, = ask("Which recipe takes an hour?", pages).reply.citations
+    assert cited.quote == "| soup | an hour |"
+
+
 def test_the_nearest_passages_begin_where_they_come_nearest(tmp_path):
     long = "# Parcels\n\n" + "We pack with care. " * 15 + "Hats go to Porto on Mondays. " + "We pack with care. " * 15
     with Collection(tmp_path / "c.sqlite") as pages:

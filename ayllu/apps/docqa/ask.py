@@ -18,7 +18,7 @@ from pydantic import Field
 
 from ayllu.apps.collection import Collection, Passage
 from ayllu.apps.docqa.cite import SUPPORTED, Citation, Citations, support
-from ayllu.apps.docqa.extract import SURE, Found, extract, read
+from ayllu.apps.docqa.extract import SURE, WIDE, Found, extract, read
 from ayllu.apps.docqa.follow import standalone
 from ayllu.apps.docqa.reader import short_answer
 from ayllu.apps.docqa.rerank import reranked
@@ -113,7 +113,9 @@ class Asked(Iterator[str]):
         passages = collection.search(alone, how.k, how.where or None)
         if how.rerank and speaker is not None:
             passages = reranked(alone, passages, speaker)
-        found = extract(read(alone, collection), passages)
+        asked = read(alone, collection)
+        wide = collection.search(alone, WIDE * how.k, how.where or None) if asked.subject else passages
+        found = extract(asked, wide)
         sure = found[0].confidence if found else 0.0
         writes = how.way == "write" or (how.way == "auto" and speaker is not None and not speaker.is_small)
         bad: list[str] = []

@@ -18,7 +18,11 @@ from ayllu.apps.index.ranking import weights
 
 FOUND = np.array([-4.9, 2.2, 3.4, 3.9, -0.2])            # bias; what a sentence, those beside, all cover; form
 UNDER = 4.0                                              # of a heading that speaks of the question, for what is below
+SAYS = 3.0                                               # of "X is ..." where the question is "what is X?"
+WIDE = 4                                                 # times as many passages are read for it: each may speak of X
 SURE = 0.5                                               # the confidence from which an answer is given
+_RULE = re.compile(r"\|[\s:|-]+")                        # below the names of a table's columns
+_FRAME = re.compile(rf"{_RULE.pattern}|(?:```|~~~).*|(?:\[[^\]]*\]\([^)]*\)\s*)+")     # of Markdown, and links alone
 ANSWER = 400                                             # columns of the answer to a question that a document asks
 
 
@@ -46,9 +50,11 @@ def extract(question: Question, passages: Sequence[Passage]) -> list[Found]:
             if re.match("#{1,6} ", span.text) and len(spans) > 1:            # it says what is below, no answer
                 heading = span.text
                 continue
+            if _FRAME.fullmatch(span.text) or any(_RULE.fullmatch(s.text) for s in spans[i + 1:i + 2]):
+                continue
             around = " ".join(s.text for s in (*spans[max(0, i - 1):i], *spans[i + 1:i + 2]))
             values = features(question, span.text, f"{around} {heading} {passage.title}", passage.text)
-            score = float(values @ WEIGHTS) + UNDER * question.covered(heading)
+            score = float(values @ WEIGHTS) + UNDER * question.covered(heading) + SAYS * question.defined(span.text)
             found.append(Found(_answering(spans, i), score, confidence(values), values))
     return sorted(found, key=lambda f: -f.score)
 

@@ -18,7 +18,7 @@ from ayllu.data.units import HAN
 _STOP = """a an the of in on at to for from by with and or but is are was were be been do does did has have had
 can could will would shall should may might must it its this that these those there he she they them his her their i
 you we my your our me us what which who whom whose when where why how many much long often old far big kind type name
-as if than so not no any some into about also please tell say said
+as if than so not no any some into about also please tell say said whats whos wheres hows
 的 了 是 在 和 与 或 及 也 都 就 还 又 很 吗 呢 吧 啊 么 呀 之 其 于 由 被 把 给 让 向 从 到 对 为 有 没 不 这
 那 此 哪 谁 何 几 多 少
 什么 甚么 什麼 怎么 怎樣 怎样 如何 为什么 為什麼 为何 為何 哪个 哪個 哪些 哪里 哪裡 哪儿 哪一 多少 何时 何時
@@ -43,6 +43,15 @@ _FORMS = {name: re.compile(pattern) for name, pattern in (
     ("reason", "因|由于|由於|所以|导致|導致|为了|為了|以便|[Bb]ecause|[Dd]ue to|[Ss]ince|as a result|cause"),
     ("person", "·|[《〈]|[A-Z][a-z]+ [A-Z][a-z]+|人|先生|女士|教授|[父母子女]"),
     ("place", r"[市省县縣国國州城镇鎮区區村岛島山河湖]|位于|位於|在|\b(in|at|near) [A-Z]"))}
+# "What is X?", and how a sentence begins that says it; marks of Markdown may stand before and around the word
+_WHAT = re.compile(r"\s*what(?:['’]s| is| are| was| were) (?:(?:an?|the) )?([^\s?]+(?: [^\s?]+){0,2})\s*\?*\s*",
+                   re.IGNORECASE)
+_WHAT_ZH = re.compile(r"(?:请问|請問)?(?:(?:[什甚][么麼]是|何[谓謂為为])([^的]{1,12}?)"
+                      r"|([^的]{1,12}?)(?:是[什甚][么麼](?:意思)?|是?指[什甚][么麼]))\s*[？?]?\s*")
+_MARKS = r"[*_`\"“”『』「」《》]*"
+_SAYS = _MARKS + r"(?:\s*[(（][^()（）]{0,80}[)）])?" + _MARKS + (
+    r"(?:\s*[|:：—–]|[.,，]?\s*(?:(?:is|are|was|were|means?|stands? for|refers? to|denotes?|describes?|consists? of)\b"
+    r"|又?[称稱叫]|[是指即為为]|就是|意思))")
 _HAN = re.compile(f"([{HAN}]+)")
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 NAMES = ("covered", "beside", "passage", "form", "title")            # the features of a sentence
@@ -56,6 +65,12 @@ class Question:
     text: str
     weights: Mapping[str, float]
     asks: str
+    subject: str = ""                                    # of "what is X?", X
+
+    def defined(self, sentence: str) -> bool:
+        """Whether a sentence begins by saying what the subject is."""
+        begins = rf"[\W_]*(?:(?:an?|the|each|every) )?{_MARKS}{re.escape(self.subject)}{_SAYS}"
+        return bool(self.subject) and re.match(begins, sentence, re.IGNORECASE) is not None
 
     def covered(self, text: str) -> float:
         """The share of its weight that a text holds, 0 to 1."""
@@ -104,7 +119,14 @@ def stem(word: str) -> str:
 def understood(text: str, weights: Mapping[str, float]) -> Question:
     """A question with the weights of its words in the collection; 1 more for each, as in a collection of few documents
     the words it is about stand in all of them."""
-    return Question(text, {word: 1.0 + weights.get(word, 0.0) for word in telling(text)}, asks_for(text))
+    return Question(text, {word: 1.0 + weights.get(word, 0.0) for word in telling(text)}, asks_for(text),
+                    subject_of(text))
+
+
+def subject_of(text: str) -> str:
+    """X where a question is "what is X?", as short as that; else ""."""
+    found = _WHAT.fullmatch(text) or _WHAT_ZH.fullmatch(text)
+    return next(filter(None, found.groups()), "").strip(" 《》“”\"'") if found else ""
 
 
 def asks_for(text: str) -> str:

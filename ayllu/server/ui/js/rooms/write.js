@@ -22,7 +22,7 @@ export const write = {
     if (draft && draft !== state.draft) show(draft);
     const left = h("div", { class: "write-left" }, form(), checks(), versions(), drafts());
     const room = h("div", { class: "write-room" }, left, paper());
-    return roomPage({ title: t("room.write"), size: "7B", note: t("write.measured") }, room, batch());
+    return roomPage({ title: t("room.write"), size: t("write.size"), note: t("write.measured") }, room, batch());
   },
 };
 

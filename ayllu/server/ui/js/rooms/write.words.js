@@ -28,6 +28,7 @@ export const WORDS = {
     "write.sources": "Nothing may be copied from",
     "write.go": "Write",
     "write.stop": "Stop",
+    "write.size": "7 billion parameters",
     "write.measured":
       "Measured with ayllu-mini-chat: of 40 texts with two points each none met all checks, 32 % reached their length, and 5 % of the points were spoken of.",
     "write.planned": "Outline",
@@ -110,6 +111,7 @@ export const WORDS = {
     "write.sources": "不得抄自这些文件",
     "write.go": "开始写",
     "write.stop": "停止",
+    "write.size": "70 亿参数",
     "write.measured": "用 ayllu-mini-chat 测得：40 篇各有两个要点的文字中没有一篇通过全部检查，32 % 达到篇幅，要点只写到 5 %。",
     "write.planned": "提纲",
     "write.section": "第 {i} 节，共 {n} 节：{heading}",
