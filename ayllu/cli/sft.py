@@ -59,11 +59,15 @@ def read_tuning(kind: type[S], words: list[str], example: str,
     options say over it."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]
     names = [word for word in words if word not in overrides]
+    columns = [word for word in overrides if word.startswith("columns.")]    # of every file that is named here
     if len(names) == 1 and Path(names[0]).suffix in (".toml", ".json"):
         return load_recipe(kind, names[0], overrides, more), Path(names[0]).parent
     if len(names) < 2:
         raise ConfigError(f"give a recipe, or a model and what it learns from: {example}")
     base, *files = names
     name = f"{Path(base).stem}-{Path(files[0]).name.partition('.')[0]}"
-    table = {"name": name, "out": f"runs/{name}", "base": base, "data": {"sources": [{"path": file} for file in files]}}
+    named = dict(word.removeprefix("columns.").split("=", 1) for word in columns)
+    sources = [{"path": file} | ({"columns": named} if named else {}) for file in files]
+    table = {"name": name, "out": f"runs/{name}", "base": base, "data": {"sources": sources}}
+    overrides = [word for word in overrides if word not in columns]
     return build_recipe(kind, table | (more or {}), overrides, where="the command line"), Path(".")

@@ -35,6 +35,17 @@ def test_a_model_and_a_file_are_enough(tiny_checkpoint, chats, tmp_path, capfd, 
     assert "holds a run already" in capfd.readouterr().err
 
 
+def test_columns_are_named_as_the_error_says(tiny_checkpoint, tmp_path, capfd):
+    """For every file that the command line names."""
+    table, out = tmp_path / "faq.csv", f"out={tmp_path / 'run'}"
+    table.write_text("question,reply\n" + "".join(f"the fox {i},the river\n" for i in range(12)), encoding="utf-8")
+    assert run(["sft", str(tiny_checkpoint), str(table), *QUICK, out]) == 2
+    assert 'columns.prompt = "..."' in capfd.readouterr().err
+    named = ["columns.prompt=question", "columns.completion=reply"]
+    assert run(["sft", str(tiny_checkpoint), str(table), *QUICK, out, *named, "--json"]) == 0
+    assert json.loads(capfd.readouterr().out.splitlines()[-1])["held_out"] > 0
+
+
 def test_what_teaches_nothing_stops_with_file_and_row(tiny_checkpoint, chats, capfd):
     with open(chats, "a", encoding="utf-8") as file:
         file.write('{"instruction": "the fox", "output": " "}\n')
