@@ -97,5 +97,11 @@ def show(result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(result)
     else:
+        width = max([24, *(len(key) + 2 for key in result)])
         for key, value in result.items():
-            typer.echo(f"{key:<24}{value:.4f}" if isinstance(value, float) else f"{key:<24}{value}")
+            typer.echo(f"{key:<{width}}{_number(value) if isinstance(value, float) else value}")
+
+
+def _number(value: float) -> str:
+    """Four decimals, but of a small one, such as a rate, its first digits."""
+    return f"{value:.4f}" if not value or abs(value) >= 0.001 else f"{value:.3g}"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ayllu.cli.output import human_bytes, human_count, human_flops, print_json
+from ayllu.cli.pretrain import show
 
 
 def test_bytes_counts_and_operations():
@@ -25,3 +26,10 @@ def test_json_is_one_line_of_true_json(capsys):
     assert json.loads(out) == {"text": "喜欢\n", "n": 1}
     with pytest.raises(ValueError, match="not JSON compliant"):
         print_json({"n": float("nan")})
+
+
+def test_results_keep_names_and_numbers_apart(capsys):
+    show({"lr": 1.25e-5, "held_out": 4.60883, "likelihood_accuracy_by_id_gain_high": 0.0, "run": "runs/x"}, False)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows == [["lr", "1.25e-05"], ["held_out", "4.6088"], ["likelihood_accuracy_by_id_gain_high", "0.0000"],
+                    ["run", "runs/x"]]
