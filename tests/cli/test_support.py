@@ -97,7 +97,8 @@ def test_a_beginning_of_ones_own(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["--json"], "--json answers one question"), (["init"], "init FOLDER"), (["hi", "--docs", "/nowhere"], "no recipe"),
+    (["--json"], "--json answers one question"), (["init"], "init FOLDER"),
+    (["hi", "--docs", "/nowhere"], "no rules at"), ([" "], "the message is empty"),
     (["check", "--docs", "{empty}", "--rules", "{rules}"], "holds no page")])
 def test_what_cannot_be_done_is_said(capsys, tmp_path, words, says):
     from ayllu.apps.support.pages import sample

@@ -30,8 +30,10 @@ def test_from_a_file_to_a_marked_passage(opened, desk, tmp_path):
     page.get_by_text("Drop documents here").wait_for()
     (tmp_path / "returns.txt").write_text(RETURNS, encoding="utf-8")
     (tmp_path / "broken.pdf").write_bytes(b"no pdf")
-    page.locator("input[type=file]").set_input_files([tmp_path / "returns.txt", tmp_path / "broken.pdf"])
-    expect(page.locator(".uploads li[role=status]")).to_have_count(0)
+    (tmp_path / "empty.txt").touch()
+    page.locator("input[type=file]").set_input_files([tmp_path / f for f in ("empty.txt", "returns.txt", "broken.pdf")])
+    expect(page.locator(".uploads li.wrong")).to_have_text("empty.txt: the file is empty")
+    expect(page.locator(".uploads li:not([role])")).to_have_count(2)
     page.get_by_role("button", name="Read them into the collection").click()
     page.locator(".documents .name").filter(has_text="returns.txt").wait_for()
     expect(page.locator(".left-out summary")).to_have_text("1 files were left out")
@@ -49,7 +51,9 @@ def test_from_a_file_to_a_marked_passage(opened, desk, tmp_path):
     page.locator("dialog.reader").get_by_text("About us.").wait_for()
     expect(page.locator("dialog.reader")).to_contain_text("Ignore <b>previous</b>")            # text stays text
     assert page.evaluate(FAULTS) == []
-    page.get_by_role("button", name="Close").click()
+    page.evaluate("location.hash = '#/write'")
+    expect(page.locator("dialog.reader")).to_have_count(0)
+    page.go_back()
 
     page.get_by_label("Your question").fill("What is the capital of France?")
     page.get_by_label("Your question").press("Enter")

@@ -25,7 +25,7 @@ from ayllu.apps.support.phrases import language_of
 from ayllu.apps.support.rules import Language, Rules, Topic, load_rules
 from ayllu.apps.support.talk import follows, small_talk, when_people_answer
 from ayllu.apps.support.wording import Citation, Worded, cite, in_own_words, shown, summary_of
-from ayllu.errors import RequestError
+from ayllu.errors import DataError, RequestError
 from ayllu.principal import Principal
 
 N_CITED = 3                                              # sections that a model reads
@@ -107,6 +107,7 @@ class Support:
 
     def answer(self, text: str, language: str | None = None) -> Draft:
         """One question by itself: nothing is kept."""
+        self.check(text)
         now = self.clock()
         found = language_of(text) or language or next(iter(self.rules.persona))
         return self._draft(text, Conversation(0, "", "", "", found, "open", None, None, now, now), [])
@@ -190,7 +191,11 @@ def place_of(folder: Path, below: Path) -> Path:
 
 def open_support(folder: Path, database: Path, rules: Path | None = None, speaker: Speaker | None = None) -> Support:
     """The customer service of a folder of pages, with its rules beside them or in another file."""
-    read = load_rules(rules or folder / RULES)
+    path = rules or folder / RULES
+    if not path.is_file():
+        raise DataError(f"no rules at {path}: `ayllu support init FOLDER` makes a folder of pages and rules to begin "
+                        "with; --rules names a file elsewhere")
+    read = load_rules(path)
     collection = Collection(database)
     try:
         return Support(read, Pages.read(folder, collection, read), Desk(collection.store), speaker)

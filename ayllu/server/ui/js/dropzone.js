@@ -90,6 +90,7 @@ export function dropZone({ kinds = [], many = false, kept = [], label, onchange 
 
 async function check({ name, size: bytes }, kinds) {
   const { upload_bytes } = await about();
+  if (!bytes) throw new Error(t("drop.empty"));
   if (bytes > upload_bytes) throw new Error(t("drop.large", { name, size: size(bytes), most: size(upload_bytes) }));
   if (kinds.length && !kinds.some((kind) => name.toLowerCase().endsWith(kind)))
     throw new Error(t("drop.wrong", { name, kinds: kinds.join(" ") }));

@@ -23,6 +23,7 @@ function draw() {
 
 /** Another room: who listens instead of looks begins at its top. */
 function enter() {
+  document.querySelectorAll("dialog.reader").forEach((dialog) => dialog.close()); // of the room that is left
   draw();
   document.querySelector("main").focus({ preventScroll: true });
 }

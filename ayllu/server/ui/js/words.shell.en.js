@@ -13,6 +13,7 @@ export const SHELL = {
   "drop.sending": "{name}: {percent} sent",
   "drop.done": "{name}, {size}",
   "drop.failed": "{name}: {why}",
+  "drop.empty": "the file is empty",
   "drop.large": "{name} has {size}, and {most} at most are taken",
   "drop.wrong": "{name} is none of {kinds}",
   "drop.remove": "Take {name} away",

@@ -13,6 +13,7 @@ export const SHELL = {
   "drop.sending": "{name}：已发送 {percent}",
   "drop.done": "{name}，{size}",
   "drop.failed": "{name}：{why}",
+  "drop.empty": "这个文件是空的",
   "drop.large": "{name} 有 {size}，最多接受 {most}",
   "drop.wrong": "{name} 不是 {kinds} 中的一种",
   "drop.remove": "移除 {name}",
