@@ -26,6 +26,7 @@ FILE = "grams.safetensors"
 STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0)                # of the rows against small weights: scikit-learn's C
 STEPS, HISTORY = 60, 5                                   # of L-BFGS
 FAR = 6.0                                                # of the shares' logarithms
+SPREAD = 0.5                                             # of the corrections, before any row is seen
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def fit_wide(rows: Sparse, width: int, labels: Tensor, kind: str, n_outputs: int
 
 def weighed(deep: Tensor, wide: Tensor, labels: Tensor, kind: str) -> tuple[tuple[float, float], Tensor, float]:
     """The shares of both, above 0, and the correction (N,) with the lowest loss on rows (n, N) that neither learned
-    from; and that loss. Corrections are thought to be drawn from a normal distribution: few rows move them little."""
+    from; and that loss. Corrections are thought of as normally distributed, so that few rows move them little."""
     measure: Callable[[Tensor], Tensor] = (
         (lambda x: F.binary_cross_entropy_with_logits(x, labels.double())) if kind == "multi" else
         (lambda x: F.cross_entropy(x, labels)))
@@ -123,7 +124,7 @@ def weighed(deep: Tensor, wide: Tensor, labels: Tensor, kind: str) -> tuple[tupl
 
     def loss() -> Tensor:
         search.zero_grad()
-        value = measure(mixed()) + correction.square().sum() / (2 * each)
+        value = measure(mixed()) + correction.square().sum() / (2 * SPREAD**2 * each)
         value = value + 1e-3 * logs.square().sum()                            # for where every row is right
         value.backward()
         return value
