@@ -21,10 +21,11 @@ Names: how many names of people in presidio_pii's sentences become pseudonyms, a
 
     python benchmarks/analyse.py [--parts quality signs names large speed] [--sets sst2 waimai_10k ...]
                                  [--sides words few zero tfidf head] [--most N] [--runs FILE] [--quick] [--json FILE]
-                                 [--data FOLDER] [--write] [KEY=VALUE ...]
+                                 [--data FOLDER] [--heads FOLDER] [--write] [KEY=VALUE ...]
 
 Each side of a set is a line of --runs as soon as it is measured, and what stands there isn't run again. --most takes so
-many training rows of a larger set. KEY=VALUE changes the recipe of `head`.
+many training rows of a larger set. KEY=VALUE changes the recipe of `head`; with --heads FOLDER nothing is trained, and
+FOLDER/SET, which `ayllu train-head` wrote, is what is measured.
 --write keeps what `words` scores for the reports (ayllu/apps/analyse/measured.json).
 """
 
@@ -91,6 +92,7 @@ def main() -> int:
     parser.add_argument("--sides", nargs="+", choices=("words", "few", "zero", "tfidf", "head"),
                         default=["words", "few", "zero", "tfidf"])
     parser.add_argument("--most", type=int, help="training rows of a set")
+    parser.add_argument("--heads", type=Path, help="for `head`: a folder with a trained head for each set, by its name")
     parser.add_argument("--runs", type=Path, help="JSON lines: read at first, and written to after each side of a set")
     parser.add_argument("--quick", action="store_true", help="few rows: whether it works, not how well")
     parser.add_argument("--write", action="store_true")
@@ -125,7 +127,8 @@ def quality(options: argparse.Namespace) -> list[dict[str, Any]]:
             if side == "words" and name not in SENTIMENT:
                 continue
             key = {"set": name, "side": side, "train": len(train), "test": len(test),
-                   **({"changes": options.changes} if side == "head" else {})}
+                   **({"changes": options.changes} if side == "head" else {}),
+                   **({"heads": options.heads.name} if side == "head" and options.heads else {})}
             row = next((run for run in known if {k: run.get(k) for k in key} == key), None)
             if row is None:
                 row = key | measured(side, name, train, test, base, options)
@@ -172,9 +175,11 @@ def measured(side: str, name: str, train: list[Labelled], test: list[Labelled], 
     if side == "tfidf":
         log_p = logs(tfidf_tables(name, (train, test), options.quick), names)
     elif side == "head":
-        head = trained((train, test), "ayllu-mini", 0, options.changes, options.quick)
-        by = head.facts.temperature
-        log_p = logs([answer.probabilities for answer in head(texts)], names) * by
+        kept = options.heads and Labeller.load(options.heads / name, is_fast=True)
+        head = kept or trained((train, test), "ayllu-mini", 0, options.changes, options.quick)
+        by, said = head.facts.temperature, NAMES.get(name, {})               # a kept one has the set's own labels
+        log_p = logs([{said.get(label, label): p for label, p in answer.probabilities.items()}
+                      for answer in head(texts)], names) * by
     else:
         scorer = scorer_of(side, name, train, names, base)
         log_p = logs(scorer(texts), names)
