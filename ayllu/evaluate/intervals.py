@@ -56,22 +56,24 @@ def mean(values: Sequence[float] | np.ndarray) -> Statistic:
 
 
 def bootstrap(statistic: Statistic, n: int, *, samples: int = SAMPLES, seed: int = 0, level: float = LEVEL,
-              groups: Sequence[object] | None = None) -> Interval:
-    """A percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13) of a statistic of n items."""
+              groups: Sequence[object] | None = None, is_share: bool = False) -> Interval:
+    """A percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13) of a statistic of n items. `is_share`: of
+    what is right. Where all of it is, or nothing is, resamples know nothing else: then the bound is the exact one of a
+    binomial share of n items or groups (Clopper and Pearson 1934)."""
     scores = [statistic(items) for items in draws(n, samples, seed, groups)]
-    return Interval(statistic(np.arange(n)), *_percentiles(scores, level), n, level)
+    found = Interval(statistic(np.arange(n)), *_percentiles(scores, level), n, level)
+    if not is_share or found.value not in (0.0, 1.0):
+        return found
+    far = ((1 - level) / 2) ** (1 / (n if groups is None else len(set(groups))))
+    return Interval(found.value, far if found.value else 0.0, 1.0 if found.value else 1 - far, n, level)
 
 
 def bootstrap_mean(values: Sequence[float] | np.ndarray, *, samples: int = SAMPLES, seed: int = 0,
                    level: float = LEVEL, groups: Sequence[object] | None = None) -> Interval:
-    """The same of a mean. Where all items are right, or all are wrong, resamples know nothing else: then the bound is
-    the exact one of a binomial share (Clopper and Pearson 1934)."""
+    """The same of a mean, which is a share where all values are 0, or all are 1."""
     array = np.asarray(values, dtype=np.float64)
-    found = bootstrap(mean(array), len(array), samples=samples, seed=seed, level=level, groups=groups)
-    if not (array == array[0]).all() or array[0] not in (0.0, 1.0):
-        return found
-    far = ((1 - level) / 2) ** (1 / (len(array) if groups is None else len(set(groups))))
-    return Interval(found.value, far if array[0] else 0.0, 1.0 if array[0] else 1 - far, found.n, level)
+    return bootstrap(mean(array), len(array), samples=samples, seed=seed, level=level, groups=groups,
+                     is_share=bool((array == array[0]).all()))
 
 
 def compare(a: Statistic, b: Statistic, n: int, values: tuple[np.ndarray, np.ndarray] | None = None, *,

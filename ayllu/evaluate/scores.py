@@ -42,7 +42,7 @@ def interval(measure: Measure, n: int, seed: int = 0, groups: Sequence[object] |
     """A measure with its interval; `groups` are drawn whole."""
     if measure.values is not None:
         return bootstrap_mean(measure.values, seed=seed, groups=groups)
-    return bootstrap(measure.statistic, n, seed=seed, groups=groups)
+    return bootstrap(measure.statistic, n, seed=seed, groups=groups, is_share=measure.name == "rule_accuracy")
 
 
 def groups_of(records: Sequence[Record]) -> list[str] | None:

@@ -7,6 +7,8 @@ from scipy.stats import bootstrap as scipys
 
 from ayllu.errors import DataError
 from ayllu.evaluate.intervals import Interval, bootstrap, bootstrap_mean, compare, draws, effect_size, mcnemar, mean
+from ayllu.evaluate.scores import interval, measures
+from ayllu.evaluate.task import Task
 
 
 def test_interval_equals_scipys():
@@ -38,6 +40,15 @@ def test_all_right_or_all_wrong_is_not_certain(n, k):
     found = bootstrap_mean([1.0] * k + [0.0] * (n - k))
     exact = binomtest(k, n).proportion_ci(0.95, method="exact")
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-9)
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_no_rule_or_each_kept_is_not_certain_either(kept):
+    """A share of rules, which is no mean of the items: two rules each of 12 answers."""
+    task = Task(file="-", kind="instruct", prompt="-", answer="rules")
+    records = [{"scores": {"prompt_accuracy": kept / 2, "kept": kept, "rules": 2}}] * 12
+    by_prompt, by_rule = (interval(measure, 12) for measure in measures(task, records))
+    assert (by_rule.low, by_rule.high) == (by_prompt.low, by_prompt.high) != (kept / 2, kept / 2)
 
 
 def test_groups_are_drawn_whole_and_widen_the_interval():
