@@ -149,6 +149,7 @@ def _cut(stream: Any, name: str, encoding: str) -> Iterator[Record | Reject]:
 
 BATCH = 1000
 MOST_BYTES, MOST_TIMES = 256 * 2**20, 1000               # that a column of a group may have, and be packed by, at once
+MOST_LONG = 2**21                                        # of a column, for a thousand rows; twice pyarrow's dictionary
 
 
 def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Iterator[Record | Reject]:
@@ -169,6 +170,8 @@ def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Ite
         if missing := [f for f, column in zip(fields, wanted, strict=True) if column not in known]:
             yield Reject(name, 0, f"no column {missing[0]!r}; the file has {', '.join(known)}: set `fields`")
             return
+        if long := _long(table, wanted):
+            table = pyarrow.parquet.ParquetFile(file, read_dictionary=long)
         start = 0
         for group in range(table.num_row_groups):
             last, end = start, start + table.metadata.row_group(group).num_rows
@@ -178,7 +181,7 @@ def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Ite
                 continue
             try:
                 for batch in table.iter_batches(BATCH, row_groups=[group], columns=list(dict.fromkeys(wanted)) or None):
-                    for row in _dicts(batch):
+                    for row in _dicts(batch, one_by_one=bool(long)):
                         last += 1
                         yield Record(name, last, row) if isinstance(row, dict) else Reject(name, last, row)
             except (pyarrow.ArrowException, OSError) as error:
@@ -198,11 +201,21 @@ def _bomb(group: Any, wanted: list[str]) -> str | None:
     return None
 
 
-def _dicts(batch: Any) -> Iterator[dict[str, Any] | str]:
+def _long(table: Any, wanted: list[str]) -> list[str]:
+    """Columns whose rows may all name one long text, which lies in the file once: it is kept once in memory, too."""
+    groups = map(table.metadata.row_group, range(table.num_row_groups))
+    return sorted({column.path_in_schema for group in groups for column in map(group.column, range(group.num_columns))
+                   if column.has_dictionary_page and column.physical_type == "BYTE_ARRAY"
+                   and column.total_uncompressed_size * min(BATCH, group.num_rows) > MOST_TIMES * MOST_LONG
+                   and (not wanted or column.path_in_schema.partition(".")[0] in wanted)})
+
+
+def _dicts(batch: Any, one_by_one: bool = False) -> Iterator[dict[str, Any] | str]:
     """Rows as dictionaries; the reason where one holds what Python can't take, such as text that isn't UTF-8."""
     try:
-        yield from batch.to_pylist()
-        return
+        if not one_by_one:
+            yield from batch.to_pylist()
+            return
     except (ValueError, OverflowError):
         pass
     for i in range(batch.num_rows):

@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import lzma
+import subprocess
+import sys
 
 import pyarrow
 import pyarrow.parquet
@@ -105,6 +107,20 @@ def test_bad_parquet(tmp_path):
     assert "no column 'body'; the file has text" in read(tmp_path / "a.parquet", ("body",))[1][0].reason
     (tmp_path / "b.parquet").write_bytes(b"PAR1 nonsense")
     assert "can't be read as Parquet" in read(tmp_path / "b.parquet")[1][0].reason
+
+
+def test_a_long_text_that_many_rows_of_parquet_name_is_in_memory_once(tmp_path):
+    table = pyarrow.table({"text": ["y" * 3_000_000] * 1000, "n": range(1000)})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet", dictionary_pagesize_limit=2**30, store_schema=False)
+    del table
+    file = f"Path({str(tmp_path / 'a.parquet')!r})"
+    code = ("import resource; from pathlib import Path; from ayllu.data.readers import records; "
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+            f"rows = [(len(r.payload['text']), r.payload['n']) for r in records({file}, (), '')]; "
+            "assert rows == [(3_000_000, n) for n in range(1000)]; "
+            "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert int(done.stdout) < 500, done.stderr            # MiB; unpacked they are 2,861
 
 
 def test_a_parquet_bomb_is_not_unpacked_and_the_rest_is_read(tmp_path, monkeypatch):
