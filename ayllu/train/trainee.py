@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
@@ -101,7 +102,8 @@ def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes
     twin = copy.deepcopy(model, memo={id(t): t for t in (*model.parameters(), *model.buffers())}).train()
     is_low = precision == "bf16_masters"
     if compiled:
-        _keep(KEPT if precision == "float32" and next(model.parameters()).device.type == "cpu" else 1.0)
+        on_cpu = all(p.device.type == "cpu" and not isinstance(p, DTensor) for p in model.parameters())
+        _keep(KEPT if precision == "float32" and on_cpu else 1.0)             # of shares, torch 2.13 can't count bytes
     if is_low:
         twin.tok_embeddings.register_forward_hook(lambda module, inputs, output: output.to(torch.bfloat16))
     for owner, name in [(twin.layers, str(n)) for n in range(len(twin.layers))] + [(twin, "norm")]:
