@@ -26,6 +26,16 @@ def senses(activation: str) -> Senses:
 
 
 @torch.inference_mode()
+def test_without_the_kernel_attention_is_torchs(monkeypatch):
+    monkeypatch.setattr("ayllu.native.whole.works", lambda: False)
+    monkeypatch.setattr("ayllu.native.whole.attend", None)                    # not to be called
+    plain = senses("gelu")
+    media = [Medium("image", torch.randn(3, 16, 16), 16, b""), Medium("audio", torch.randn(16, 100), 50, b"")]
+    for one, two in zip(fast(copy.deepcopy(plain)).features(media), plain.features(media), strict=True):
+        torch.testing.assert_close(one, two, atol=1e-4, rtol=1e-5)            # other orders of sums
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_tanh"])
 def test_fast_layers_are_the_plain_ones(activation, dtype):
