@@ -157,8 +157,11 @@ def search(collection: Here, question: Annotated[str, typer.Argument(help="Words
 
     Example: ayllu documents search handbook.sqlite "return shoes" --k 3
     """
+    from ayllu.apps.index.ranking import unfound
     with opened(collection) as found:
         passages = found.search(question, k, pairs(where, "--where"))
+        if not passages:
+            typer.echo(unfound(found.store, question), err=True)
     if as_json:
         print_json({"passages": [asdict(passage) for passage in passages]})
         return

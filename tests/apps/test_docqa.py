@@ -258,3 +258,20 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     assert run(["documents", "list", base, "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["documents"] == []
     assert run(["documents", "list", str(tmp_path / "none.sqlite")]) == 2
+
+
+def test_a_search_that_finds_nothing_says_why(tmp_path, capsys):
+    base = tmp_path / "c.sqlite"
+    with Collection(base) as found:
+        found.add_texts({f"{n}": f"a picture of {name}" for n, name in enumerate(("cats", "dogs", "bread", "tea"))})
+
+    def told(*words):
+        assert run(["documents", "search", str(base), *words]) == 0
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        return shown.err
+
+    assert "more than half of the passages, which tells none of them from the others: picture" in told("picture")
+    assert "in no passage: zebra, yak. Try other words" in told("zebra yak")
+    assert "no words" in told("?!")
+    assert "of those that --where keeps" in told("tea", "--where", "source=cats*")

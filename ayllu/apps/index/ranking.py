@@ -20,7 +20,7 @@ def by_words(store: Store, question: str, k: int, where: Where | None = None) ->
     """The best k chunks that share a word with the question, best first: (id, score)."""
     n = store.one("SELECT count(*) FROM chunks") or 0
     rare = [word for word, df in sorted(frequencies(store, words(question)).items(), key=lambda x: (x[1], x[0]))
-            if df and (df <= n / 2 or n < 4)]            # beyond half of the chunks FTS5 gives a word no weight
+            if df and not _common(df, n)]
     if not rare:
         return []
     query = " OR ".join(f'"{word}"' for word in rare[:MOST])
@@ -29,6 +29,26 @@ def by_words(store: Store, question: str, k: int, where: Where | None = None) ->
                       f"{condition and f'AND rowid IN (SELECT id FROM chunks WHERE document IN ({condition}))'} "
                       "ORDER BY score, rowid LIMIT ?", (query, *values, k))
     return [(row["id"], -row["score"]) for row in rows]
+
+
+def _common(df: int, n: int) -> bool:
+    """Beyond half of the chunks FTS5 gives a word no weight."""
+    return n >= 4 and df > n / 2
+
+
+def unfound(store: Store, question: str) -> str:
+    """Why `by_words` has found no chunk, for people."""
+    n, found = store.one("SELECT count(*) FROM chunks") or 0, frequencies(store, words(question))
+    absent = ", ".join(word for word, df in found.items() if not df)
+    common = ", ".join(word for word, df in found.items() if _common(df, n))
+    reasons = [said + those for said, those in (
+        ("in no passage: ", absent),
+        ("in more than half of the passages, which tells none of them from the others: ", common)) if those]
+    if not found:
+        return "Nothing is found: there are no words in the question"
+    if not all(df == 0 or _common(df, n) for df in found.values()):
+        return "Nothing is found: other words stand in none of those that --where keeps"
+    return f"Nothing is found. Words {'; '.join(reasons)}. Try other words"
 
 
 def frequencies(store: Store, found: Iterable[str]) -> dict[str, int]:
