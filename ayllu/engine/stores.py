@@ -15,6 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ayllu.native.large import large_zeros
+
 LARGEST = 127.0
 
 
@@ -83,9 +85,13 @@ def make_stores(shape: Sequence[int], dtype: torch.dtype, device: torch.device,
     They begin with zeros, since what is masked still is multiplied by its weight of 0, and 0 * NaN is NaN.
     """
     if not is_int8:
-        buffer = torch.zeros(*shape, dtype=dtype, device=device)
+        buffer = _zeros(shape, dtype, device)
         return (buffer,), [(PlainStore(k), PlainStore(v)) for k, v in buffer]
-    buffer = torch.zeros(*shape, dtype=torch.int8, device=device)
+    buffer = _zeros(shape, torch.int8, device)
     scales = torch.zeros(*shape[:-1], device=device)
     return (buffer, scales), [(Int8Store(k, ks, dtype), Int8Store(v, vs, dtype))
                               for (k, v), (ks, vs) in zip(buffer, scales, strict=True)]
+
+
+def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return large_zeros(shape, dtype) if device.type == "cpu" else torch.zeros(*shape, dtype=dtype, device=device)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayllu.native.build import NativeError, address, missing, tile_library
+from ayllu.native.large import GROUND
 from ayllu.native.paged import Pool
 
 # The products of a layer in the order in which their adapters are told.
@@ -109,8 +110,8 @@ class Tokens:
 def pack(weight: Tensor) -> Tensor:
     """(O, K), O filled up with zeros -> (O / 64, K / 32, 4, 16, 16, 2): tiles of 16 pairs of numbers by 16 columns."""
     O, K = weight.shape                                  # noqa: E741 - the legend's letters
-    tiles = F.pad(weight, (0, 0, 0, -O % UNIT)).view(-1, 4, 16, K // DEEP, 16, 2)
-    return tiles.permute(0, 3, 1, 4, 2, 5).contiguous()
+    tiles = F.pad(weight, (0, 0, 0, -O % UNIT)).view(-1, 4, 16, K // DEEP, 16, 2).permute(0, 3, 1, 4, 2, 5)
+    return GROUND.room(tiles.shape, tiles.dtype).copy_(tiles)
 
 
 def side_by_side(w13: Tensor) -> Tensor:
