@@ -19,12 +19,12 @@ from ayllu.apps.documents.document import Document, Limits, clean
 from ayllu.apps.index.adding import TOGETHER, File, Progress, Summary, bring, files_of
 from ayllu.apps.index.embedding import TOKENS, Embedder, embedder_of
 from ayllu.apps.index.prepare import prepared
-from ayllu.apps.index.ranking import Where, by_words, mixed
+from ayllu.apps.index.ranking import Where, by_words, fused, mixed
 from ayllu.apps.index.store import Put, Store, Stored
 from ayllu.apps.index.vectors import Vectors, add_vectors
 from ayllu.errors import DataError, RequestError
 
-Way = Literal["hybrid", "words", "dense"]
+Way = Literal["hybrid", "rrf", "words", "dense"]              # rrf: both, by reciprocal rank instead of by score
 CAPTION = "picture: "                                    # how the name of a caption begins (apps/perceive.py)
 CAPTIONED = "captioned"                                  # the fact of which paths a model spoke of: {path: model}
 DEEP = 100                                               # of each ranking, what is fused
@@ -163,7 +163,7 @@ class Collection:
         """Chunks by their ids and scores."""
         name = self.store.fact("embedder")
         weight = self.dense_weight() if weight is None else weight
-        if way == "words" or (way == "hybrid" and (name is None or weight == 0)):
+        if way == "words" or (way in ("hybrid", "rrf") and name is None) or (way == "hybrid" and weight == 0):
             return by_words(self.store, question, k, where)
         if name is None:
             raise RequestError("this collection has no vectors: make some first (ayllu documents add --vectors), or "
@@ -172,6 +172,8 @@ class Collection:
         if way == "dense":
             return near[:k]
         said = by_words(self.store, question, DEEP, where)
+        if way == "rrf":
+            return fused([(1.0, [number for number, _ in ranking]) for ranking in (said, near)])[:k]
         return mixed(said, near, weight, DEEP)[:k]
 
     def dense_weight(self) -> float:

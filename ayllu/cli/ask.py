@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ayllu.cli.documents import Ear, Spoken, heard, pairs, shown
+from ayllu.cli.documents import Ear, Fuse, Spoken, heard, pairs, shown
 from ayllu.cli.output import Json, print_json, write_text
 from ayllu.errors import ConfigError, DataError
 
@@ -33,6 +33,7 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
         = None,
         drop: Annotated[bool, typer.Option("--drop", help="Drop sentences that no source supports, instead of marking "
                                            "them.")] = False,
+        fuse: Fuse = "scores",
         rerank: Annotated[bool, typer.Option("--rerank", help="Let the model order the passages anew: slower.")]
         = False,
         audio: Spoken = None, ear: Ear = "ayllu-mini-chat", as_json: Json = False) -> None:
@@ -49,7 +50,8 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
     if not docs and collection is None:
         raise ConfigError(f"no file or folder at {words[0]}: name documents first, then the question")
     how = validate(Asking, {"k": k, "way": way, "where": pairs(where, "--where"),
-                            "unsupported": "drop" if drop else "mark", "rerank": rerank}, where="the command line")
+                            "unsupported": "drop" if drop else "mark", "rerank": rerank,
+                            "fuse": fuse}, where="the command line")
     file, docs = _home(docs, collection)
     with Collection(file) as found:
         if docs:

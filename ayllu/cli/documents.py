@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Spoken = Annotated[Path | None, typer.Option(help="A recording to take for the question.")]
 Ear = Annotated[str, typer.Option(help="The model that hears it.")]
+Fuse = Annotated[str, typer.Option(help="Put words and vectors together by their scores, or by reciprocal rank (rrf).")]
 Here = Annotated[Path, typer.Argument(help="The collection's file; made by `add` where it is missing.")]
 
 
@@ -152,14 +153,16 @@ def list_documents(collection: Here, as_json: Json = False) -> None:
 def search(collection: Here, question: Annotated[str, typer.Argument(help="Words, or a question.")],
            k: Annotated[int, typer.Option("--k", min=1, help="Passages.")] = 5,
            where: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of metadata; source=*PATTERN*, kind=pdf.")]
-           = None, as_json: Json = False) -> None:
+           = None, fuse: Fuse = "scores", as_json: Json = False) -> None:
     """Find passages.
 
     Example: ayllu documents search handbook.sqlite "return shoes" --k 3
     """
     from ayllu.apps.index.ranking import unfound
+    if fuse not in ("scores", "rrf"):
+        raise ConfigError(f"--fuse {fuse!r}: use scores or rrf")
     with opened(collection) as found:
-        passages = found.search(question, k, pairs(where, "--where"))
+        passages = found.search(question, k, pairs(where, "--where"), "rrf" if fuse == "rrf" else "hybrid")
         if not passages:
             typer.echo(unfound(found.store, question), err=True)
     if as_json:

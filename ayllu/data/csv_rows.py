@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ayllu.data.encodings import BROKEN, MIXED, is_hidden_utf_8
-from ayllu.data.rows import ROW_BYTES, Record, Reject, too_long
+from ayllu.data.rows import MOST_BLANK, ROW_BYTES, Record, Reject, too_blank, too_long
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -20,8 +20,15 @@ def table(stream: Any, suffix: str, encoding: str, fields: tuple[str, ...], name
     A row that isn't valid costs its first line only: a quote that is never closed must not swallow the good rows below.
     """
     csv.field_size_limit(ROW_BYTES)
-    text = io.TextIOWrapper(stream, encoding=encoding, errors=BROKEN, newline="")
-    lines = _Lines(text, name)
+    lines = _Lines(io.TextIOWrapper(stream, encoding=encoding, errors=BROKEN, newline=""), name)
+    try:
+        yield from _below_header(lines, suffix, encoding, fields, name)
+    except _TooBlank:
+        yield too_blank(name, lines.number + 1)
+
+
+def _below_header(lines: "_Lines", suffix: str, encoding: str, fields: tuple[str, ...],
+                  name: str) -> Iterator[Record | Reject]:
     delimiter = "\t" if suffix == ".tsv" else _delimiter(lines.peek(), fields)
     header: list[str] | None = None
     for cells in _rows(lines, delimiter):
@@ -43,6 +50,10 @@ class _TooLong(Exception):                               # noqa: N818 - a size, 
     pass
 
 
+class _TooBlank(Exception):                              # noqa: N818 - no row comes any more
+    pass
+
+
 class _Lines:
     """Lines with their number, which can be given back until the next row begins."""
 
@@ -51,7 +62,7 @@ class _Lines:
         self._text, self._name = text, name
         self._taken: list[str | int] = []                # by this row; a number stands for a line of that size
         self._again: deque[str | int] = deque()
-        self._size = 0
+        self._size = self._blank = 0
 
     def __iter__(self) -> "_Lines":
         return self
@@ -95,6 +106,9 @@ class _Lines:
 
     def _read(self) -> str | int:
         line = self._text.readline(ROW_BYTES + 1)
+        self._blank = 0 if line.strip() else self._blank + len(line)
+        if self._blank > MOST_BLANK:
+            raise _TooBlank
         if len(line) <= ROW_BYTES:
             return line
         size = len(line)

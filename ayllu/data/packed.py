@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import zstandard
 
+MOST_UNPACKED, MOST_TIMES = 2**30, 500                   # bytes, and times the file's own: not more than both
 PACKED = {".gz", ".xz", ".zst"}
 DAMAGED = (EOFError, lzma.LZMAError, zstandard.ZstdError, gzip.BadGzipFile, zlib.error)
 Moved = Callable[[int], None]                            # told how many more bytes of the disk were read
@@ -34,13 +35,14 @@ def open_binary(path: Path, moved: Moved = nobody) -> Any:
     file = io.BufferedReader(_Metered(path, moved), buffer_size=2**17)
     match path.suffix.lower():
         case ".gz":
-            return _Gzip(file)
+            raw = _Bounded(gz := _Gzip(file), gz.readinto1, path)          # `readinto` goes on until the buffer is full
         case ".xz":
-            return _Xz(file)
+            raw = _Bounded(xz := _Xz(file), xz.readinto1, path)
         case ".zst":
-            return io.BufferedReader(_Zstd(file), buffer_size=2**17)
+            raw = _Bounded(zst := _Zstd(file), zst.readinto, path)
         case _:
             return file
+    return io.BufferedReader(raw, buffer_size=2**17)
 
 
 @contextmanager
@@ -70,6 +72,28 @@ class _Metered(io.FileIO):
         data = super().readall()
         self._moved(len(data))
         return data
+
+
+class _Bounded(io.RawIOBase):
+    """What was unpacked, unless it becomes too much for the size of the file."""
+
+    def __init__(self, stream: io.IOBase, read: Callable[[Any], int], path: Path) -> None:
+        self._stream, self._read, self._packed, self._size = stream, read, path.stat().st_size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        n = self._read(buffer)
+        self._size += n
+        if self._size > MOST_UNPACKED and self._size > MOST_TIMES * self._packed:
+            raise OSError(f"{self._packed:,} bytes were unpacked to more than {MOST_UNPACKED:,}, over {MOST_TIMES} "
+                          "times as many: a text isn't like that; unpack the file yourself if it is right")
+        return n
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _Gzip(gzip.GzipFile):

@@ -18,7 +18,7 @@ from ayllu.data.encodings import BROKEN, MIXED, decode, guess, guess_page, is_hi
 from ayllu.data.folders import HTML, LINES, TABLES, kind_of
 from ayllu.data.html import html_text
 from ayllu.data.packed import DAMAGED, Moved, nobody, open_binary, open_seekable
-from ayllu.data.rows import FILE_BYTES, ROW_BYTES, BadRow, Record, Reject, too_long
+from ayllu.data.rows import FILE_BYTES, MOST_BLANK, ROW_BYTES, BadRow, Record, Reject, too_blank, too_long, weigh
 from ayllu.errors import MissingExtra
 from ayllu.files import is_full
 
@@ -130,20 +130,26 @@ def _lines(stream: Any, name: str, encoding: str) -> Iterator[Record | Reject]:
 
 
 def _cut(stream: Any, name: str, encoding: str) -> Iterator[Record | Reject]:
-    number = 0
+    number = blank = 0
     while line := stream.readline(ROW_BYTES + 1):
         number += 1
+        blank = 0 if line.strip() else blank + len(line)
+        if blank > MOST_BLANK:
+            yield too_blank(name, number)
+            return
         if len(line) > ROW_BYTES:
             size, piece = len(line), line
             while piece and piece[-1:] not in ("\n", b"\n"):
                 piece = stream.readline(PIECE)
                 size += len(piece)
             yield too_long(name, number, size, ROW_BYTES, "bytes" if isinstance(line, bytes) else "characters")
-        elif isinstance(line, bytes) and line.strip():
+        elif blank:
+            continue
+        elif isinstance(line, bytes):
             yield Record(name, number, line)
         elif encoding == "gb18030" and is_hidden_utf_8(str(line)):
             yield Reject(name, number, MIXED)
-        elif line.strip():
+        else:
             yield Record(name, number, line.encode("utf-8", "surrogatepass"), encoding)
 
 
@@ -172,7 +178,8 @@ def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Ite
             return
         if long := _long(table, wanted):
             table = pyarrow.parquet.ParquetFile(file, read_dictionary=long)
-        start = 0
+        start = size = 0
+        packed = path.stat().st_size
         for group in range(table.num_row_groups):
             last, end = start, start + table.metadata.row_group(group).num_rows
             if reason := _bomb(table.metadata.row_group(group), wanted):
@@ -183,7 +190,12 @@ def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Ite
                 for batch in table.iter_batches(BATCH, row_groups=[group], columns=list(dict.fromkeys(wanted)) or None):
                     for row in _dicts(batch, one_by_one=bool(long)):
                         last += 1
-                        yield Record(name, last, row) if isinstance(row, dict) else Reject(name, last, row)
+                        yield (found := Record(name, last, row) if isinstance(row, dict) else Reject(name, last, row))
+                        if (size := size + weigh(found)) > MOST_BYTES and size > MOST_TIMES * packed:
+                            yield Reject(name, last + 1, f"rows {last + 1:,} to {table.metadata.num_rows:,} aren't "
+                                         f"read: {packed:,} bytes have become {size:,} of text, as many rows name one "
+                                         "value; write the file without packing if that is right")
+                            return
             except (pyarrow.ArrowException, OSError) as error:
                 yield Reject(name, last + 1, f"rows {last + 1:,} to {end:,} can't be read ({_first_line(error)})")
             start = end

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 ROW_BYTES = 64 * 2**20                                   # of a line, a CSV row or one of its cells
+MOST_BLANK = 2**22                                       # characters of blank lines, one after another
 FILE_BYTES = 256 * 2**20                                 # of a file that is one document
 T = TypeVar("T")
 
@@ -68,6 +69,12 @@ def each(rows: Iterable[R | Reject], make: Callable[[R], T]) -> Iterator[T | Rej
 def too_long(file: str, line: int, size: int, most: int, unit: str = "bytes") -> Reject:
     """The reject for a row, or a file that is one document, past the limit."""
     return Reject(file, line, f"{size:,} {unit}, the most is {most:,}: cut it into smaller documents")
+
+
+def too_blank(file: str, line: int) -> Reject:
+    """The reject for the rest of a file, where no row comes any more."""
+    return Reject(file, line, f"{MOST_BLANK:,} and more blank characters, one line after another: the rest isn't read; "
+                  "take them out if rows follow")
 
 
 def weigh(row: Record | Reject) -> int:

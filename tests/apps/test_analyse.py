@@ -207,6 +207,17 @@ def test_a_pipe_is_json_lines_a_table_or_plain_lines():
     assert [post.text for post in read("one, two\nthree\n")] == ["one, two", "three"]
 
 
+def test_a_run_that_found_no_post_does_not_bar_the_next(tmp_path):
+    file = tmp_path / "a.csv"
+    for bad in ("a,b\n1,2\n", "text\n\n"):
+        file.write_text(bad)
+        with pytest.raises(DataError):
+            analyse(file, tmp_path / "out")
+    assert not (tmp_path / "out" / "analysis.sqlite").exists()
+    file.write_text("a,b\n1,good\n")
+    assert analyse(file, tmp_path / "out", Analysis(columns={"text": "b"}))["posts"] == 1
+
+
 def test_columns_can_be_named(tmp_path):
     posts = tmp_path / "posts.csv"
     posts.write_text("said,by\nhello,me\n")

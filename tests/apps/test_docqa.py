@@ -11,6 +11,7 @@ from media.small import wav
 from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.ask import Asking, ask
 from ayllu.apps.docqa.cite import support
+from ayllu.apps.docqa.defining import term_of
 from ayllu.apps.docqa.follow import leans, standalone
 from ayllu.apps.docqa.overlap import asks_for, stem, telling
 from ayllu.apps.docqa.rerank import reranked
@@ -66,6 +67,31 @@ def test_what_a_thing_is_stands_where_its_sentence_begins_so(tmp_path, question,
                          "that seals.\n\n`RPC`: a remote call.\n\n垫圈（ring），又称密封圈，用来密封。"})
         cited, = ask(question, pages).reply.citations
     assert cited.quote == quote
+
+
+@pytest.mark.parametrize("question", ["What is LoRA?", "What's a LoRA?", "LoRA是什么？", "什么是LoRA？"])
+@pytest.mark.parametrize(("text", "is_defined"), [
+    ("| `LoRA` rank | 8 |\n\nTrain LoRA with lora_alpha 32. LoRA is faster. LoRA是免费的。", False),
+    ("We train adapters. In short, LoRA is a method that adds two thin matrices.", True),
+    ("Two thin matrices per layer are called LoRA.", True), ("我们支持LoRA等适配器。", True),
+    ("我们用LoRA。这种低秩矩阵的方法称为LoRA。", True), ("Low-Rank Adaptation (LORA) adds two thin matrices.", True),
+    ("训练LoRA（低秩适配）只需少量显存。", True),
+    ("# Adapters\n\nThey are small.\n\n## LoRA\n\nTwo thin matrices are trained.", True)])
+def test_a_term_that_no_sentence_defines_is_not_answered_by_its_word(tmp_path, question, text, is_defined):
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"a": text, "b": "Bolts hold.", "c": "Hats are sold."})
+        reply = ask(question, pages).reply
+    assert reply.is_supported is is_defined
+    assert is_defined or reply.confidence < 0.5
+    if not is_defined:
+        assert ("没有一句" if "什么" in question else "no sentence in them says what it is") in reply.answer
+        assert "LoRA" in reply.answer.partition("\n")[0]
+
+
+def test_a_property_needs_no_definition():
+    assert [term_of(q).needs_definition for q in (
+        "What is the capital?", "What is Ann's job?", "退货政策是什么？", "What are cilia used for?", "What is a hat?",
+        "检查点是什么", "什么是检查点", "How are you?")] == [False] * 4 + [True] * 3 + [False]
 
 
 def test_what_frames_a_page_is_no_answer(tmp_path):
@@ -249,7 +275,11 @@ def test_the_command(tmp_path, capsys, monkeypatch):
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert summary["added"] == 1
     assert "is damaged" in summary["left_out"][str(folder / "bad.pdf")]
-    assert run(["documents", "search", base, "parcel", "--where", "shop=north", "--json"]) == 0
+    assert run(["documents", "search", base, "parcel", "--fuse", "sum"]) == 2
+    assert run(["ask", base, "Who pays?", "--fuse", "sum"]) == 2
+    assert run(["ask", base, "Who pays for the parcel?", "--fuse", "rrf"]) == 0
+    assert "We pay for the parcel. [1]" in capsys.readouterr().out
+    assert run(["documents", "search", base, "parcel", "--where", "shop=north", "--fuse", "rrf", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["passages"][0]["source"] == str(folder / "returns.txt")
     assert run(["ask", base, "Who pays for the parcel?"]) == 0
     assert "We pay for the parcel. [1]" in capsys.readouterr().out

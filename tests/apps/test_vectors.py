@@ -100,6 +100,16 @@ def test_the_hybrid_follows_its_weight(many):
     assert set(mixed[:4]) & set(dense[:2])
 
 
+def test_reciprocal_ranks_on_request(many):
+    embedder = Bytes()
+    words = [i for i, _ in many.ranked("7 abba", 100, way="words")]
+    dense = [i for i, _ in many.ranked("7 abba", 100, way="dense", embedder=embedder)]
+    fused = many.ranked("7 abba", 100, way="rrf", embedder=embedder)
+    places = {i: sum(1 / (60 + ranking.index(i) + 1) for ranking in (words, dense) if i in ranking) for i, _ in fused}
+    assert [score for _, score in fused] == pytest.approx(sorted(places.values(), reverse=True))
+    assert dict(fused) == pytest.approx(places)
+
+
 def test_short_texts_weigh_vectors_more(many, tmp_path):
     assert many.dense_weight() == DENSE_SHORT
     with Collection(tmp_path / "long.sqlite") as found:

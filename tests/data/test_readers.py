@@ -116,6 +116,7 @@ def test_a_long_text_that_many_rows_of_parquet_name_is_in_memory_once(tmp_path):
     file = f"Path({str(tmp_path / 'a.parquet')!r})"
     code = ("import resource; from pathlib import Path; from ayllu.data.readers import records; "
             "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; "
+            "import ayllu.data.readers as readers; readers.MOST_BYTES = 2**40; "
             f"rows = [(len(r.payload['text']), r.payload['n']) for r in records({file}, (), '')]; "
             "assert rows == [(3_000_000, n) for n in range(1000)]; "
             "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)")
@@ -138,6 +139,50 @@ def test_a_parquet_bomb_is_not_unpacked_and_the_rest_is_read(tmp_path, monkeypat
     monkeypatch.setattr("ayllu.data.readers.MOST_TIMES", 10**9)
     monkeypatch.setattr("ayllu.data.readers.ROW_BYTES", 2**21)
     assert read(tmp_path / "a.parquet")[0] == texts              # two cells of twice the most on average
+
+
+def test_rows_that_name_one_text_too_often_for_the_size_of_their_file_are_not_all_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ayllu.data.readers.MOST_BYTES", 2**22)
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["yes " * 5000] * 3000, "n": range(3000)}), path,
+                                compression="zstd")
+    texts, (bad,) = read(path)
+    size = path.stat().st_size
+    assert len(texts) == bad.line - 1 == max(2**22, 1000 * size) // 20_003 + 1
+    assert f"rows {bad.line} to 3,000 aren't read: {size:,} bytes have become" in bad.reason
+    assert len(list(records(path, ("n",), "a"))) == 3000
+    monkeypatch.setattr("ayllu.data.readers.MOST_TIMES", 10**9)
+    assert len(read(path)[0]) == 3000
+
+
+@pytest.mark.parametrize("packing", [".gz", ".xz", ".zst"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".txt"])
+def test_more_than_a_packed_file_may_become_is_not_unpacked(tmp_path, monkeypatch, packing, suffix):
+    monkeypatch.setattr("ayllu.data.packed.MOST_UNPACKED", 2**20)
+    path = tmp_path / f"a{suffix}{packing}"
+    path.write_bytes(PACKINGS[packing](b"a" * 2**24))
+    found, = records(path, ("a",), "a")
+    size = path.stat().st_size
+    assert f"{size:,} bytes were unpacked to more than 1,048,576, over 500 times as many" in found.reason
+    monkeypatch.setattr("ayllu.data.packed.MOST_TIMES", 10**9)
+    assert not any(isinstance(one, Reject) for one in records(path, ("a",), "a"))
+
+
+@pytest.mark.parametrize(("suffix", "row"), [(".jsonl", b'{"text": "a"}'), (".csv", b"a"), (".txt", b"a")])
+@pytest.mark.parametrize("blank", [b"\n", b"\r\n"])
+def test_blank_lines_without_end_end_the_reading(tmp_path, monkeypatch, suffix, row, blank):
+    for module in ("rows", "readers", "csv_rows"):
+        monkeypatch.setattr(f"ayllu.data.{module}.MOST_BLANK", 1000)
+    path = tmp_path / f"a{suffix}"
+    by_line = suffix == ".txt"
+    path.write_bytes(b"text\n" * (suffix == ".csv") + row + b"\n" + blank * 300 + row + b"\n" + blank * 5000 + row)
+    *good, bad = records(path, (), "a", by_line=by_line)
+    assert len(good) == 2
+    assert isinstance(bad, Reject)
+    assert "1,000 and more blank characters, one line after another: the rest isn't read" in bad.reason
+    path.write_bytes(blank * 5000 + row)
+    bad, = records(path, (), "a", by_line=by_line)
+    assert "blank characters" in bad.reason
 
 
 @pytest.mark.parametrize("packing", [".gz", ".xz", ".zst"])

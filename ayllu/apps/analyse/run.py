@@ -69,8 +69,8 @@ def analyse(source: Path | TextIO, out: Path, settings: Analysis | None = None, 
             for row in rows:
                 reader.explain(row)
         _write(out, store, summary)
-    except BaseException:
-        store.close()
+    except BaseException as error:                       # where no post came, there is nothing to go on with
+        store.close(remove=isinstance(error, DataError) and not len(store))
         raise
     store.close(remove=True)
     return summary

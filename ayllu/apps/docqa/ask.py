@@ -12,12 +12,14 @@ that is said, and the nearest passages are offered.
 import re
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
 
 from ayllu.apps.collection import Collection, Passage
 from ayllu.apps.docqa.cite import SUPPORTED, Citation, Citations, support
+from ayllu.apps.docqa.defining import Term
 from ayllu.apps.docqa.extract import SURE, WIDE, Found, extract, read
 from ayllu.apps.docqa.follow import standalone
 from ayllu.apps.docqa.reader import short_answer
@@ -31,6 +33,8 @@ from ayllu.errors import RequestError
 
 MARKS = {"zh": "（文件中没有依据）", "en": " (not supported by the documents)"}
 NONE = {"zh": "在这些文件中没有找到可靠的答案。", "en": "The documents don't seem to answer this."}
+UNDEFINED = {"zh": "这些文件提到了“{}”，但没有一句说明它是什么。",
+             "en": "The documents speak of “{}”, and no sentence in them says what it is."}
 NEAR = {"zh": "最接近的段落：", "en": "The nearest passages:"}
 
 
@@ -42,6 +46,7 @@ class Asking(Settings):
     where: dict[str, str] = Field(default_factory=dict)  # which documents, as in Collection.search
     sure: float = Field(default=SURE, ge=0, le=1)        # the confidence from which an answer is given
     unsupported: Literal["mark", "drop"] = "mark"        # sentences of a model that no source supports
+    fuse: Literal["scores", "rrf"] = "scores"            # how words and vectors are put together
     rerank: bool = False                                 # the model orders the passages anew: slower
     max_tokens: int = Field(default=400, ge=1)
 
@@ -110,11 +115,14 @@ class Asked(Iterator[str]):
     def _run(self, question: str, collection: Collection, speaker: Speaker | None, history: Sequence[Message],
              how: Asking) -> Generator[str, None, None]:
         alone = standalone(question, history, speaker)
-        passages = collection.search(alone, how.k, how.where or None)
+        search = partial(collection.search, where=how.where or None, way="rrf" if how.fuse == "rrf" else "hybrid")
+        passages = search(alone, how.k)
         if how.rerank and speaker is not None:
             passages = reranked(alone, passages, speaker)
         asked = read(alone, collection)
-        wide = collection.search(alone, WIDE * how.k, how.where or None) if asked.subject else passages
+        wide = passages
+        if term := asked.term.text:                      # each passage may speak of it, as "an adapter is"
+            wide = search(f"{alone} {term.removesuffix('s')}", WIDE * how.k)
         found = extract(asked, wide)
         sure = found[0].confidence if found else 0.0
         writes = how.way == "write" or (how.way == "auto" and speaker is not None and not speaker.is_small)
@@ -129,7 +137,7 @@ class Asked(Iterator[str]):
         language = "zh" if is_chinese(question) else "en"
         if not self.citations:
             way = "none"
-            yield from _nothing(language, passages, found, bool(self._said))
+            yield from _nothing(_none(language, asked.term, passages), language, passages, found, bool(self._said))
         self._reply = Reply(alone, "".join(self._said), self.citations, tuple(passages), sure, way, tuple(bad),
                             self._short)
 
@@ -173,9 +181,16 @@ def ask(question: str, collection: Collection, speaker: Speaker | None = None, h
     return Asked(question.strip(), collection, speaker, history, how)
 
 
-def _nothing(language: str, passages: Sequence[Passage], found: Sequence[Found], is_more: bool) -> Iterator[str]:
+def _none(language: str, term: Term, passages: Sequence[Passage]) -> str:
+    """That nothing was found; of a term that is used and nowhere defined, that."""
+    is_used = term.needs_definition and any(term.text.casefold() in p.text.casefold() for p in passages)
+    return UNDEFINED[language].format(term.text) if is_used else NONE[language]
+
+
+def _nothing(said: str, language: str, passages: Sequence[Passage], found: Sequence[Found],
+             is_more: bool) -> Iterator[str]:
     """That nothing was found; and the passages, each from the sentence that comes nearest."""
-    yield ("\n\n" if is_more else "") + NONE[language]
+    yield ("\n\n" if is_more else "") + said
     if passages:
         yield "\n" + NEAR[language]
         nearest = {one.span.passage.id: one.span.start for one in reversed(found)}

@@ -19,6 +19,7 @@ from ayllu.apps.index.ranking import weights
 FOUND = np.array([-4.9, 2.2, 3.4, 3.9, -0.2])            # bias; what a sentence, those beside, all cover; form
 UNDER = 4.0                                              # of a heading that speaks of the question, for what is below
 SAYS = 3.0                                               # of "X is ..." where the question is "what is X?"
+UNSAID = 0.4                                             # of the confidence, where no sentence says what X is
 WIDE = 4                                                 # times as many passages are read for it: each may speak of X
 SURE = 0.5                                               # the confidence from which an answer is given
 _RULE = re.compile(r"\|[\s:|-]+")                        # below the names of a table's columns
@@ -45,17 +46,19 @@ def extract(question: Question, passages: Sequence[Passage]) -> list[Found]:
     """Every sentence of the passages, the best first; of equals, the one whose passage was found first."""
     found = []
     for passage in passages:
-        spans, heading = spans_of(passage), ""
+        spans, heading, above = spans_of(passage), "", ""                    # `above`: of the first sentence below it
         for i, span in enumerate(spans):
             if re.match("#{1,6} ", span.text) and len(spans) > 1:            # it says what is below, no answer
-                heading = span.text
+                heading = above = span.text
                 continue
             if _FRAME.fullmatch(span.text) or any(_RULE.fullmatch(s.text) for s in spans[i + 1:i + 2]):
                 continue
             around = " ".join(s.text for s in (*spans[max(0, i - 1):i], *spans[i + 1:i + 2]))
             values = features(question, span.text, f"{around} {heading} {passage.title}", passage.text)
-            score = float(values @ WEIGHTS) + UNDER * question.covered(heading) + SAYS * question.defined(span.text)
-            found.append(Found(_answering(spans, i), score, confidence(values), values))
+            says, above = question.term.defined(span.text, above), ""
+            score = float(values @ WEIGHTS) + UNDER * question.covered(heading) + SAYS * says
+            sure = confidence(values) * (UNSAID if question.term.needs_definition and not says else 1.0)
+            found.append(Found(_answering(spans, i), score, sure, values))
     return sorted(found, key=lambda f: -f.score)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ayllu.apps.docqa.defining import Term, term_of
 from ayllu.apps.index.words import cutter, words
 from ayllu.data.units import HAN
 
@@ -43,15 +44,6 @@ _FORMS = {name: re.compile(pattern) for name, pattern in (
     ("reason", "因|由于|由於|所以|导致|導致|为了|為了|以便|[Bb]ecause|[Dd]ue to|[Ss]ince|as a result|cause"),
     ("person", "·|[《〈]|[A-Z][a-z]+ [A-Z][a-z]+|人|先生|女士|教授|[父母子女]"),
     ("place", r"[市省县縣国國州城镇鎮区區村岛島山河湖]|位于|位於|在|\b(in|at|near) [A-Z]"))}
-# "What is X?", and how a sentence begins that says it; marks of Markdown may stand before and around the word
-_WHAT = re.compile(r"\s*what(?:['’]s| is| are| was| were) (?:(?:an?|the) )?([^\s?]+(?: [^\s?]+){0,2})\s*\?*\s*",
-                   re.IGNORECASE)
-_WHAT_ZH = re.compile(r"(?:请问|請問)?(?:(?:[什甚][么麼]是|何[谓謂為为])([^的]{1,12}?)"
-                      r"|([^的]{1,12}?)(?:是[什甚][么麼](?:意思)?|是?指[什甚][么麼]))\s*[？?]?\s*")
-_MARKS = r"[*_`\"“”『』「」《》]*"
-_SAYS = _MARKS + r"(?:\s*[(（][^()（）]{0,80}[)）])?" + _MARKS + (
-    r"(?:\s*[|:：—–]|[.,，]?\s*(?:(?:is|are|was|were|means?|stands? for|refers? to|denotes?|describes?|consists? of)\b"
-    r"|又?[称稱叫]|[是指即為为]|就是|意思))")
 _HAN = re.compile(f"([{HAN}]+)")
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 NAMES = ("covered", "beside", "passage", "form", "title")            # the features of a sentence
@@ -65,12 +57,7 @@ class Question:
     text: str
     weights: Mapping[str, float]
     asks: str
-    subject: str = ""                                    # of "what is X?", X
-
-    def defined(self, sentence: str) -> bool:
-        """Whether a sentence begins by saying what the subject is."""
-        begins = rf"[\W_]*(?:(?:an?|the|each|every) )?{_MARKS}{re.escape(self.subject)}{_SAYS}"
-        return bool(self.subject) and re.match(begins, sentence, re.IGNORECASE) is not None
+    term: Term                                           # of "what is X?", X
 
     def covered(self, text: str) -> float:
         """The share of its weight that a text holds, 0 to 1."""
@@ -120,13 +107,7 @@ def understood(text: str, weights: Mapping[str, float]) -> Question:
     """A question with the weights of its words in the collection; 1 more for each, as in a collection of few documents
     the words it is about stand in all of them."""
     return Question(text, {word: 1.0 + weights.get(word, 0.0) for word in telling(text)}, asks_for(text),
-                    subject_of(text))
-
-
-def subject_of(text: str) -> str:
-    """X where a question is "what is X?", as short as that; else ""."""
-    found = _WHAT.fullmatch(text) or _WHAT_ZH.fullmatch(text)
-    return next(filter(None, found.groups()), "").strip(" 《》“”\"'") if found else ""
+                    term_of(text))
 
 
 def asks_for(text: str) -> str:

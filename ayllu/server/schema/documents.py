@@ -32,7 +32,7 @@ class SearchRequest(Body):
     question: str = Field(min_length=1, max_length=LONGEST)
     k: int = Field(default=5, ge=1, le=50)
     where: Where = Field(default_factory=dict)
-    way: Literal["hybrid", "words", "dense"] = "hybrid"
+    way: Literal["hybrid", "rrf", "words", "dense"] = "hybrid"
 
 
 class AskRequest(WrittenOrSpoken):

@@ -1,0 +1,76 @@
+"""Definitions: what "What is X?" asks for, and which sentences say what X is.
+
+Such a question has one telling word, which any sentence that uses it covers whole: so what counts here is the form.
+The forms were written down, not learned; `python benchmarks/retrieval.py --only answers refusals` measures them.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from ayllu.apps.index.words import cutter
+
+_EN = re.compile(r"\s*what(?P<verb>['’]s| is| are| was| were) (?P<article>(?:an?|the) )?"
+                 r"(?P<term>[^\s?]+(?: [^\s?]+){0,2})\s*\?*\s*", re.IGNORECASE)
+_ZH = re.compile(r"(?:请问|請問)?(?:(?:[什甚][么麼]是|何[谓謂為为])(?P<asked>[^的]{1,12}?)"
+                 r"|(?P<term>[^的]{1,12}?)(?:是[什甚][么麼](?:意思)?|是?指[什甚][么麼]))\s*[？?]?\s*")
+# A property is asked for: "what is a stator attached to", "what is Ann's job"
+_PROPERTY = re.compile(r"['’]s |\b(?:of|in|for|to|from|with|on|at|by|about|called|named|known|like|used|this|that|it)"
+                       r"\b", re.IGNORECASE)
+_QUOTES = " 《》“”「」『』\"'*_`"
+_MARKS = r"[*_`\"“”『』「」《》]{0,4}"
+_SHORT = r"(?:\s*[(（][^()（）]{0,80}[)）])?"            # "X (short) is"
+# "is" and 是 only where no property follows: "X is slow", X是免费的
+_VERB = (r"(?:(?:is|was)\s+(?:an?|the|one|any|what|when|where|how|short|another|part|simply|basically|[\w-]+\s+(?:that|"
+         r"which|of|for|in|to))\b|(?:are|were)\s+(?!not\b|\w+(?:ed|ing|er|ly)\b)|(?:means?|meant|stands?\s+for|refers?\s+"
+         r"to|denotes?|describes?|consists?\s+of)\b|[又也亦或俗简簡]?[称稱叫]|(?:就?是|意思是?)(?!不|否|[^。，；]{0,12}的(?:"
+         r"[。，；]|$))|[指即為为])")
+_NAMED = (r"(?:(?:called|termed|named|known\s+as|referred\s+to\s+as|so-called)\s+(?:an?\s+|the\s+)?"
+          r"|所谓的?|所謂的?|[称稱叫](?:之?[为為作做])?|(?:就是|即)(?=\S+[。，；]))\s*")
+_GLOSS = r"\s*(?:\((?!see\b|cf\b|e\.g|https?:)\w[^()]*[ ,][^()]*\)|（[^（）]*[\u4e00-\u9fff]{2}[^（）]*）)"
+_BESIDE = (r"\s*[,，、—–]\s*(?:or\s|also\s|i\.e\.|that\s+is\b|which\s+(?:is|are)\b|an?\s[\w-]+(?:\s[\w-]+){0,3}\s(?:"
+           r"that|which|of|for|in|to|with)\s|[又也亦或俗简簡]?[称稱叫指])")
+
+
+@dataclass(frozen=True)
+class Term:
+    """X of "what is X?"; and whether only a definition answers, which isn't so of "the capital" or 退货政策是什么."""
+
+    text: str = ""
+    needs_definition: bool = False
+    begins: re.Pattern[str] = field(default=re.compile(r"(?!)"), compare=False, repr=False)
+    within: re.Pattern[str] = field(default=re.compile(r"(?!)"), compare=False, repr=False)
+
+    def defined(self, sentence: str, heading: str = "") -> float:
+        """How well a sentence says what the term is: 1 where it begins so, a half where it says so elsewhere or is the
+        first under the term as a heading, else 0."""
+        if self.begins.match(sentence):
+            return 1.0
+        is_under = bool(self.text) and heading.strip(_QUOTES + "#:：").casefold() == self.text.casefold()
+        return 0.5 if (is_under and not sentence.startswith("|")) or self.within.search(sentence) else 0.0
+
+
+def term_of(question: str) -> Term:
+    """The term of a question that is as short as "what is X?"; else an empty one."""
+    if found := _EN.fullmatch(question):
+        is_property = (found["article"] or "").lower() == "the " or found["verb"].lower() in (" was", " were")
+        return _term(found["term"], not is_property and not _PROPERTY.search(found["term"]))
+    if found := _ZH.fullmatch(question):
+        bare = (found["asked"] or found["term"]).strip(_QUOTES)
+        return _term(bare, bool(found["asked"]) or bare.isascii() or len(list(cutter().cut(bare))) == 1)
+    return Term()
+
+
+def _term(text: str, needs_definition: bool) -> Term:
+    text = text.strip(_QUOTES)
+    name = re.escape(text)
+    if text.isascii():
+        name = rf"(?<![A-Za-z0-9_])(?:{name}|{re.escape(text.removesuffix('s'))}(?:e?s)?)(?![A-Za-z0-9_])"
+    name = f"{_MARKS}{name}{_MARKS}"
+    article = r"(?:(?:an?|the|each|every) |[一每][个個种種份项項张張])?"
+    forms = [rf"[,，、:：;；.。]\s*{article}{name}{_SHORT}\s*[,，]?\s*{_VERB}", _NAMED + name, name + _GLOSS,
+             name + _BESIDE, name + r"\s*等\s*[\u4e00-\u9fff]"]      # "X等方法" says that X is a method
+    if len(initials := re.sub("[^A-Z]", "", text)) > 1:  # "Byte Pair Encoding (BPE)"
+        forms.append(r"\b" + r"\w*[ -]+".join(initials) + rf"\w*\s*[(（]{name}[)）]")
+    return Term(text, needs_definition, re.compile(
+        rf"[\W_]*{article}{name}{_SHORT}{_MARKS}\s*(?:[|:：—–]|[.,，]?\s*{_VERB})", re.IGNORECASE),
+        re.compile("|".join(forms), re.IGNORECASE))
