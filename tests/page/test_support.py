@@ -114,6 +114,11 @@ def test_the_room_in_chinese_on_a_phone(opened, desk):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.locator("ayllu-support").get_by_role("button", name="关闭对话").first.click()
     page.locator(".bubble").get_by_text("退货单").first.wait_for()
+    page.locator("ayllu-support .toggle").click()
+    ask(page, "转人工")
+    page.locator("ayllu-support").get_by_role("button", name="关闭对话").first.click()
+    page.locator(".bubble").get_by_text("转人工：要求人工").wait_for()
+    page.locator(".ticket").get_by_text("主题：要求人工").wait_for()
     assert page.evaluate("document.querySelector('.room-page').scrollWidth <= innerWidth")
 
 

@@ -67,8 +67,14 @@ function bubble({ role, kind, text, facts, thumb }) {
   );
 }
 
+/** A topic of the sample's rules in the reader's language; one of somebody's own rules as they named it. */
+function topicName(topic) {
+  const key = `support.topic.${topic}`;
+  return t(key) === key ? topic : t(key);
+}
+
 function why(kind, { topic, confidence, ms, prompt_tokens, n_tokens, why: reason }) {
-  const parts = [t(`support.kind.${kind}`, { topic })];
+  const parts = [t(`support.kind.${kind}`, { topic: topicName(topic) })];
   if (reason) parts.push(reason);
   if (confidence !== null && confidence !== undefined) parts.push(t("support.sure.of", { n: n(100 * confidence) }));
   if (ms) parts.push(t("support.ms", { n: n(ms, ms < 10 ? 1 : 0) }));
