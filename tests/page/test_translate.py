@@ -10,7 +10,7 @@ from server.live import Live, serving
 from ayllu.server.gate import Door
 from ayllu.server.workspace import Workspace
 
-PAGE = """<!DOCTYPE html><html lang="en"><head><title>Dogs</title></head><body>
+PAGE = """<!DOCTYPE html><html lang="en"><head><title>I like dogs.</title></head><body>
 <h1>I like dogs.</h1>
 <p id="p">I like <b id="b">dogs</b>. <a id="a" href="#x" title="I like dogs.">Tom</a> is a boy. <code>a_b</code></p>
 <pre id="pre">I like dogs.</pre><p id="no" translate="no">I like dogs.</p><button id="button">I like dogs.</button>
@@ -102,6 +102,7 @@ def test_the_switch_translates_and_gives_back(foreign):
     foreign.get_by_label("Language").select_option("zh")
     foreign.get_by_role("heading", name="我喜欢狗").wait_for()
     foreign.wait_for_function("document.getElementById('a').title === '我喜欢狗。'")
+    foreign.wait_for_function("document.title === '我喜欢狗。'")
     foreign.wait_for_function("document.getElementById('b').textContent.includes('狗')")
     foreign.locator("#b").click()
     assert foreign.evaluate("window.clicked") == 1       # the same element, with what listens to it
@@ -112,6 +113,7 @@ def test_the_switch_translates_and_gives_back(foreign):
     assert foreign.evaluate("document.documentElement.lang") == "zh"
     foreign.get_by_label("Language").select_option("")
     assert foreign.evaluate("document.body.innerHTML") == before
+    assert foreign.title() == "I like dogs."
     assert foreign.evaluate("document.documentElement.lang") == "en"
 
 
@@ -143,6 +145,8 @@ def test_late_content_is_translated_and_the_choice_is_kept(foreign):
     foreign.locator("#late").get_by_text("我喜欢狗").wait_for()
     foreign.evaluate("document.querySelector('#late p').firstChild.data = 'Tom is a boy.'")
     foreign.wait_for_function("!document.querySelector('#late p').textContent.includes('Tom is')")
+    foreign.evaluate("document.title = 'I like dogs. (2)'")
+    foreign.wait_for_function("document.title.includes('狗') && document.title.includes('2')")
     calls = []
     foreign.on("request", lambda request: calls.append(request.url) if "/v1/translate" in request.url else None)
     foreign.reload()

@@ -276,8 +276,10 @@
   }
   function observe() {
     if (to === null) return;
+    if (title()) observer.observe(title(), { subtree: true, childList: true, characterData: true });
     observer.observe(document.body, { subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: ATTRIBUTES });
   }
+  const title = () => document.querySelector("head > title");
   function blockOf(element) {
     while (INLINE.has(element.tagName) && element.parentElement) element = element.parentElement;
     return element;
@@ -293,6 +295,7 @@
     if (!language) return;
     to = language;
     document.documentElement.lang = language;
+    if (title()) collect(title()); // of the tab
     collect(document.body);
     observe();
     work();
