@@ -1,11 +1,11 @@
 """A whole file or page: read, translated, written, and a report of what was done, reused, left and doubted."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ayllu.apps.translate import docx, po
-from ayllu.apps.translate.formats import Format, Text, decode, encode, unique
+from ayllu.apps.translate.formats import Format, Text, decode, encode, names_no_encoding, unique
 from ayllu.apps.translate.languages import Pair, detect
 from ayllu.apps.translate.marks import words, written
 from ayllu.apps.translate.measured import measured
@@ -36,6 +36,8 @@ def translate_bytes(raw: bytes, format: Format, to: str, make: Callable[[Pair], 
         raise DataError(f"{format.name} has no bilingual form: HTML and Markdown have one")
     package = docx.open_docx(raw) if format.name == "docx" else None
     text = decode(raw, header) if package is None else Text("", "utf-8")
+    if format.name == "html" and header is None and names_no_encoding(raw):
+        text = replace(text, encoding="ascii")           # other letters as references
     sources = dict(package.parts) if package else {"": text.text if bilingual else format.prepare(text.text, to)}
     split = {name: format.split(one) for name, one in sources.items()}
     segments = [segment for one in split.values() for segment in one]

@@ -21,6 +21,10 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CHUNK = 1 << 16
 
 
+class NoPage(DataError):                                 # noqa: N818 - an answer, no fault
+    """The site has no such page."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a fetch may take, and whether it may reach this machine and its network."""
@@ -41,20 +45,28 @@ class Page:
     charset: str | None
 
 
+@dataclass(frozen=True)
+class Form:
+    """What a form sends."""
+
+    data: bytes
+    media: str
+
+
 def is_url(text: str) -> bool:
     """Whether it is an address rather than a file."""
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetch(url: str, limits: Limits | None = None) -> Page:
-    """The page at an address."""
+def fetch(url: str, limits: Limits | None = None, form: Form | None = None) -> Page:
+    """The page at an address, or what it answers to a form."""
     limits = limits or Limits()
     deadline = time.monotonic() + limits.timeout_s
     for _ in range(MOST_REDIRECTS + 1):
-        found = _once(url, limits, deadline)
+        found = _once(url, limits, deadline, form)
         if isinstance(found, Page):
             return found
-        url = urljoin(url, found)
+        url, form = urljoin(url, found), None            # as browsers do after 301 to 303
     raise DataError(f"{url} redirects more than {MOST_REDIRECTS} times: give the address where it ends")
 
 
@@ -77,7 +89,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return not nat64 and not address.is_multicast and (inner is None or inner.is_global) and address.is_global
 
 
-def _once(url: str, limits: Limits, deadline: float) -> Page | str:
+def _once(url: str, limits: Limits, deadline: float, form: Form | None) -> Page | str:
     """The page, or where it redirects to."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
@@ -92,11 +104,15 @@ def _once(url: str, limits: Limits, deadline: float) -> Page | str:
                              parts.scheme == "https", limits, deadline)
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request("GET", path, headers={"user-agent": f"ayllu/{__version__}", "accept-encoding": "identity",
-                                                 "accept": "text/html,application/xhtml+xml,*/*;q=0.5"})
+        data, sent = (form.data, {"content-type": form.media}) if form else (None, {})
+        connection.request("POST" if form else "GET", path, data, {
+            **sent, "user-agent": f"ayllu/{__version__}", "accept-encoding": "identity",
+            "accept": "text/html,application/xhtml+xml,*/*;q=0.5"})
         answer = connection.getresponse()
         if answer.status in REDIRECTS and (to := answer.getheader("location")):
             return to
+        if answer.status in (404, 410):
+            raise NoPage(f"{url} answered {answer.status} {answer.reason}: look at it in a browser")
         if answer.status != 200:
             raise DataError(f"{url} answered {answer.status} {answer.reason}: look at it in a browser")
         data = _read(answer, url, limits, deadline)

@@ -99,6 +99,13 @@ def decode(raw: bytes, header: str | None = None) -> Text:
     return Text(bad, "utf-8", f"{n_bad} bytes are no UTF-8; they were kept as they are")
 
 
+def names_no_encoding(raw: bytes) -> bool:
+    """Whether a whole page of ASCII leaves the encoding to the browser's guess, which is right for ASCII alone."""
+    start = raw[:4096].lower()
+    is_page = any(mark in start for mark in (b"<!doctype", b"<html", b"<head"))
+    return is_page and raw.isascii() and not _META.search(start)
+
+
 def encode(text: str, like: Text, unencodable: str) -> tuple[bytes, str]:
     """The bytes, in the source's encoding; where it lacks letters of the target language, as references (HTML), or all
     of it as UTF-8, with a note."""

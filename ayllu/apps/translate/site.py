@@ -1,17 +1,19 @@
 """A folder of pages: translated as a whole into another one, or page by page as somebody looks at it."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mimetypes import guess_type
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ayllu.apps.translate.document import Done
-from ayllu.apps.translate.fetch import Limits, fetch
+from ayllu.apps.translate.fetch import Form, Limits, NoPage, fetch
 from ayllu.apps.translate.formats import SUFFIXES, Format, format_of
 from ayllu.errors import AylluError, DataError
 from ayllu.files import atomic_path
@@ -58,24 +60,56 @@ class Mirror:
     def __post_init__(self) -> None:
         self._lock = Lock()                              # one model, one page at a time
 
-    def get(self, path: str) -> tuple[bytes, str]:
-        """The bytes and media type of a path of the site."""
-        raw, media, charset = self._raw(path)
+    def get(self, path: str, form: Form | None = None) -> tuple[bytes, str]:
+        """The bytes and media type of a path of the site; Elsewhere where they lie at another one."""
+        raw, media, charset = self._raw(path, form)
         if media not in ("text/html", "application/xhtml+xml"):
             return raw, media
         with self._lock:
             done = self.translate(raw, format_of("page.html" if media == "text/html" else "page.xhtml"), charset, path)
-        return done.data, media if charset is None else f"{media}; charset={charset}"
+        return self._inside(done.data), media if charset is None else f"{media}; charset={charset}"
 
-    def _raw(self, path: str) -> tuple[bytes, str, str | None]:
+    def _inside(self, page: bytes) -> bytes:
+        """Links with the site's own address lead to the copy."""
+        if not isinstance(self.origin, str):
+            return page
+        own = re.escape(urlsplit(self.origin).netloc).encode()
+        return re.sub(rb"""(\s(?:href|src|action)\s*=\s*["']?)https?://""" + own + rb"(?=/)", rb"\1", page,
+                      flags=re.IGNORECASE)
+
+    def _place(self, url: str) -> str:
+        """Where an address lies in the copy; itself where it lies elsewhere."""
+        own, there = urlsplit(str(self.origin).rstrip("/")), urlsplit(url)
+        is_here = _site(there.netloc) == _site(own.netloc) and there.path.startswith(own.path)
+        return urlunsplit(("", "", there.path.removeprefix(own.path) or "/", there.query, "")) if is_here else url
+
+    def _raw(self, path: str, form: Form | None) -> tuple[bytes, str, str | None]:
         if isinstance(self.origin, str):
-            page = fetch(self.origin.rstrip("/") + path, self.limits)
+            origin = self.origin.rstrip("/")
+            page = fetch(origin + path, self.limits, form)
+            if (place := self._place(page.url)) != path: # its links are meant from where it lies
+                raise Elsewhere(place)
             return page.data, page.media, page.charset
-        place = (self.origin / unquote(urlsplit(path).path).lstrip("/")).resolve()
-        place = place / "index.html" if place.is_dir() else place
-        if not place.is_relative_to(self.origin.resolve()) or not place.is_file():
+        if form is not None:
+            raise DataError("this site is a folder, and nothing in it answers to forms: serve its address instead")
+        asked = urlsplit(path).path
+        file = (self.origin / unquote(asked).lstrip("/")).resolve()
+        if not file.is_relative_to(self.origin.resolve()):
             raise FileNotFoundError(path)
-        return place.read_bytes(), guess_type(place.name)[0] or "application/octet-stream", None
+        if file.is_dir() and not asked.endswith("/"):
+            raise Elsewhere(f"/{asked.lstrip('/')}/")
+        file = file / "index.html" if file.is_dir() else file
+        if not file.is_file():
+            raise FileNotFoundError(path)
+        return file.read_bytes(), guess_type(file.name)[0] or "application/octet-stream", None
+
+
+def _site(netloc: str) -> str:
+    return netloc.lower().removeprefix("www.")
+
+
+class Elsewhere(Exception):                              # noqa: N818 - no fault
+    """Where a page lies instead."""
 
 
 def server_of(mirror: Mirror, port: int) -> ThreadingHTTPServer:
@@ -84,19 +118,36 @@ def server_of(mirror: Mirror, port: int) -> ThreadingHTTPServer:
         protocol_version = "HTTP/1.1"
         timeout = 60
 
-        def do_GET(self) -> None:
+        def do_GET(self, form: Form | None = None) -> None:
             if (self.headers.get("host") or "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
                 return self._send(403, b"call it by 127.0.0.1 or localhost", "text/plain")
             try:
-                return self._send(200, *mirror.get(self.path))
-            except FileNotFoundError:
+                found = mirror.get(self.path, form)
+            except Elsewhere as place:
+                return self._send(302, b"", "text/plain", str(place))
+            except (FileNotFoundError, NoPage):
                 return self._send(404, b"there is no such page", "text/plain")
             except (AylluError, OSError, ValueError) as error:
                 warn(f"{self.path}: {error}")
                 return self._send(502, str(error).encode(), "text/plain; charset=utf-8")
+            return self._send(200, *found)
 
-        def _send(self, status: int, data: bytes, media: str) -> None:
+        def do_POST(self) -> None:
+            size = self.headers.get("content-length", "")
+            if not size.isdecimal() or int(size) > mirror.limits.bytes:
+                self.close_connection = True
+                return self._send(413, f"a form of at most {mirror.limits.bytes:,} bytes".encode(), "text/plain")
+            media = self.headers.get("content-type") or "application/octet-stream"
+            return self.do_GET(Form(self.rfile.read(int(size)), media))
+
+        def _send(self, status: int, data: bytes, media: str, location: str | None = None) -> None:
+            with suppress(ConnectionError):              # who left while the page was translated
+                self._write(status, data, media, location)
+
+        def _write(self, status: int, data: bytes, media: str, location: str | None) -> None:
             self.send_response(status)
+            if location is not None:
+                self.send_header("location", location)
             self.send_header("content-type", media)
             self.send_header("content-length", str(len(data)))
             self.end_headers()

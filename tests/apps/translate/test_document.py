@@ -27,7 +27,7 @@ def done(raw, name="page.html", says=german, **options):
 def test_a_page_and_its_report():
     found = done(PAGE.encode())
     assert found.data.decode() == PAGE.replace('lang="en"', 'lang="de"').replace("Hello world", "hallo Welt").replace(
-        "I like", "ich mag").replace(">big<", ">große<").replace(" dogs", " Hunde")
+        "I like", "ich mag").replace(">big<", ">gro&#223;e<").replace(" dogs", " Hunde")
     assert found.report["segments"] == 2
     assert found.report["by"] == {"model": 2}
     assert (found.report["from"], found.report["to"], found.report["measured"]) == ("en", "de", None)
@@ -46,7 +46,7 @@ def test_a_report_says_the_words_that_were_written():
 def test_both_languages_side_by_side():
     text = done(PAGE.encode(), bilingual=True).data.decode()
     assert '<span class="ayllu-pair"><span lang="en">I like <b id="c">big</b> dogs</span>' in text
-    assert '<span lang="de">ich mag <b>große</b> Hunde</span></span>' in text
+    assert '<span lang="de">ich mag <b>gro&#223;e</b> Hunde</span></span>' in text
     assert "<title>Hello world / hallo Welt</title>" in text
     assert text.count("<style>") == 1
     assert done(b"# Hello\n", "a.md", bilingual=True).data == b"# Hello<br>hallo\n"
@@ -66,6 +66,17 @@ def test_letters_that_the_page_cannot_hold():
     found = translate_bytes(raw, format_of("a.html"), "zh", lambda p: Translator(ScriptedSpeaker(lambda m: "咖啡"), p),
                             source="en")
     assert found.data == b'<meta charset="iso-8859-1"><p>&#21654;&#21857;</p>'
+
+
+def test_a_whole_page_that_names_no_encoding_is_read_right_whatever_the_browser_takes():
+    for raw, is_named in ((b"<html><p>words</p></html>", False), (b"<p>words</p>", True),
+                          (b"<html><meta charset=utf-8><p>words</p></html>", True)):
+        found = translate_bytes(raw, format_of("a.html"), "zh", lambda pair: Translator(
+            ScriptedSpeaker(lambda messages: "咖啡"), pair), source="en")
+        assert ("咖啡" if is_named else "&#21654;&#21857;").encode() in found.data
+    found = translate_bytes(b"<html><p>words</p></html>", format_of("a.html"), "zh", lambda pair: Translator(
+        ScriptedSpeaker(lambda messages: "咖啡"), pair), source="en", header="utf-8")
+    assert found.data == "<html><p>咖啡</p></html>".encode()
 
 
 @pytest.mark.parametrize("raw", [b"", b"<p>123</p>", b"<!-- x -->", b"\n\n"])

@@ -1,7 +1,9 @@
 """Addresses: what is fetched, what is refused, and a site that is seen translated."""
 
+import http.client
 import http.server
 import socket
+import struct
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ from apps.translate.test_translator import german
 
 from ayllu.apps.translate import fetch as fetching
 from ayllu.apps.translate.document import translate_bytes
-from ayllu.apps.translate.fetch import Limits, fetch, public_address
+from ayllu.apps.translate.fetch import Limits, NoPage, fetch, public_address
 from ayllu.apps.translate.site import Mirror, server_of, translate_folder
 from ayllu.apps.translate.translator import Translator
 from ayllu.errors import DataError, Refused
@@ -30,6 +32,9 @@ def site() -> Iterator[str]:
                        "/loop": (302, b"", {"location": "/loop"}),
                        "/inside": (302, b"", {"location": "http://169.254.169.254/secret"}),
                        "/file": (302, b"", {"location": "file:///etc/passwd"}),
+                       "/docs": (301, b"", {"location": "/docs/"}),
+                       "/docs/": (200, f"<a href={self.server.own}/page>Hello</a>".encode(),
+                                  {"content-type": "text/html"}),
                        "/large": (200, b"x" * 20_000, {})}
             status, body, headers = answers.get(self.path, (404, b"", {}))
             self.send_response(status)
@@ -38,10 +43,19 @@ def site() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self):
+            sent = self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(303 if sent == b"to=page" else 200)
+            self.send_header("location", "/page")
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<p>Hello</p><!--" + sent + self.headers["content-type"].encode() + b"-->")
+
         def log_message(self, *args):
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.own = f"http://127.0.0.1:{server.server_address[1]}"
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -142,9 +156,9 @@ def mirrored(folder, site) -> Iterator[tuple[str, str]]:
         server.server_close()
 
 
-def get(url: str, **headers: str) -> tuple[int, bytes]:
+def get(url: str, form: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, form, headers), timeout=10) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -157,5 +171,49 @@ def test_a_site_is_seen_translated(mirrored):
     assert get(by_address + "/page") == (200, b"<p>hallo</p>")
     for path in ("/../secret.txt", "/%2e%2e/secret.txt", "/link.txt", "/none"):
         assert get(by_folder + path)[0] == 404
+    assert get(by_address + "/none")[0] == 404
     assert get(by_folder + "/bad.html")[0] == 502
     assert get(by_folder + "/", Host="evil.example")[0] == 403
+
+
+def test_what_lies_elsewhere_is_told_to_the_browser(mirrored):
+    """Else the page's own links would be read from the wrong place."""
+    by_folder, by_address = mirrored
+    for url, to in ((by_folder + "/sub", "/sub/"), (by_address + "/docs", "/docs/"), (by_address + "/moved", "/page")):
+        connection = http.client.HTTPConnection(url.split("/")[2])
+        connection.request("GET", "/" + url.split("/", 3)[3])
+        answer = connection.getresponse()
+        assert (answer.status, answer.getheader("location")) == (302, to)
+        connection.close()
+    assert get(by_folder + "/../site")[0] == get(by_folder + "/..")[0] == 404
+    assert get(by_address + "/docs/") == (200, b"<a href=/page>hallo</a>")
+
+
+def test_forms_reach_a_site_and_no_folder(mirrored):
+    by_folder, by_address = mirrored
+    form = b"application/x-www-form-urlencoded"
+    assert get(by_address + "/page", b"q=1") == (200, b"<p>hallo</p><!--q=1" + form + b"-->")
+    assert get(by_address + "/page", b"to=page") == (200, b"<p>hallo</p>")
+    status, said = get(by_folder + "/", b"q=1")
+    assert status == 502
+    assert b"nothing in it answers to forms" in said
+
+
+def test_who_leaves_early_is_no_fault(folder, capfd):
+    server = server_of(Mirror(folder, translate), 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (folder / "large.bin").write_bytes(bytes(8_000_000))
+    with socket.create_connection(server.server_address) as left:
+        left.sendall(b"GET /large.bin HTTP/1.1\r\nHost: localhost:1\r\n\r\n")
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert get(f"http://127.0.0.1:{server.server_address[1]}/style.css")[0] == 200
+    server.shutdown()
+    server.server_close()                                # waits for every answer
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_part_of_a_site(site):
+    mirror = Mirror(f"{site}/docs/", translate, LOCAL)
+    assert mirror.get("/") == (b"<a href=/page>hallo</a>", "text/html")
+    with pytest.raises(NoPage):
+        mirror.get("/none")
