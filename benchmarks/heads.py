@@ -66,7 +66,7 @@ SHOWN = ("ours", "ours_alone", "tfidf", "original", "original_alone")
 RECIPE = ("ngrams=true", "epochs=4", "optim.lr=1e-3", "label_smoothing=0.1", "word_dropout=0.15", "dropout=0.1",
           "loop.patience=0", "loop.batch_size=32", "loop.precision=bf16_masters", "loop.eval_every=1000000",
           "loop.checkpoint_every=1000000", "data.too_long=ends", "context=512")
-BESIDE = 2                                               # 2: what stands beside a head knows the lexicon and corrects
+BESIDE = 3                    # 2: what stands beside a head knows the lexicon and corrects; 3: words by their share
 Run = dict[str, Any]
 Split = tuple[list[Labelled], list[Labelled]]
 

@@ -3,7 +3,8 @@ the lexicon says of its words, so that a word that no row had tells something, t
 
 A gram is known by a hash of 52 bits (of 32 for words), so that a vocabulary is an array of numbers; two grams rarely
 share one, and then share a weight. Weights are (1 + ln count) (ln((1 + n) / (1 + rows with it)) + 1), and those of a
-text's words and of its characters have length 1 each (scikit-learn's sublinear TF-IDF), the lexicon's half of that.
+text's characters have length 1 (scikit-learn's sublinear TF-IDF), those of its words the share of its letters that
+stand in them: one Latin word isn't half of a Chinese text. The lexicon's have a tenth; it knows some dozens of things.
 
 n rows  F grams  N outputs
 """
@@ -26,7 +27,8 @@ WORD = re.compile(r"[^\W\u3400-\u9fff]+")                # Chinese has its grams
 LONGEST = 5                                              # characters
 WORDS = 1 << 52                                          # where the numbers of words begin; float64 still holds them
 SIGNS = WORDS + (1 << 32)                                # where those of the lexicon's signs begin
-LENGTHS = (1.0, 1.0, 0.5)                                # of words, characters and signs
+SIGNED = 0.1                                             # the length of signs beside 1 of characters
+FORM = 2                                                 # of these weights; 1 had words of length 1 and signs of 0.5
 EDGES = (-4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4)    # between which the sum of polarities lies
 
 
@@ -73,7 +75,8 @@ class Vocabulary:
         """The weights of the texts' grams (n, F); what isn't in the vocabulary isn't there."""
         columns, values, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [0]
         for text in texts:
-            parts = [self._row(part, length) for part, length in zip(grams(text), LENGTHS, strict=True)]
+            lengths = (in_words(text), 1.0, SIGNED)
+            parts = [self._row(part, length) for part, length in zip(grams(text), lengths, strict=True)]
             columns += [found for found, _ in parts]
             values += [weights for _, weights in parts]
             sizes.append(sum(len(found) for found, _ in parts))
@@ -104,6 +107,12 @@ def grams(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         state = _mixed(state[:len(letters) - n] + letters[n:] + np.uint64(1))    # of each run of n + 1
         runs.append(state)
     return np.array(numbers, dtype=np.int64), (np.concatenate(runs) >> np.uint64(12)).astype(np.int64), marks
+
+
+def in_words(text: str) -> float:
+    """The share of a text's letters that stand in words, not counting spaces."""
+    letters = "".join(text.split())
+    return sum(map(len, WORD.findall(letters))) / max(len(letters), 1)
 
 
 def signs(text: str) -> list[str]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
-from ayllu.data.grams import Sparse, Vocabulary
+from ayllu.data.grams import FORM, Sparse, Vocabulary
 from ayllu.errors import CheckpointError
 
 FILE = "grams.safetensors"
@@ -50,7 +50,7 @@ class Wide:
 
     def write(self, folder: Path) -> None:
         """One file."""
-        tensors = {"keys": torch.from_numpy(self.vocabulary.keys).double(),
+        tensors = {"form": torch.tensor([float(FORM)]), "keys": torch.from_numpy(self.vocabulary.keys).double(),
                    "rarity": torch.from_numpy(self.vocabulary.rarity), "weight": self.weight, "bias": self.bias,
                    "shares": torch.tensor(self.shares)}
         rows = [(name, partial(tensors.__getitem__, name), tuple(t.shape)) for name, t in tensors.items()]
@@ -63,6 +63,10 @@ class Wide:
         if not file.is_file():
             raise CheckpointError(f"{file} is missing: the head was trained with ngrams=true and needs it")
         found = {name: entry.read().clone() for name, entry in read_safetensors(file).items()}
+        form = found.pop("form", torch.ones(1)).flatten().tolist()
+        if form != [FORM]:
+            raise CheckpointError(f"{file} is of an older or newer Ayllu that weighs grams otherwise (form {form}, "
+                                  f"expected {[FORM]}): train the head again")
         shapes = {name: tuple(t.shape) for name, t in found.items()}
         width = shapes.get("keys", (0,))[0]
         expected = {"keys": (width,), "rarity": (width,), "weight": (width, n_outputs), "bias": (n_outputs,),

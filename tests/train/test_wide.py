@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from functools import partial
 from math import log
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ayllu.checkpoint.safefile import write_safetensors
+from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
 from ayllu.cli.heads import read_head
 from ayllu.data.grams import LONGEST, Vocabulary, grams, signs
 from ayllu.errors import CheckpointError, ConfigError
@@ -43,11 +44,24 @@ def test_weights_are_sublinear_tfidf():
     rarity = {key: log((1 + len(TEXTS)) / (1 + sum(key in grams(t)[0] for t in TEXTS))) + 1 for key in counts}
     expected = {key: (1 + log(n)) * rarity[key] for key, n in counts.items()}
     norm = sum(value**2 for value in expected.values())**0.5
+    norm *= 18 / 17                                      # the comma stands in no word
     for key, value in expected.items():
         assert dense[0, np.searchsorted(vocabulary.keys, key)].item() == pytest.approx(value / norm, rel=1e-5)
     once = set(grams("没")[1].tolist())                   # stands in one text: no run of characters that is kept
     assert not once & set(vocabulary.keys.tolist())
     assert not vocabulary.matrix(["xqz"]).times(torch.ones(len(vocabulary), 1)).any()
+
+
+def test_words_weigh_as_much_as_of_the_text_they_are():
+    """One word of another script in a Chinese text is not half of what is known of it."""
+    text = "房间很大，早餐也不错，就是wifi太慢"                          # 4 of 19 characters
+    vocabulary = Vocabulary.of([text] * 2)
+    row = vocabulary.matrix([text])
+    weight = torch.zeros(len(vocabulary)).index_add(0, row.columns, row.values)
+    words, letters = (np.isin(vocabulary.keys, part) for part in grams(text)[:2])
+    assert weight[torch.from_numpy(words)].norm().item() == pytest.approx(4 / 19)
+    assert weight[torch.from_numpy(letters)].norm().item() == pytest.approx(1.0)
+    assert not Vocabulary.of(["a", "a"]).matrix(["", "  "]).values.any()
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
@@ -102,12 +116,15 @@ def test_the_lexicon_knows_words_that_no_row_had():
     assert {"+", "over 1", "last +3"} <= set(signs("superb"))
     assert {"-", "below 0"} <= set(signs("not good"))
     assert {"+", "over 0"} <= set(signs("很好"))
-    texts = [f"what {word} films" for word in ("superb", "magnificent", "dazzling", "dreadful", "awful", "pathetic")]
-    vocabulary = Vocabulary.of(texts)
-    rows = vocabulary.matrix(texts)
-    found = fit_wide(rows, len(vocabulary), torch.tensor([1, 1, 1, 0, 0, 0]), "single", 2, strength=10.0)
-    logits = vocabulary.matrix(["what charming films", "what ugly films"]).times(found[:-1]) + found[-1]
-    assert logits.argmax(-1).tolist() == [1, 0]
+    words = ["superb", "magnificent", "dazzling", "excellent", "lovely", "delightful", "wonderful", "brilliant",
+             "perfect", "clever", "dreadful", "awful", "pathetic", "dull", "boring", "terrible", "horrible", "lame",
+             "stupid", "silly"]
+    vocabulary = Vocabulary.of([f"what {word} films" for word in words])
+    rows = vocabulary.matrix([f"what {word} films" for word in words])
+    found = fit_wide(rows, len(vocabulary), torch.tensor([1, 0]).repeat_interleave(10), "single", 2, strength=10.0)
+    unknown = ("charming", "enchanting", "fascinating", "ugly", "hideous", "tedious")
+    logits = vocabulary.matrix([f"what {word} films" for word in unknown]).times(found[:-1]) + found[-1]
+    assert logits.argmax(-1).tolist() == [1, 1, 1, 0, 0, 0]
 
 
 def test_held_out_logits_are_of_a_layer_that_did_not_learn_them():
@@ -142,11 +159,18 @@ def test_a_head_with_grams_is_measured_written_and_read_the_same(tiny_checkpoint
     assert labeller([]) == []
     file = tmp_path / "run" / "head" / FILE
     whole = file.read_bytes()
+    tensors = {name: entry.read().clone() for name, entry in read_safetensors(file).items()}
     file.unlink()
     with pytest.raises(CheckpointError, match=r"ngrams=true"):
         Labeller.load(made["head"])
-    write_safetensors(file, [("keys", lambda: torch.ones(2), (2,))], lambda name: torch.float64)
+    strange = [("keys", lambda: torch.ones(2), (2,)), ("form", lambda: tensors["form"], (1,))]
+    write_safetensors(file, strange, lambda name: torch.float64)
     with pytest.raises(CheckpointError, match="another head"):
+        Labeller.load(made["head"])
+    older = [(name, partial(tensors.__getitem__, name), tuple(t.shape)) for name, t in tensors.items()
+             if name != "form"]
+    write_safetensors(file, older, lambda name: tensors[name].dtype)
+    with pytest.raises(CheckpointError, match="older"):
         Labeller.load(made["head"])
     damaged = bytearray(whole)
     damaged[-4:] = b"\xff\xff\xff\xff"                   # a number that is none
