@@ -1,7 +1,7 @@
 """Memory on pages of 2 MiB, for what every step reads from end to end: weights, keys and values.
 
-With pages of 4 KiB the CPU looks up 16 times as many places as its tables of addresses hold, and the products of few
-rows, which wait for memory, are a tenth slower. Linux gives such pages to whoever asks (madvise), if it has them;
+With pages of 4 KiB the CPU looks up many more addresses than its tables of them hold, while products of few rows wait for
+memory anyway. Linux gives such pages to whoever asks (madvise), if it has them;
 elsewhere the memory is as usual.
 """
 
