@@ -1,8 +1,7 @@
 """Memory on pages of 2 MiB, for what every step reads from end to end: weights, keys and values.
 
-With pages of 4 KiB the CPU looks up many more addresses than its tables of them hold, while products of few rows wait for
-memory anyway. Linux gives such pages to whoever asks (madvise), if it has them;
-elsewhere the memory is as usual.
+With pages of 4 KiB the CPU looks up many more addresses than its tables of them hold, while products of few rows wait
+for memory anyway. Linux gives such pages to whoever asks (madvise), if it has them; elsewhere the memory is as usual.
 """
 
 import contextlib
