@@ -1,9 +1,13 @@
 """The room Translate, and the language switch in a page from elsewhere, in a real browser with the bundled model."""
 
+import base64
+import html as HTML
 import http.server
+import io
 import threading
 from collections.abc import Iterator
 
+import docx
 import pytest
 from server.live import Live, serving
 
@@ -86,6 +90,58 @@ def test_files_survive_a_reload(room, tmp_path):
         room.get_by_role("button", name="Save page.zh.html").click()
     assert waited.value.suggested_filename == "page.zh.html"
     assert waited.value.path().read_text(encoding="utf-8") == "<p>我喜欢<b>狗</b>。</p>"
+
+
+def dropped(page, *files: tuple[str, bytes]) -> None:
+    """Files let go over the room's zone."""
+    page.locator(".drop").wait_for()
+    page.evaluate("""(files) => {
+        const held = new DataTransfer();
+        for (const [name, data] of files)
+            held.items.add(new File([Uint8Array.from(atob(data), (c) => c.charCodeAt(0))], name));
+        const all = { bubbles: true, cancelable: true, dataTransfer: held };
+        document.querySelector(".drop").dispatchEvent(new DragEvent("drop", all));
+    }""", [[name, base64.b64encode(data).decode()] for name, data in files])
+    page.locator(".uploads li button").nth(len(files) - 1).wait_for()
+
+
+def word(*paragraphs: str) -> bytes:
+    out, document = io.BytesIO(), docx.Document()
+    for text in paragraphs:
+        document.add_paragraph(text).add_run(" Tom is a boy.").bold = True
+    document.save(out)
+    return out.getvalue()
+
+
+def test_a_page_a_document_and_subtitles_by_drop_through_a_reload(room):
+    """Names in Chinese, a job that is seen at work, and everything but the words as it was."""
+    cues = "".join(f"{i}\r\n00:00:{i:02},000 --> 00:00:{i:02},900\r\n<i>I like {i} dogs.</i>\r\n\r\n"
+                   for i in range(1, 31))
+    page = '<!doctype html><title>I like dogs.</title><p>I like <a href="a.html?x=1&amp;y=2">dogs</a>.</p><pre>x</pre>'
+    dropped(room, ("页面 一.html", page.encode()), ("报告.docx", word("I like dogs.")), ("字幕.srt", cues.encode()))
+    room.get_by_role("button", name="Translate the files").click()
+    room.locator(".job progress").wait_for()
+    room.reload()
+    room.locator(".tr-file").nth(2).wait_for()
+    assert room.locator(".job").count() == 1
+    saved = {}
+    for name in ("页面 一.zh.html", "报告.zh.docx", "字幕.zh.srt"):
+        with room.expect_download() as waited:
+            room.get_by_role("button", name=f"Save {name}").click()
+        assert waited.value.suggested_filename == name
+        saved[name] = waited.value.path().read_bytes()
+    html = saved["页面 一.zh.html"].decode()
+    assert html.startswith("<!doctype html><title>")
+    assert '<a href="a.html?x=1&amp;y=2">' in html
+    assert html.endswith("</p><pre>x</pre>")
+    assert "狗" in HTML.unescape(html)
+    runs = docx.Document(io.BytesIO(saved["报告.zh.docx"])).paragraphs[0].runs
+    assert any("狗" in run.text for run in runs)
+    assert any(run.bold for run in runs)
+    lines, before = saved["字幕.zh.srt"].decode().split("\r\n"), cues.split("\r\n")
+    assert len(lines) == len(before)
+    assert [a for a, b in zip(lines, before, strict=True) if "dogs" not in b] == [b for b in before if "dogs" not in b]
+    assert all(line.startswith("<i>") and line.endswith("</i>") for line in lines[2::4] if line)
 
 
 @pytest.fixture
