@@ -56,14 +56,16 @@ export function fileReports({ files }, percent) {
   return files.map((one) => {
     if (one.error) return h("p", { class: "note wrong" }, t("tr.file.failed", { name: one.name, why: one.error }));
     const memory = Object.entries(one.sentences ?? {}).reduce((sum, [how, count]) => sum + (how === "model" ? 0 : count), 0);
-    const facts_ = { name: one.name, n: n(one.segments), memory: n(memory), low: n(one.n_low ?? 0) };
+    const said = [t("tr.file.done", { name: one.name, n: n(one.segments) })];
+    if (memory) said.push(t("tr.file.memory", { n: n(memory) }));
+    if (one.n_low) said.push(t("tr.file.look", { n: n(one.n_low) }));
     const low = (one.low ?? []).map((row) =>
       h("li", {}, h("span", {}, row.source), h("span", { lang: one.to }, row.translation), h("span", { class: "note" }, facts(row, percent))),
     );
     return h(
       "div",
       { class: "tr-file" },
-      h("p", {}, t("tr.file.done", facts_)),
+      h("p", {}, said.join("")),
       one.notes.map((note) => h("p", { class: "note" }, note)),
       low.length > 0 && h("details", { class: "more" }, h("summary", {}, t("tr.file.low", { name: one.name })), h("ul", { class: "tr-low" }, low)),
       fileButton(one.file),
