@@ -40,6 +40,8 @@ def write(
     heading: Annotated[list[str] | None, typer.Option(help="Your own outline: a heading, several times.")] = None,
     source: Annotated[list[Path] | None, typer.Option(help="A file of which nothing may be copied; what is, is shown "
                                                       "with its place. May be given several times.")] = None,
+    training: Annotated[list[Path] | None, typer.Option(help="What the model was trained on, files or folders: what is "
+                                                        "copied from it is shown, too.")] = None,
     revise: Annotated[Path | None, typer.Option(help="A text to work on instead of writing a new one.")] = None,
     action: Annotated[Action | None, typer.Option(help="What is done with it; rewrite by default.")] = None,
     wish: Annotated[str, typer.Option(help="What is to be minded at that.")] = "",
@@ -77,14 +79,14 @@ def write(
     form = _form(out, is_batch=batch is not None)
     load = {"adapter": adapter, "dtype": dtype, "device": device}
     if batch is not None:
-        _batch(batch, out, model, load, seed, _sources(source or ()), as_json)
+        _batch(batch, out, model, load, seed, _sources(source or (), training or ()), as_json)
     elif topic is None:
         _revise(revise, draft, action or "rewrite", tone, wish, out, model, load, seed, as_json)
     else:
         brief = validate(Brief, {"topic": topic, "kind": kind, "audience": audience, "tone": tone, "length": length,
                                  "language": language, "points": tuple(point or ()), "forbidden": tuple(forbid or ()),
                                  "sections": sections}, where="ayllu write")
-        sources = _sources(source or ())
+        sources = _sources(source or (), training or ())
         _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json,
              draft)
 
@@ -202,11 +204,11 @@ def _speaker(model: str, load: dict[str, Any]) -> "LocalSpeaker":
     return speaker
 
 
-def _sources(paths: Iterable[Path]) -> "Sources | None":
+def _sources(paths: Iterable[Path], training: Sequence[Path]) -> "Sources | None":
     from ayllu.apps.write.copies import read_sources
 
     named = [(str(path), path) for path in paths]
-    return read_sources(named) if named else None
+    return read_sources(named, training) if named or training else None
 
 
 def _form(out: Path | None, *, is_batch: bool) -> Any:

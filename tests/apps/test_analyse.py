@@ -12,9 +12,10 @@ from apps.scripted import ScriptedSpeaker
 from ayllu.apps.analyse import run as running
 from ayllu.apps.analyse.config import Analysis
 from ayllu.apps.analyse.posts import Post, moment, read_pipe, read_posts
-from ayllu.apps.analyse.run import SAMPLE, analyse, nobody_watches
+from ayllu.apps.analyse.run import SAMPLE, analyse
 from ayllu.cli.main import run as main
 from ayllu.data.encodings import BROKEN
+from ayllu.data.packed import unwatched
 from ayllu.data.rows import Reject
 from ayllu.errors import ConfigError, DataError
 
@@ -221,10 +222,10 @@ def test_a_run_that_found_no_post_does_not_bar_the_next(tmp_path):
 def test_columns_can_be_named(tmp_path):
     posts = tmp_path / "posts.csv"
     posts.write_text("said,by\nhello,me\n")
-    found = list(read_posts(posts, {"text": "said", "author": "by"}, nobody_watches))
+    found = list(read_posts(posts, {"text": "said", "author": "by"}, unwatched))
     assert found == [Post("2", "hello", author="me")]
     with pytest.raises(DataError, match="no column 'x'"):
-        list(read_posts(posts, {"text": "x"}, nobody_watches))
+        list(read_posts(posts, {"text": "x"}, unwatched))
 
 
 @pytest.mark.parametrize("written", ["2026-01-02T03:04", "2026/1/2 3:04", "2026年1月2日 3:04", "1767323040",

@@ -30,7 +30,7 @@ def model(chat_checkpoint):
 def test_a_text_its_checks_and_its_file(capsys, model, tmp_path):
     book = tmp_path / "book.txt"
     book.write_text("one two three")
-    words = ["--topic", "fox", "--kind", "post", "--length", 20, "--source", book, *model]
+    words = ["--topic", "fox", "--kind", "post", "--length", 20, "--source", book, "--training", book, *model]
     code, out, err = run(capsys, *words, "--out", tmp_path / "fox.docx", "--json")
     value = json.loads(out.splitlines()[-1])
     assert code == 0

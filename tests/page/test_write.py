@@ -55,7 +55,7 @@ def test_a_brief_becomes_a_text_with_its_checks(room):
     page = room()
     asked = scripted(page)
     expect(page.get_by_role("button", name="Write", exact=True)).to_be_disabled()
-    page.locator("input[type=file]").last.focus()        # far below: the room scrolls to it, and not what holds the room
+    page.locator("input[type=file]").last.focus()        # far below: the room scrolls, and not what holds it
     assert page.evaluate("document.querySelector('.room-page').scrollTop") > 0
     assert page.evaluate("document.getElementById('app').scrollTop") == 0
     brief(page, "  the sea ")

@@ -3,8 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, TextIO
 
 from ayllu.data.encodings import decode
 from ayllu.data.folders import LINES, PLAIN, TABLES, files_below, kind_of, passed_over
-from ayllu.data.packed import Moved
+from ayllu.data.packed import Moved, Watch
 from ayllu.data.readers import columns, records
 from ayllu.data.rows import BadRow, Record, Reject
 from ayllu.errors import DataError
@@ -22,7 +21,6 @@ ROLES = {role: listed()[f"column_{role}"] for role in ("text", "time", "author",
 LONGEST = 20_000                                         # characters of a post that are read; it is told of longer ones
 _BROKEN = "not UTF-8: save it as UTF-8"
 _READ = ".csv, .tsv, .jsonl, .parquet and .txt (also packed: .gz, .xz, .zst)"
-Watch = Callable[[Path], AbstractContextManager[Moved]]
 _DATE = re.compile(r"(\d{4})\s*[-/.年]\s*(\d{1,2})\s*[-/.月]\s*(\d{1,2})日?(?:[T\s]*(\d{1,2})[:时](\d{1,2}))?")
 
 

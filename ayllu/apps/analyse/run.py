@@ -7,8 +7,7 @@ import csv
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -19,14 +18,14 @@ from ayllu.apps.analyse.advice import advise
 from ayllu.apps.analyse.config import TOPIC, Analysis
 from ayllu.apps.analyse.names import Pseudonyms
 from ayllu.apps.analyse.phrases import words
-from ayllu.apps.analyse.posts import Post, Watch, read_pipe, read_posts
+from ayllu.apps.analyse.posts import Post, read_pipe, read_posts
 from ayllu.apps.analyse.reading import Reader
 from ayllu.apps.analyse.report import write_report
 from ayllu.apps.analyse.store import Store
 from ayllu.apps.analyse.summary import cite, summarise
 from ayllu.apps.speaker import Speaker
 from ayllu.data.folders import files_below
-from ayllu.data.packed import Moved, nobody
+from ayllu.data.packed import Watch, unwatched
 from ayllu.data.rows import Reject
 from ayllu.errors import DataError
 from ayllu.files import atomic_path, write_json
@@ -38,14 +37,8 @@ RIVALS = ("Orlo", "Tavi Air")                            # whom it speaks of
 LEAST = 30                                               # posts of a language that topics are looked for in
 
 
-@contextmanager
-def nobody_watches(file: Path) -> Iterator[Moved]:
-    """No progress is shown."""
-    yield nobody
-
-
 def analyse(source: Path | TextIO, out: Path, settings: Analysis | None = None, speaker: Speaker | None = None,
-            tick: Callable[[int], None] = lambda posts: None, watch: Watch = nobody_watches) -> dict[str, Any]:
+            tick: Callable[[int], None] = lambda posts: None, watch: Watch = unwatched) -> dict[str, Any]:
     """Analyse a file, a folder's files or a pipe into the folder `out`; gives what summary.json then holds.
 
     A run that was stopped goes on with the same call. `tick` is told how many posts are done, and may raise to stop.

@@ -80,7 +80,8 @@ class Mirror:
     def _place(self, url: str) -> str:
         """Where an address lies in the copy; itself where it lies elsewhere."""
         own, there = urlsplit(str(self.origin).rstrip("/")), urlsplit(url)
-        is_here = _site(there.netloc) == _site(own.netloc) and there.path.startswith(own.path)
+        netlocs = {part.netloc.removeprefix("www.") for part in (own, there)}
+        is_here = len(netlocs) == 1 and there.path.startswith(own.path)
         return urlunsplit(("", "", there.path.removeprefix(own.path) or "/", there.query, "")) if is_here else url
 
     def _raw(self, path: str, form: Form | None) -> tuple[bytes, str, str | None]:
@@ -102,10 +103,6 @@ class Mirror:
         if not file.is_file():
             raise FileNotFoundError(path)
         return file.read_bytes(), guess_type(file.name)[0] or "application/octet-stream", None
-
-
-def _site(netloc: str) -> str:
-    return netloc.lower().removeprefix("www.")
 
 
 class Elsewhere(Exception):                              # noqa: N818 - no fault
@@ -142,16 +139,12 @@ def server_of(mirror: Mirror, port: int) -> ThreadingHTTPServer:
 
         def _send(self, status: int, data: bytes, media: str, location: str | None = None) -> None:
             with suppress(ConnectionError):              # who left while the page was translated
-                self._write(status, data, media, location)
-
-        def _write(self, status: int, data: bytes, media: str, location: str | None) -> None:
-            self.send_response(status)
-            if location is not None:
-                self.send_header("location", location)
-            self.send_header("content-type", media)
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+                self.send_response(status)
+                for name, value in (("location", location), ("content-type", media), ("content-length", len(data))):
+                    if value is not None:
+                        self.send_header(name, str(value))
+                self.end_headers()
+                self.wfile.write(data)
 
         def log_message(self, format: str, *args: Any) -> None:
             """Silence: what fails is warned of above."""

@@ -6,16 +6,22 @@ is then read unit by unit, to both sides, so nothing that only collides is told.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ayllu.apps.documents.read import read_document
 from ayllu.apps.write.measure import Language, Span, language_of, units
+from ayllu.data.folders import files_below
+from ayllu.data.overlap import index, shared_runs
+from ayllu.data.readers import parse, records
+from ayllu.data.rows import Reject, each
 from ayllu.errors import DataError
+from ayllu.log import warn
 
 K: dict[Language, int] = {"en": 8, "zh": 13}             # shorter runs are idioms, names and titles
 W = 4
+TEXT = ("text",)                                         # the field of rows that are streamed
 MOST_PLACES = 20                                         # of one hash: what stands everywhere is nobody's
 
 
@@ -31,9 +37,10 @@ class Copy:
     n_units: int
 
 
-def read_sources(paths: Iterable[tuple[str, Path]]) -> "Sources":
-    """The texts of files of any kind that documents may have, under their names."""
-    return Sources((name, read_text(path, name)) for name, path in paths)
+def read_sources(paths: Iterable[tuple[str, Path]], streamed: Sequence[Path] = ()) -> "Sources":
+    """The texts of files of any kind that documents may have, under their names. `streamed`: files and folders of
+    texts too many for an index, as models are trained on; they are read through for each text that is checked."""
+    return Sources(((name, read_text(path, name)) for name, path in paths), streamed)
 
 
 def read_text(path: Path, name: str) -> str:
@@ -47,8 +54,9 @@ def read_text(path: Path, name: str) -> str:
 class Sources:
     """Texts that one may not copy from, with an index of their fingerprints."""
 
-    def __init__(self, texts: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, texts: Iterable[tuple[str, str]], streamed: Sequence[Path] = ()) -> None:
         """Names and texts."""
+        self._files = [file for path in streamed for file in files_below(path)]
         self.texts: list[tuple[str, list[Span]]] = []
         self._index: dict[tuple[Language, int], list[tuple[int, int]]] = {}        # -> (text, place)
         for name, text in texts:
@@ -73,7 +81,23 @@ class Sources:
                 reached[number, at - place] = first + n - 1
                 if n >= K[language]:
                     best.append((first, n, number, at - place + first))
-        return [self._told(text, found, run) for run in _outermost(best)]
+        return [self._told(text, found, run) for run in _outermost(best)] + self._in_streamed(text, K[language] - 3)
+
+    def _in_streamed(self, text: str, n: int) -> list[Copy]:
+        """As `copies`, of the streamed texts that share a run of n units; each place of the text is told once."""
+        known, _ = index([text] if self._files else [], n)
+        found: dict[tuple[int, int], Copy] = {}
+        bad = 0
+        for file in self._files:
+            for one in each(records(file, TEXT, str(file)), lambda record: (record.line, parse(record, TEXT))):
+                if isinstance(one, Reject):
+                    bad += 1
+                elif shared_runs(one[1], known, n):
+                    name = f"{file}, row {one[0]}" if one[0] else str(file)
+                    found = {(c.start, c.end): c for c in Sources([(name, one[1])]).copies(text)} | found
+        if bad:
+            warn(f"{bad:,} rows of the training text can't be read, and weren't compared (they need a field `text`)")
+        return list(found.values())
 
     def _told(self, text: str, found: list[Span], run: tuple[int, int, int, int]) -> Copy:
         first, n, number, at = run

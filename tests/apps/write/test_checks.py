@@ -1,5 +1,7 @@
 """The checks: each finds what it should and nothing else, with its place."""
 
+import gzip
+import json
 import random
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from ayllu.apps.write.brief import Brief
 from ayllu.apps.write.checks import check, claims, covered, repetition
-from ayllu.apps.write.copies import K, Sources, W
+from ayllu.apps.write.copies import K, Sources, W, read_sources
 from ayllu.apps.write.measure import units
 
 WORDS = [f"w{i}" for i in range(400)]
@@ -98,3 +100,17 @@ def test_a_copy_is_seen_through_case_and_punctuation():
     assert [(c.n_units, c.source_start) for c in found] == [(12, 0)]
     assert text[found[0].start:found[0].end].startswith("IT WAS")
     assert Sources([]).copies(text) == []
+
+
+def test_copies_of_texts_too_many_for_an_index(tmp_path):
+    """Read through for each text, whatever they are packed in; a place is told once, with file and row."""
+    ours = "It was the best of times, it was the worst of times, it was the age of wisdom"
+    rows = [{"text": f"row {i} of many"} for i in range(50)] + [{"text": f"He wrote: {ours.upper()}!"}] * 2
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    (tmp_path / "b.txt").write_text("在很久很久以前有一座山山里有一座庙")
+    sources = read_sources([], [tmp_path])
+    assert [(c.source, c.text, c.n_units) for c in sources.copies(f"So: {ours}. And on.")] == [
+        (f"{tmp_path / 'a.jsonl.gz'}, row 51", ours, 18)]
+    found, = sources.copies("他说：在很久很久以前，有一座山，山里有一座庙。")
+    assert (found.source, found.source_start, found.n_units) == (str(tmp_path / "b.txt"), 0, 17)
+    assert sources.copies("It was the best of times that anybody had in all those years") == []
