@@ -100,6 +100,8 @@ class Collection:
         """Look again at every path that was added."""
         summary = Summary()
         for row in self.store.rows("SELECT path, meta FROM roots ORDER BY path"):
+            if not Path(row["path"]).is_absolute() and not Path(row["path"]).exists():
+                raise DataError(f"{row['path']} is no file or folder here: update from the folder it was added in")
             files = files_of([row["path"]], summary.passed_over) if Path(row["path"]).exists() else []
             gone = self._gone([row["path"]], {file.source for file in files})
             bring(self.store, files, gone, json.loads(row["meta"]), self.limits, summary, progress, workers)

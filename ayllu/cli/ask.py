@@ -56,6 +56,8 @@ def ask(words: Annotated[list[str], typer.Argument(metavar="DOCS... [QUESTION]",
     with Collection(file) as found:
         if docs:
             _read(found, docs)
+        elif not len(found):
+            raise DataError(f"{file} holds no documents: add some with `ayllu documents add {file} FOLDER`")
         speaker = _speaker(model, how)
         if audio is not None:
             question = heard(audio, ear)

@@ -67,7 +67,7 @@ def add(collection: Here, paths: Annotated[list[Path], typer.Argument(help="File
     Example: ayllu documents add handbook.sqlite handbook/
     """
     from ayllu.apps.collection import Collection
-    said = pairs(meta, "--meta")
+    said, paths = pairs(meta, "--meta"), [path.absolute() for path in paths]
     with Collection(collection) as found, shown() as progress:
         summary = found.add(paths, said, progress, workers)
         if pictures:
@@ -126,7 +126,7 @@ def remove(collection: Here,
     Example: ayllu documents remove handbook.sqlite handbook/old.pdf
     """
     with opened(collection) as found:
-        n = found.remove(paths)
+        n = found.remove(list(dict.fromkeys(name for path in paths for name in (path, str(Path(path).absolute())))))
     if as_json:
         print_json({"removed": n})
     else:

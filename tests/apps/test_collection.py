@@ -14,6 +14,7 @@ from ayllu.apps.docqa.overlap import telling
 from ayllu.apps.index.cut import columns, cut, page_of, sentences
 from ayllu.apps.index.ranking import fused, mixed
 from ayllu.apps.index.words import words
+from ayllu.cli.main import run
 from ayllu.errors import DataError, MissingExtra
 
 TEXT = st.text(st.sampled_from("ab .!?\n。，退货3#— 政策"), max_size=400)
@@ -210,3 +211,25 @@ def test_only_chinese_needs_the_package_that_cuts_it(monkeypatch):
     with pytest.raises(MissingExtra, match="documents"):
         words("退货")
     assert telling("Can the kettles be returned?") == ["kettl", "return"]     # their stems
+
+
+def test_a_collection_is_kept_in_step_from_any_folder(tmp_path, monkeypatch, capsys):
+    """A relative path would mean another folder there, and all documents would be forgotten."""
+    for name in ("文档", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "文档" / "帽子 一.txt").write_text("Hats cost 4 coins.")
+    monkeypatch.chdir(tmp_path)
+    assert run(["documents", "add", "c.sqlite", "文档"]) == 0
+    monkeypatch.chdir("elsewhere")
+    assert run(["documents", "update", "../c.sqlite"]) == 0
+    assert "1 unchanged" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    assert run(["documents", "remove", "c.sqlite", "文档/帽子 一.txt"]) == 0
+    assert run(["ask", "c.sqlite", "What do hats cost?"]) == 2
+    assert "holds no documents" in capsys.readouterr().err
+    with Collection("old.sqlite") as old:
+        old.add(["文档"])
+        monkeypatch.chdir("elsewhere")
+        with pytest.raises(DataError, match="文档 is no file or folder here"):
+            old.update()
+        assert len(old) == 1
