@@ -106,7 +106,7 @@ def _explain(kind: type[BaseModel], error: Any, where: str) -> str:
     if error["type"] == "value_error":                       # our own sentence, which names what it found
         return f"{where}: {name + ': ' * bool(name)}{error['ctx']['error']}"
     if error["type"] != "extra_forbidden":
-        return f"{where}: {name or 'settings'}: {error['msg']} (found {error['input']!r})"
+        return f"{where}: {name or 'settings'}: {error['msg']} (found {repr(error['input'])[:200]})"
     known = _known_keys(kind, path[:-1])
     near = difflib.get_close_matches(path[-1], known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"

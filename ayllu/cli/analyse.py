@@ -157,7 +157,8 @@ def _told(found: dict[str, Any], folder: Path) -> str:
         found["rejected"]) + f", {cut:,} post{'s' * (cut > 1)} cut after {LONGEST:,} characters" * bool(cut),
         *(f"left out     {line}" for line in _left_out(found)),
         "sentiment    " + ", ".join(f"{name} {total[name] / n:.0%}" for name in ("positive", "neutral", "negative")),
-        "topics       " + "; ".join(f"{name} ({row['n']:,})" for name, row in list(found["topic"].items())[:5])]
+        *["topics       " + "; ".join(f"{name} ({row['n']:,})" for name, row in list(found["topic"].items())[:5])
+          ] * bool(found["topic"])]
     lines += [f"changed      {c['when']}  {c['of']}: {c['what']} {c['found']:.2f}, expected {c['expected']:.2f}"
               for c in found["trends"].get("changes", [])[:5]]
     lines += [f"to do        {action['en'].replace('{about}', action['about'])}" for action in found["actions"][:5]]

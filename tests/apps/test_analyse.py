@@ -208,6 +208,15 @@ def test_a_pipe_is_json_lines_a_table_or_plain_lines():
     assert [post.text for post in read("one, two\nthree\n")] == ["one, two", "three"]
 
 
+def test_two_runs_into_one_folder_would_add_the_posts_twice(tmp_path):
+    def meanwhile(posts: int) -> None:
+        with pytest.raises(ConfigError, match=r"in use by another run.*--out"):
+            analyse(SAMPLE, tmp_path)
+
+    summary = analyse(SAMPLE, tmp_path, tick=meanwhile)
+    assert summary["posts"] == len(rows_of(tmp_path)) == analyse(SAMPLE, tmp_path)["posts"]
+
+
 def test_a_run_that_found_no_post_does_not_bar_the_next(tmp_path):
     file = tmp_path / "a.csv"
     for bad in ("a,b\n1,2\n", "text\n\n"):

@@ -23,8 +23,15 @@ class Store:
         self.path = folder / FILE
         if not goes_on:                                  # a pipe can't be read again
             self._remove()
-        self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db = sqlite3.connect(self.path, timeout=1, isolation_level=None, check_same_thread=False)
+        try:                                             # two runs would each add the posts
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.executescript("BEGIN IMMEDIATE; COMMIT")
+        except sqlite3.OperationalError as error:
+            self._db.close()
+            raise ConfigError(f"{folder} is in use by another run ({error}): wait for it, or name another folder with "
+                              "--out") from error
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA secure_delete = ON")    # the secret of the pseudonyms mustn't stay in free pages
         self._db.executescript("""
