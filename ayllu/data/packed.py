@@ -34,12 +34,12 @@ def open_binary(path: Path, moved: Moved = nobody) -> Any:
     """A buffered stream of a file's bytes, with gz, xz or zst undone by its suffix."""
     file = io.BufferedReader(_Metered(path, moved), buffer_size=2**17)
     match path.suffix.lower():
-        case ".gz":
-            raw = _Bounded(gz := _Gzip(file), gz.readinto1, path)          # `readinto` goes on until the buffer is full
+        case ".gz":                                      # readinto1: `readinto` goes on until its buffer is full
+            raw = _Bounded(gz := gzip.GzipFile(fileobj=file), gz.readinto1, file, path)
         case ".xz":
-            raw = _Bounded(xz := _Xz(file), xz.readinto1, path)
+            raw = _Bounded(xz := lzma.LZMAFile(file), xz.readinto1, file, path)          # noqa: SIM115 - closed in _Bounded
         case ".zst":
-            raw = _Bounded(zst := _Zstd(file), zst.readinto, path)
+            raw = _Bounded(zst := _Zstd(file), zst.readinto, file, path)
         case _:
             return file
     return io.BufferedReader(raw, buffer_size=2**17)
@@ -77,8 +77,8 @@ class _Metered(io.FileIO):
 class _Bounded(io.RawIOBase):
     """What was unpacked, unless it becomes too much for the size of the file."""
 
-    def __init__(self, stream: io.IOBase, read: Callable[[Any], int], path: Path) -> None:
-        self._stream, self._read, self._packed, self._size = stream, read, path.stat().st_size, 0
+    def __init__(self, stream: io.IOBase, read: Callable[[Any], int], file: io.IOBase, path: Path) -> None:
+        self._streams, self._read, self._packed, self._size = (stream, file), read, path.stat().st_size, 0
 
     def readable(self) -> bool:
         return True
@@ -92,28 +92,9 @@ class _Bounded(io.RawIOBase):
         return n
 
     def close(self) -> None:
-        self._stream.close()
+        for stream in self._streams:
+            stream.close()
         super().close()
-
-
-class _Gzip(gzip.GzipFile):
-    def __init__(self, file: Any) -> None:
-        super().__init__(fileobj=file)
-        self._below = file
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
-
-
-class _Xz(lzma.LZMAFile):
-    def __init__(self, file: Any) -> None:
-        super().__init__(file)
-        self._below = file
-
-    def close(self) -> None:
-        super().close()
-        self._below.close()
 
 
 class _Zstd(io.RawIOBase):
@@ -144,7 +125,3 @@ class _Zstd(io.RawIOBase):
         n = min(len(buffer), len(self._ready))
         buffer[:n], self._ready = self._ready[:n], self._ready[n:]
         return n
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()

@@ -137,7 +137,7 @@ class Asked(Iterator[str]):
         language = "zh" if is_chinese(question) else "en"
         if not self.citations:
             way = "none"
-            yield from _nothing(_none(language, asked.term, passages), language, passages, found, bool(self._said))
+            yield from _nothing(language, asked.term, passages, found, bool(self._said))
         self._reply = Reply(alone, "".join(self._said), self.citations, tuple(passages), sure, way, tuple(bad),
                             self._short)
 
@@ -181,16 +181,11 @@ def ask(question: str, collection: Collection, speaker: Speaker | None = None, h
     return Asked(question.strip(), collection, speaker, history, how)
 
 
-def _none(language: str, term: Term, passages: Sequence[Passage]) -> str:
-    """That nothing was found; of a term that is used and nowhere defined, that."""
-    is_used = term.needs_definition and any(term.text.casefold() in p.text.casefold() for p in passages)
-    return UNDEFINED[language].format(term.text) if is_used else NONE[language]
-
-
-def _nothing(said: str, language: str, passages: Sequence[Passage], found: Sequence[Found],
+def _nothing(language: str, term: Term, passages: Sequence[Passage], found: Sequence[Found],
              is_more: bool) -> Iterator[str]:
-    """That nothing was found; and the passages, each from the sentence that comes nearest."""
-    yield ("\n\n" if is_more else "") + said
+    """That nothing was found, or no definition; and the passages, each from the sentence that comes nearest."""
+    is_used = term.needs_definition and any(term.text.casefold() in p.text.casefold() for p in passages)
+    yield ("\n\n" if is_more else "") + (UNDEFINED if is_used else NONE)[language].format(term.text)
     if passages:
         yield "\n" + NEAR[language]
         nearest = {one.span.passage.id: one.span.start for one in reversed(found)}

@@ -19,6 +19,7 @@ from ayllu.errors import DataError, Refused
 MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CHUNK = 1 << 16
+Form = tuple[bytes, str]                                 # what a form sends, and its media type
 
 
 class NoPage(DataError):                                 # noqa: N818 - an answer, no fault
@@ -43,14 +44,6 @@ class Page:
     data: bytes
     media: str
     charset: str | None
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a form sends."""
-
-    data: bytes
-    media: str
 
 
 def is_url(text: str) -> bool:
@@ -104,7 +97,7 @@ def _once(url: str, limits: Limits, deadline: float, form: Form | None) -> Page 
                              parts.scheme == "https", limits, deadline)
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        data, sent = (form.data, {"content-type": form.media}) if form else (None, {})
+        data, sent = (form[0], {"content-type": form[1]}) if form else (None, {})
         connection.request("POST" if form else "GET", path, data, {
             **sent, "user-agent": f"ayllu/{__version__}", "accept-encoding": "identity",
             "accept": "text/html,application/xhtml+xml,*/*;q=0.5"})

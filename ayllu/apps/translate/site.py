@@ -135,7 +135,7 @@ def server_of(mirror: Mirror, port: int) -> ThreadingHTTPServer:
                 self.close_connection = True
                 return self._send(413, f"a form of at most {mirror.limits.bytes:,} bytes".encode(), "text/plain")
             media = self.headers.get("content-type") or "application/octet-stream"
-            return self.do_GET(Form(self.rfile.read(int(size)), media))
+            return self.do_GET((self.rfile.read(int(size)), media))
 
         def _send(self, status: int, data: bytes, media: str, location: str | None = None) -> None:
             with suppress(ConnectionError):              # who left while the page was translated
