@@ -14,7 +14,8 @@ from lines import conversations, peak_bytes, serve
 
 from ayllu.data.masks import Example
 from ayllu.data.pack_loader import PackedBatch, filled
-from ayllu.device import emulates_bfloat16, keep_memory, large_pages, matrix_peak
+from ayllu.device import emulates_bfloat16, large_pages, matrix_peak
+from ayllu.native.pool import pool_memory
 from ayllu.train.loop import step
 from ayllu.train.method import empty_state, loss_of
 from ayllu.train.sft_config import SftConfig
@@ -22,7 +23,7 @@ from ayllu.train.sft_config import SftConfig
 CPU = torch.device("cpu")
 if not emulates_bfloat16(CPU):                           # finetune.py takes float32 there, which `ayllu sft` keeps on
     large_pages()                                        # small pages
-keep_memory()
+pool_memory()
 state: dict[str, Any] = {}
 
 

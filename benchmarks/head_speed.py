@@ -24,10 +24,11 @@ from heads import DATA, RECIPE, load
 from ayllu.config import build_recipe
 from ayllu.data.label_loader import LabelLoader
 from ayllu.data.text_packs import PackLoader
-from ayllu.device import keep_memory, large_pages
+from ayllu.device import large_pages
 from ayllu.files import write_json
 from ayllu.log import setup
 from ayllu.model.parallel import ALONE
+from ayllu.native.pool import pool_memory
 from ayllu.train.heads import head_loss, head_model, new_state
 from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.heads_lesson import prepared_head
@@ -79,7 +80,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
     large_pages()
-    keep_memory()
+    pool_memory()
     torch.set_num_threads(1)
     table = []
     for name in options.sets:

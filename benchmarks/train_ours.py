@@ -12,11 +12,12 @@ import torch
 from lines import peak_bytes, prompts, serve
 
 from ayllu.data.loader import Batch
-from ayllu.device import keep_memory, large_pages, matrix_peak
+from ayllu.device import large_pages, matrix_peak
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig
 from ayllu.model.init import initialise
 from ayllu.native import build
+from ayllu.native.pool import pool_memory
 from ayllu.train.head_loss import EAGER, Kernels
 from ayllu.train.loop import LoopConfig, step
 from ayllu.train.losses import next_token_loss
@@ -25,7 +26,7 @@ from ayllu.train.state import TrainState
 from ayllu.train.trainee import TraineeLoss
 
 large_pages()                                            # as `ayllu pretrain` does, and the next line with the kernels
-keep_memory()
+pool_memory()
 CPU = torch.device("cpu")
 state: dict[str, Any] = {}
 

@@ -81,6 +81,14 @@ def library(name: str) -> ctypes.CDLL:
 
 
 @functools.cache
+def plain_library(name: str) -> ctypes.CDLL:
+    """The library of `name`.cpp, which speaks with torch and computes nothing."""
+    torch_folder = Path(torch.__path__[0])
+    return _load(name, (*PLAIN_FLAGS, f"-I{torch_folder / 'include'}"), (f"-L{torch_folder / 'lib'}", "-lc10"),
+                 torch.__version__)
+
+
+@functools.cache
 def vector_library(name: str) -> ctypes.CDLL:
     """The library of `name`.cpp, with the vectors that the CPU has."""
     return _load(name, vector_flags(), ())

@@ -6,10 +6,10 @@ import sys
 
 import torch
 
-from ayllu.device import keep_memory
 from ayllu.errors import ConfigError
 from ayllu.log import say
 from ayllu.native.build import missing as native_missing
+from ayllu.native.pool import pool_memory
 from ayllu.train.objective import By
 from ayllu.train.recipe import Recipe
 
@@ -24,7 +24,7 @@ def wants_compiler(config: Recipe, device: torch.device) -> bool:
     if missing:
         say(f"training runs eager, not compiled (about half the speed): {missing}")
     elif device.type == "cpu":
-        keep_memory()
+        pool_memory()
     return not missing
 
 

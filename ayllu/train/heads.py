@@ -16,13 +16,13 @@ from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.checkpoint.transformer import OpenTransformer
 from ayllu.data.label_loader import IGNORED, LabelLoader, Texts
 from ayllu.data.text_packs import PackLoader
-from ayllu.device import keep_memory
 from ayllu.errors import ConfigError
 from ayllu.files import atomic_folder, write_json
 from ayllu.model.build import CausalModel
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.llama import Llama
 from ayllu.model.parallel import Layout
+from ayllu.native.pool import pool_memory
 from ayllu.train import course
 from ayllu.train.calibrate import probabilities, temperature, thresholds
 from ayllu.train.course import begun, follow, reached, taken_up, whole_models
@@ -55,7 +55,7 @@ def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
     state = new_state(config, model, layout, {"data": lesson.digest, "base": base})
     rows = LabelLoader(texts, config.loop.batch_size, config.seed, layout.data_rank, layout.data)
     if packed := why_padded(config, device) is None:
-        keep_memory()
+        pool_memory()
     resumed = taken_up(config, state, resume)
 
     def look(state: TrainState) -> dict[str, Any]:
