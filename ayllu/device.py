@@ -1,9 +1,7 @@
 """Devices and number formats: which one to use, how much memory there is, what a name means."""
 
-import ctypes
 import os
 import platform
-import sys
 import time
 
 import torch
@@ -73,17 +71,6 @@ def large_pages() -> None:
     torch looks once, when a process makes its first tensor. What is set already stays.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-
-
-def keep_memory() -> None:
-    """Let glibc keep what is freed, up to 2 GiB at its end: a training step asks for the same memory again and again.
-
-    Otherwise each large tensor is given back to the system, which has to empty new pages for the next one.
-    """
-    libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-    if libc is not None and hasattr(libc, "mallopt"):
-        libc.mallopt(-4, 0)                              # M_MMAP_MAX: nothing apart from the heap
-        libc.mallopt(-1, 2**31 - 1)                      # M_TRIM_THRESHOLD
 
 
 def matrix_peak(device: torch.device, dtype: torch.dtype = torch.bfloat16, size: int = 2048) -> float:

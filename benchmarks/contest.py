@@ -90,7 +90,8 @@ class _Party:
     def find(self) -> None:
         """Try every setting and batch size; keep the fastest."""
         few = 1 if self.options.quick else None
-        for setting in self.contest.settings[self.name][:few]:
+        settings = self.contest.settings[self.name][:few]
+        for setting in [one for one in settings if one in self.options.settings] or settings:
             for rows in self.contest.rows[self.cell][:few]:
                 self._try(setting, rows)
         if not self.tried:
@@ -216,6 +217,8 @@ def options_of(doc: str | None, contest: Contest, quick: str, cells: str) -> arg
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help=f"{quick} alone, one batch size, nothing compiled")
     parser.add_argument(cells, dest="cells", help=f"some of {','.join(contest.shapes)}")
+    parser.add_argument("--settings", metavar="A,B", default=[], type=lambda text: text.split(","),
+                        help="a program that has some of these settings tries no others")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--json", type=Path, metavar="FILE")

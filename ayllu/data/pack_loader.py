@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class PackedBatch:
     positions: Tensor                                    # (B, T) int64
     two_way: Tensor                                      # (B, T) bool: seen by all of its document
     counts: Counter[str] = field(default_factory=Counter)    # of the whole rank's batch: objectives, notes, places
+    ends: tuple[int, ...] = ()                           # where each row's padding begins, if that is known
 
     def __len__(self) -> int:
         return self.ids.shape[0]
@@ -40,7 +41,13 @@ class PackedBatch:
     def split(self, rows: int) -> Iterator["PackedBatch"]:
         """Micro-batches of at most `rows` rows."""
         for i in range(0, len(self), rows):
-            yield self._with({name: tensor[i:i + rows] for name, tensor in self.tensors().items()})
+            yield self._with({"ends": self.ends[i:i + rows],
+                              **{name: tensor[i:i + rows] for name, tensor in self.tensors().items()}})
+
+    def trimmed(self) -> "PackedBatch":
+        """Without the padding that ends all rows."""
+        end = max(self.ends, default=self.ids.shape[1])
+        return self._with({name: tensor[:, :end] for name, tensor in self.tensors().items()})
 
     def to(self, device: torch.device) -> "PackedBatch":
         """The same batch on another device."""
@@ -50,8 +57,8 @@ class PackedBatch:
         """All tensors by name."""
         return {name: getattr(self, name) for name in COLUMNS}
 
-    def _with(self, tensors: dict[str, Tensor]) -> "PackedBatch":
-        return PackedBatch(**tensors, counts=self.counts)
+    def _with(self, changes: dict[str, Any]) -> "PackedBatch":
+        return replace(self, **changes)
 
     def attend(self, window: int | None = None, dropout: float = 0.0) -> Masked:
         """Who sees whom: only the own document, of it what came before, and its two-way places from everywhere.
@@ -68,7 +75,7 @@ def filled(rows: list[list[Example]], context: int, pad: int, counts: Counter[st
     """The batch whose rows hold these pieces side by side; `counts` is added to and kept with it."""
     made = [_row(examples, context, pad, counts) for examples in rows]
     return PackedBatch(**{name: torch.from_numpy(np.stack([row[name] for row in made])) for name in COLUMNS},
-                       counts=counts)
+                       counts=counts, ends=tuple(sum(map(len, examples)) for examples in rows))
 
 
 def _row(examples: list[Example], T: int, pad: int, counts: Counter[str]) -> dict[str, np.ndarray]:

@@ -99,7 +99,7 @@ def predict(config: TrainConfig, device: torch.device) -> Peaks:
     A compiled run on a CPU is predicted as one that computes its blocks again in the backward pass, beside what
     compiled blocks keep by the account; on a GPU as if it were eager, which is the more. Eager on a CPU, malloc keeps
     some of what was freed and products take room for themselves: `_kept` was fitted to nine cells of
-    benchmarks/memory.py. Of compiled runs, which keep freed memory (`keep_memory`), it is 60 MB.
+    benchmarks/memory.py. Of compiled runs, whose memory is pooled (native/pool.py), it is 60 MB.
     """
     eager, compiled = config.model_copy(update={"compile": "off"}), 0
     if device.type == "cpu" and may_compile(config, device) and not config.loop.activation_checkpointing:

@@ -98,7 +98,8 @@ def training_loss(config: SftConfig, device: torch.device, model: CausalModel,
         extras["teacher"] = Teacher(teacher, config.distill)
     by = packed_by(config.packing.attention, config, device, native and dist.world_size() == 1)
     return TraineeLoss(partial(sft_loss, by=by, **extras), config.loop.precision, compiled,
-                       config.loop.activation_checkpointing, native)
+                       config.loop.activation_checkpointing, native,
+                       trims=by == "apart" and dist.world_size() == 1)
 
 
 def base_of(model: CausalModel, has_adapter: bool) -> BaseOf:

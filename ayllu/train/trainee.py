@@ -97,8 +97,8 @@ class Recomputed(nn.Module):
 
 
 def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes: bool,
-            native: bool = False) -> CausalModel:
-    """A copy of `model` over the same parameters, always in training mode."""
+            native: bool = False, ragged: bool = False) -> CausalModel:
+    """A copy of `model` over the same parameters, always in training mode; `ragged`: for rows of any length."""
     twin = copy.deepcopy(model, memo={id(t): t for t in (*model.parameters(), *model.buffers())}).train()
     is_low = precision == "bf16_masters"
     if compiled:
@@ -115,7 +115,7 @@ def trainee(model: CausalModel, precision: Precision, compiled: bool, recomputes
         if is_low:
             module = InBfloat16(module)
         if compiled:
-            module.compile()
+            module.compile(dynamic=ragged or None)       # else each length would have its graph
         setattr(owner, name, Recomputed(module) if recomputes and owner is twin.layers else module)
     return twin
 
@@ -132,17 +132,18 @@ class TraineeLoss:
     """A loss that runs on a trainee of the model it is called with.
 
     A model in FSDP2's shares runs as it is: it can't be copied, and `build_sharded` has built the same into it.
+    `trims`: packed batches lose the padding that ends all their rows.
     """
 
     def __init__(self, loss: Callable[[CausalModel, Any], Loss], precision: Precision, compiled: bool,
-                 recomputes: bool, native: bool = False) -> None:
-        self.loss, self.how = loss, (precision, compiled, recomputes, native)
+                 recomputes: bool, native: bool = False, trims: bool = False) -> None:
+        self.loss, self.trims, self.how = loss, trims, (precision, compiled, recomputes, native, trims)
         self._made: tuple[CausalModel, CausalModel] | None = None    # the model, and its trainee
 
     def __call__(self, model: CausalModel, batch: Any) -> Loss:
         if self._made is None or self._made[0] is not model:
             self._made = model, self._trainee(model)
-        return self.loss(self._made[1], batch)
+        return self.loss(self._made[1], batch.trimmed() if self.trims else batch)
 
     def _trainee(self, model: CausalModel) -> CausalModel:
         return model if isinstance(model, FSDPModule) else trainee(model, *self.how)

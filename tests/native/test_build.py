@@ -1,6 +1,5 @@
 """Where the kernels can't be had, the reason is said; a source that doesn't compile says what to do."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -55,16 +54,3 @@ def test_large_tensors_ask_for_large_pages():
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     if setting.exists() and "[never]" not in setting.read_text():
         assert int(done.stdout) < 5_000
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="memory is kept by glibc")
-def test_kept_memory_is_not_emptied_again():
-    """40 MB on small pages are 10,000 faults, each time but for this; malloc needs some rounds until its pieces fit."""
-    program = ("import resource; from ayllu.device import keep_memory; keep_memory(); import torch\n"
-               "for n in range(40):\n"
-               "    if n == 30: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-               "    torch.empty(40 << 20, dtype=torch.uint8).fill_(1)\n"
-               "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)")
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env={
-        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
-    assert int(done.stdout) < 500

@@ -14,14 +14,16 @@ from ayllu.data.pack_loader import PADDING, PackedBatch
 from ayllu.errors import CheckpointError, ConfigError
 from ayllu.model.parallel import ALONE
 from ayllu.train.base import base_model
+from ayllu.train.compiled import missing_compiler
 from ayllu.train.lesson import prepared
-from ayllu.train.loop import accumulate
+from ayllu.train.loop import accumulate, step
 from ayllu.train.losses import plain_loss
-from ayllu.train.sft import sft, training_loss
+from ayllu.train.sft import new_state, sft, training_loss
 from ayllu.train.sft_config import SftConfig
 from ayllu.train.sft_loss import Noise, answer_loss, divergence, sft_loss
 
 CPU = torch.device("cpu")
+needs_compiler = pytest.mark.skipif(bool(missing_compiler(CPU)), reason=str(missing_compiler(CPU)))
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,41 @@ def test_micro_batches_change_no_gradient(settings):
     torch.testing.assert_close(a, b)
     for name in one:                                     # sums of float32 in another order
         torch.testing.assert_close(one[name], four[name], rtol=1e-4, atol=1e-5)
+
+
+def test_padding_is_left_out_and_changes_no_gradient(settings):
+    config, lesson, model = lesson_of(settings, "neftune=0")
+    batch = lesson.loader(config).batch(0)
+    parts = list(batch.split(2))
+    assert max(batch.ends) < 64
+    assert [part.trimmed().ids.shape[1] for part in parts] == [max(part.ends) for part in parts]
+    assert all((part.document[:, max(part.ends):] == PADDING).all() for part in parts)
+    assert all((part.trimmed().document[:, -1] != PADDING).any() for part in parts)
+    found = []
+    for loss in (training_loss(config, CPU, model), sft_loss):
+        model.zero_grad()
+        total, _ = accumulate(model, batch, loss, config.loop, CPU)
+        found.append((total, [p.grad.clone() for p in model.parameters()]))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("changes", [["lora.r=4"], []], ids=["adapter", "all"])
+def test_one_graph_serves_rows_of_any_length(settings, changes):
+    losses, graphs = [], []
+    for kind in ("on", "off"):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        config, lesson, model = lesson_of(settings, *changes, f"compile={kind}", "loop.micro_batch=1")
+        state = new_state(config, model)
+        loss, loader = training_loss(config, CPU, model), lesson.loader(config)
+        for n in range(4):
+            losses.append(step(state, loader.batch(n), loss, config.loop, config.optim, CPU)["loss"])
+            graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert losses[:4] == pytest.approx(losses[4:], rel=1e-5)
+    assert graphs[0] == graphs[3] > 0
+    assert len({end for n in range(4) for end in lesson.loader(config).batch(n).ends}) > 1
 
 
 def test_packed_samples_lose_what_they_lose_alone(settings):
