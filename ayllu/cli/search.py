@@ -25,7 +25,7 @@ def search(folder: Annotated[Path, typer.Argument(help="Where the pictures and s
     """
     from ayllu.apps.gallery import Gallery, Seeker
     from ayllu.cli.documents import shown
-    from ayllu.data.media_rows import kind_of
+    from ayllu.data.media_rows import IMAGES, SOUNDS, kind_of
     from ayllu.engine.parts import file_bytes
     if question is not None and like is not None:
         raise ConfigError("give words or --like FILE, not both")
@@ -34,7 +34,8 @@ def search(folder: Annotated[Path, typer.Argument(help="Where the pictures and s
     if like is not None:
         found_kind = kind_of(like.name)
         if found_kind is None:
-            raise ConfigError(f"{like} is no file of a picture or sound")
+            raise ConfigError(f"{like} has no ending of a picture or a sound: give one of "
+                              f"{', '.join(sorted((*IMAGES, *SOUNDS)))}")
         (found,) = seeker.media([("image" if found_kind == "image" else "audio", file_bytes(like), str(like))])
         if isinstance(found, str):
             raise ConfigError(found)

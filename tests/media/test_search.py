@@ -297,5 +297,7 @@ def test_the_command(trained, capsys):
     assert capsys.readouterr().out.split() == ["1.000", "5.wav"]
     with pytest.raises(ConfigError, match="not both"):
         search(folder / "media", "a bell", like=folder / "media" / "5.wav")
+    with pytest.raises(ConfigError, match=r"a\.txt has no ending of a picture or a sound: give one of \.bmp, \.flac"):
+        search(folder / "media", like=Path("a.txt"), space=str(folder / "run" / "space"))
     with pytest.raises(CheckpointError, match="no space at nowhere"):
         search(folder / "media", "a bell", space="nowhere")
