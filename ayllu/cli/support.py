@@ -2,7 +2,9 @@
 
 import sys
 from contextlib import closing
+from os.path import isdir
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,10 +47,12 @@ def support(
             raise ConfigError("say where to put the copy: ayllu support init FOLDER")
         copy_sample(Path(words[1]))
         say(f"a copy of the sample shop is in {words[1]}: write your own pages there, then\n"
-            f"  ayllu support --docs {words[1]}\n  ayllu serve --support {words[1]}")
+            f"  ayllu support --docs {quote(words[1])}\n  ayllu serve --support {quote(words[1])}")
         if as_json:
             print_json({"out": words[1]})
         return
+    if docs is None and (folders := [word for word in words if isdir(word)]):
+        raise ConfigError(f"{folders[0]} is a folder: name your pages with --docs {quote(folders[0])}")
     if audio is not None and words:
         raise ConfigError("give the question in words or with --audio, not both")
     if as_json and not words and audio is None:

@@ -192,6 +192,9 @@ def test_questions_that_point_back_are_rewritten(shop):
     assert standalone("And shoes?", history, wanderer) == "Can hats be returned? And shoes?"
     assert ask("And shoes?", shop, history=history).reply.citations[0].quote.startswith("Shoes may")
     assert leans("那帽子呢？")
+    assert [standalone(q, history) for q in ("What are hats?", "什么是帽子？")] == ["What are hats?", "什么是帽子？"]
+    assert leans("What is it?")
+    assert leans("什么是它？")
     assert not leans("退货政策的具体内容有哪些规定？")
 
 

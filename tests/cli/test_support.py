@@ -36,6 +36,15 @@ def test_one_question(capsys):
     assert "[en/warranty.md › How long the warranty lasts]" in err
 
 
+def test_a_folder_is_no_question(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(["support", "init", "我 的店"]) == 0
+    assert "--docs '我 的店'" in capsys.readouterr().err
+    assert run(["support", "check", "我 的店"]) == 2
+    assert "name your pages with --docs '我 的店'" in capsys.readouterr().err
+    assert run(["support", "x" * 5000, "--docs", "我 的店"]) == 2    # too long for a message, and for a file's name
+
+
 def test_questions_as_recordings(capsys, monkeypatch, tmp_path):
     (tmp_path / "q.wav").write_bytes(wav(0))
     speaker = ScriptedSpeaker(lambda messages: "How long is the warranty on lamps?")

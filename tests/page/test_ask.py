@@ -58,6 +58,9 @@ def test_from_a_file_to_a_marked_passage(opened, desk, tmp_path):
     page.get_by_label("Your question").fill("What is the capital of France?")
     page.get_by_label("Your question").press("Enter")
     expect(page.locator(".found[data-state=nothing]")).to_contain_text("The documents don't seem to answer this.")
+    page.get_by_label("Your question").fill("What are hats?")
+    page.get_by_label("Your question").press("Enter")
+    expect(page.locator(".found[data-state=nothing]").last).to_contain_text("no sentence in them says what it is")
     page.reload()
     page.locator(".documents .name").filter(has_text="returns.txt").wait_for()
 

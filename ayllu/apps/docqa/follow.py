@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from ayllu.apps.docqa.defining import term_of
 from ayllu.apps.docqa.overlap import telling
 from ayllu.apps.speaker import Speaker
 from ayllu.engine.dialogue import Message
@@ -30,8 +31,9 @@ def standalone(question: str, history: Sequence[Message], speaker: Speaker | Non
 
 
 def leans(question: str) -> bool:
-    """Whether a question points back, or is too short to search for."""
-    return bool(_LEANS.search(question.strip())) or len(telling(question)) < 2
+    """Whether a question points back, or is too short to search for; one for a term stands alone."""
+    is_short = len(telling(question)) < 2 and not term_of(question).needs_definition
+    return is_short or bool(_LEANS.search(question.strip()))
 
 
 def _rewritten(question: str, history: Sequence[Message], speaker: Speaker) -> str:

@@ -104,7 +104,7 @@ function answer(collection, turn) {
   return h(
     "article",
     { class: "found", "data-state": nothing ? "nothing" : turn.state },
-    h("p", { class: "text" }, nothing ? t("ask.nothing") : marked(collection, turn.answer, cited)),
+    h("p", { class: "text" }, nothing ? why(turn) : marked(collection, turn.answer, cited)),
     turn.state === "waits" && !turn.answer && h("p", { class: "note" }, t("ask.waits")),
     turn.state === "failed" && h("p", { class: "note wrong" }, turn.why),
     turn.state === "stopped" && h("p", { class: "note" }, t("ask.stopped")),
@@ -114,6 +114,9 @@ function answer(collection, turn) {
     isDone && h("p", { class: "note" }, facts(turn, nothing)),
   );
 }
+
+/** What the answer says of finding nothing: that, or that a term is used and not defined. */
+const why = ({ answer: text }) => text.split("\n\n").at(-1).split("\n")[0] || t("ask.nothing");
 
 function facts({ way, confidence, searched, question, unsupported }, nothing) {
   return [
