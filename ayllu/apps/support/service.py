@@ -92,7 +92,7 @@ class Support:
             return [said]
         draft = self._draft(text.strip(), conversation, before)
         if draft.kind == "hand_over":
-            summary = summary_of(draft.topic, [*before, said], conversation.language)
+            summary = summary_of(draft.topic, [*before, said], self._language(text, conversation))
             draft.ticket = self.desk.ticket(who, number, draft.topic, summary).number
         ms = 1000 * (time.perf_counter() - begun)
         return [said, self.desk.add(number, "assistant", draft.kind, draft.text, draft.facts(ms))]
