@@ -39,6 +39,7 @@ CELLS: dict[str, dict[str, Any]] = {                     # what differs from the
     "C++ kernels, packed": {"compile": "auto", "loop": {"precision": "bf16_masters"}, "packing": {"kind": "best_fit"}},
     "C++ kernels, 15m": {"model": MEDIUM, "compile": "auto", "loop": {"precision": "bf16_masters", "batch_size": 32,
                                                                      "micro_batch": 32}},
+    "float32, compiled": {"model": WIDE, "compile": "auto", "loop": {"precision": "float32"}},
     "checkpointing": {"model": {"n_layers": 16}, "loop": {"activation_checkpointing": True}},
     "muon": {"model": WIDE, "optim": {"kind": "muon"}},
     "prodigy": {"model": WIDE, "optim": {"kind": "prodigy"}},
