@@ -13,7 +13,7 @@ from ayllu.cli.main import run
 @pytest.fixture
 def words(tmp_path):
     page = tmp_path / "page.html"
-    page.write_text('<html lang="en"><p>I like <b>dogs</b>.</p>')
+    page.write_text('<html lang="en"><meta charset="utf-8"><p>I like <b>dogs</b>.</p>')
     return ["translate", str(page), "--to", "zh", "--from", "en", "--memory", str(tmp_path / "memory.sqlite"), "--json"]
 
 
@@ -24,7 +24,7 @@ def report(capsys):
 def test_a_page_and_again_from_the_memory(words, tmp_path, capsys):
     assert run(words) == 0
     found, = report(capsys)
-    assert (tmp_path / "page.zh.html").read_text() == '<html lang="zh"><p>我喜欢<b>狗</b>。</p>'
+    assert (tmp_path / "page.zh.html").read_text() == '<html lang="zh"><meta charset="utf-8"><p>我喜欢<b>狗</b>。</p>'
     assert (found["by"], found["out"]) == ({"model": 1}, str(tmp_path / "page.zh.html"))
     assert run([*words, "--out", str(tmp_path / "other.html")]) == 0
     assert report(capsys)[0]["by"] == {"memory": 1}
