@@ -94,4 +94,6 @@ def make_stores(shape: Sequence[int], dtype: torch.dtype, device: torch.device,
 
 
 def _zeros(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return large_zeros(shape, dtype) if device.type == "cpu" else torch.zeros(*shape, dtype=dtype, device=device)
+    if device.type != "cpu":
+        return torch.zeros(*shape, dtype=dtype, device=device)
+    return large_zeros(shape, dtype).zero_()             # written to now: a page that isn't there later ends the server

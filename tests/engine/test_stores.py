@@ -1,5 +1,8 @@
 """Keys and values in 8 bits: the bound of each number's error, and what it does to a model's logits and memory."""
 
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from engine.small import model_of, run
@@ -7,7 +10,7 @@ from engine.test_tiles import Recorded, prompt_of
 
 from ayllu.engine.engine import EngineSettings
 from ayllu.engine.request import Request
-from ayllu.engine.stores import Int8Store
+from ayllu.engine.stores import Int8Store, make_stores
 from ayllu.model.params import SamplingParams
 
 
@@ -39,3 +42,15 @@ def test_logits_stay_close_in_a_third_of_the_memory(deterministic):
     difference = (found["auto"] - found["int8"]).abs().max()
     assert 0 < difference < 0.02 * found["auto"].std()
     assert nbytes["int8"] * 32 == nbytes["auto"] * 12    # 8 numbers of 4 bytes: 8 of 1 byte and a scale of 4
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="this system tells no resident memory")
+def test_pages_are_there_from_the_start():
+    """So that a server's memory stays as it began, and doesn't end when the last page is written."""
+    before = resident()
+    buffers, _ = make_stores((1, 2, 512, 16, 8, 128), torch.float32, torch.device("cpu"), False)
+    assert resident() - before > 0.9 * buffers[0].nbytes
+
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
