@@ -53,8 +53,8 @@ def png(width=40, height=30) -> bytes:
     return out.getvalue()
 
 
-def logits_of(folder, senses, medium, ids):
-    ids, places = expanded(ids, [IMAGE_ID], [medium.n_features])
+def logits_of(folder, senses, medium, ids, image_id=IMAGE_ID):
+    ids, places = expanded(ids, [image_id], [medium.n_features])
     model = load_checkpoint(folder, dtype="float32").model
     x = spliced(model.embed(torch.tensor([ids]))[0], places, senses.features([medium]))
     return ids, model.logits(model.trunk(x[None]))
@@ -127,6 +127,29 @@ def test_padding_is_transformers_llava_processor():
     expected = np.asarray(theirs(image, return_tensors="np")["pixel_values"][0])
     ours = to_tensor(image, Pixels(size=SIZE, fit="pad")).numpy()
     assert np.abs(ours - expected).max() < 0.04          # two levels of 255: theirs may round at another place
+
+
+@pytest.mark.slow
+def test_llava_at_the_real_shapes(tmp_path):
+    """CLIP ViT-L/14-336, the projector and one of the 32 layers of Llama 2 7B: 0.8 billion random weights."""
+    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+    torch.manual_seed(1)
+    vision = CLIPVisionConfig(hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096,
+                              image_size=336, patch_size=14)
+    text = LlamaConfig(hidden_size=4096, num_hidden_layers=1, num_attention_heads=32, intermediate_size=11008,
+                       vocab_size=32064, max_position_embeddings=4096)
+    theirs = LlavaForConditionalGeneration(LlavaConfig(vision_config=vision, text_config=text, image_token_index=32000,
+                                                       tie_word_embeddings=False)).eval()
+    theirs.save_pretrained(tmp_path)
+    senses = open_senses(tmp_path)
+    medium = senses.image(png(500, 400))
+    with torch.no_grad():
+        ids, ours = logits_of(tmp_path, senses, medium, [1, 5, 32000, 7, 9], 32000)
+        expected = theirs(input_ids=torch.tensor([ids]), pixel_values=medium.values[None]).logits
+    (tmp_path / "model.safetensors").unlink()            # 3.2 GB, which pytest would keep
+    assert medium.n_features == 576
+    assert expected.abs().max() > 1
+    torch.testing.assert_close(ours, expected, **CLOSE)
 
 
 def test_the_real_shapes_have_576_features():
