@@ -22,6 +22,9 @@
 A message says what was found, what was expected and what to do. `exit_code` is what a command returns.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AylluError(Exception):
     """Base of all errors that speak to a person."""
@@ -55,6 +58,15 @@ class MissingExtra(AylluError):
     """An optional package that this feature needs is not installed."""
 
     exit_code = 2
+
+
+@contextmanager
+def extra(name: str, what: str, instead: str = "") -> Iterator[None]:
+    """Imports within are of packages that an extra installs; `what` needs them, `instead` is a way without."""
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtra(f"{what} needs the extra `{name}`: pip install 'ayllu[{name}]'{instead}.") from error
 
 
 class TrainingDiverged(AylluError):

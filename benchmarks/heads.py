@@ -66,7 +66,8 @@ SHOWN = ("ours", "ours_alone", "tfidf", "original", "original_alone")
 RECIPE = ("ngrams=true", "epochs=4", "optim.lr=1e-3", "label_smoothing=0.1", "word_dropout=0.15", "dropout=0.1",
           "loop.patience=0", "loop.batch_size=32", "loop.precision=bf16_masters", "loop.eval_every=1000000",
           "loop.checkpoint_every=1000000", "data.too_long=ends", "context=512")
-BESIDE = 3                    # 2: what stands beside a head knows the lexicon and corrects; 3: words by their share
+BESIDE = 3                    # of what stands beside a head: 2 knows the lexicon and corrects; 3: words by their share
+CUT = 4                       # and the words of Chinese
 Run = dict[str, Any]
 Split = tuple[list[Labelled], list[Labelled]]
 
@@ -261,6 +262,8 @@ def main() -> int:
             for side in options.sides:
                 for seed in range(1 if side == "tfidf" else options.seeds):
                     key = {"set": name, "side": side, "seed": seed, **how[side]}
+                    if side != "tfidf" and name in CHINESE:
+                        key["beside"] = CUT
                     run = next((run for run in runs if {k: run.get(k) for k in key} == key), None)
                     if run is None:
                         start = time.perf_counter()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.checkpoint.licence import Licence, licence_of
-from ayllu.errors import CheckpointError, MissingExtra
+from ayllu.errors import CheckpointError, extra
 
 ALIASES = {"facebook/llama2-7b": "meta-llama/Llama-2-7b-hf"}      # names that texts about Llama use, and the true ones
 
@@ -67,10 +67,8 @@ def choose(listed: list[str], name: str, file: str | None = None) -> list[str]:
 
 
 def _hub() -> Any:
-    try:
+    with extra("download", "fetching models"):
         import huggingface_hub
-    except ImportError as error:
-        raise MissingExtra("Fetching models needs the extra `download`: pip install 'ayllu[download]'.") from error
     return huggingface_hub
 
 

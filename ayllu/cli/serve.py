@@ -10,7 +10,7 @@ import typer
 from ayllu.cli import sampling as flags
 from ayllu.cli.launch import is_launched, start_ranks, words_of
 from ayllu.cli.output import Json, human_bytes, print_json
-from ayllu.errors import ConfigError, MissingExtra
+from ayllu.errors import ConfigError, extra
 from ayllu.log import say
 
 if TYPE_CHECKING:
@@ -81,10 +81,8 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve a model over the APIs of OpenAI, Anthropic and Ollama. Ctrl-C ends it."""
-    try:
+    with extra("serve", "ayllu serve"):
         from ayllu.server import apart, start
-    except ImportError as error:
-        raise MissingExtra(f"ayllu serve needs {error.name}: pip install 'ayllu[serve]'") from error
     from ayllu import dist
     from ayllu.config import validate
     from ayllu.device import pick_device

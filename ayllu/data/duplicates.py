@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ayllu.config import Settings
 from ayllu.data.units import hash_ngrams, unit_hashes, units
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 
 _BLOCK = 256                                             # shingles: 128 kB of products
 Verdict = Literal["exact", "near"]
@@ -109,9 +109,6 @@ class Seen:
 
 
 def _datasketch() -> Any:
-    try:
+    with extra("data", "finding near duplicates", "; or set data.prepare.duplicates.near=false"):
         import datasketch
-    except ImportError as error:
-        raise MissingExtra("finding near duplicates needs the extra `data`: pip install 'ayllu[data]'; or set "
-                           "data.prepare.duplicates.near=false.") from error
     return datasketch

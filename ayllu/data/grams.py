@@ -5,6 +5,7 @@ A gram is known by a hash of 52 bits (of 32 for words), so that a vocabulary is 
 share one, and then share a weight. Weights are (1 + ln count) (ln((1 + n) / (1 + rows with it)) + 1), and those of a
 text's characters have length 1 (scikit-learn's sublinear TF-IDF), those of its words the share of its letters that
 stand in them: one Latin word isn't half of a Chinese text. The lexicon's have a tenth; it knows some dozens of things.
+Chinese has words where rjieba cuts them, else runs of characters alone: a vocabulary's form says which.
 
 n rows  F grams  N outputs
 """
@@ -21,14 +22,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ayllu.data.units import chinese_cutter
+from ayllu.errors import MissingExtra
+from ayllu.log import warn
 from ayllu.text.lexicon import read
 
-WORD = re.compile(r"[^\W\u3400-\u9fff]+")                # Chinese has its grams of characters
+WORD = re.compile(r"[^\W\u3400-\u9fff]+")
+HAN = re.compile(r"[\u3400-\u9fff]+")
+RUN = re.compile(rf"{WORD.pattern}|{HAN.pattern}")
 LONGEST = 5                                              # characters
 WORDS = 1 << 52                                          # where the numbers of words begin; float64 still holds them
 SIGNS = WORDS + (1 << 32)                                # where those of the lexicon's signs begin
 SIGNED = 0.1                                             # the length of signs beside 1 of characters
-FORM = 2                                                 # of these weights; 1 had words of length 1 and signs of 0.5
+PLAIN, CUT = 2, 3                                        # forms; CUT has Chinese words; 1 had others' lengths
 EDGES = (-4, -3, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 3, 4)    # between which the sum of polarities lies
 
 
@@ -59,14 +65,15 @@ class Vocabulary:
 
     keys: np.ndarray                                     # (F,) int64, ascending
     rarity: np.ndarray                                   # (F,) float32: the second factor above
+    form: int = PLAIN
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> "Vocabulary":
+    def of(cls, texts: Sequence[str], form: int = PLAIN) -> "Vocabulary":
         """All words, pairs of words and signs of the texts, and the runs of characters that stand in two texts."""
-        each = [np.unique(part) for text in texts for part in grams(text)]
+        each = [np.unique(part) for text in texts for part in grams(text, form)]
         keys, rows = np.unique(np.concatenate([np.zeros(0, np.int64), *each]), return_counts=True)
         kept = (rows > 1) | (keys >= WORDS)
-        return cls(keys[kept], (np.log((1 + len(texts)) / (1 + rows[kept])) + 1).astype(np.float32))
+        return cls(keys[kept], (np.log((1 + len(texts)) / (1 + rows[kept])) + 1).astype(np.float32), form)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -75,8 +82,8 @@ class Vocabulary:
         """The weights of the texts' grams (n, F); what isn't in the vocabulary isn't there."""
         columns, values, sizes = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [0]
         for text in texts:
-            lengths = (in_words(text), 1.0, SIGNED)
-            parts = [self._row(part, length) for part, length in zip(grams(text), lengths, strict=True)]
+            lengths = (in_words(text, self.form), 1.0, SIGNED)
+            parts = [self._row(part, length) for part, length in zip(grams(text, self.form), lengths, strict=True)]
             columns += [found for found, _ in parts]
             values += [weights for _, weights in parts]
             sizes.append(sum(len(found) for found, _ in parts))
@@ -93,12 +100,24 @@ class Vocabulary:
         return at[known], weights * (length / max(float(np.linalg.norm(weights)), 1e-12))
 
 
-def grams(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def form_of(texts: Iterable[str]) -> int:
+    """CUT where there is Chinese and what cuts it is installed."""
+    if not any(map(HAN.search, texts)):
+        return PLAIN
+    try:
+        chinese_cutter("knowing Chinese by its words")
+    except MissingExtra as error:
+        warn(f"these texts are known by their characters alone: {error}")
+        return PLAIN
+    return CUT
+
+
+def grams(text: str, form: int = PLAIN) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The numbers (int64) of a text's words and pairs of words, of its runs of characters and of its signs, each as it
     comes."""
     marks = np.array([SIGNS + crc32(sign.encode()) for sign in signs(text)], dtype=np.int64)
     text = " ".join(text.lower().split())
-    words = WORD.findall(text)
+    words = WORD.findall(text) if form == PLAIN else _cut(text)
     pairs = [f"{a} {b}" for a, b in pairwise(words)]
     numbers = [WORDS + crc32(gram.encode("utf-8", "surrogatepass")) for gram in (*words, *pairs)]
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4").astype(np.uint64)
@@ -109,10 +128,15 @@ def grams(text: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array(numbers, dtype=np.int64), (np.concatenate(runs) >> np.uint64(12)).astype(np.int64), marks
 
 
-def in_words(text: str) -> float:
+def in_words(text: str, form: int = PLAIN) -> float:
     """The share of a text's letters that stand in words, not counting spaces."""
     letters = "".join(text.split())
-    return sum(map(len, WORD.findall(letters))) / max(len(letters), 1)
+    return sum(map(len, (WORD if form == PLAIN else RUN).findall(letters))) / max(len(letters), 1)
+
+
+def _cut(text: str) -> list[str]:
+    cut = chinese_cutter("a head that knows Chinese by its words").cut
+    return [word for run in RUN.findall(text) for word in (cut(run) if HAN.match(run) else (run,))]
 
 
 def signs(text: str) -> list[str]:

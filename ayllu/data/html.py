@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 
 LEFT_OUT = frozenset({
     "script", "style", "noscript", "template", "svg", "math", "canvas", "iframe", "object", "head", "nav",
@@ -21,10 +21,8 @@ def html_text(page: str) -> str:
 
     Headings, paragraphs, list items and table cells are lines of their own; `<pre>` keeps its line breaks.
     """
-    try:
+    with extra("data", "reading HTML"):
         from selectolax.lexbor import LexborHTMLParser
-    except ImportError as error:
-        raise MissingExtra("reading HTML needs the extra `data`: pip install 'ayllu[data]'.") from error
     tree = LexborHTMLParser(page)
     mains, articles = tree.css("main"), tree.css("article")
     root = mains[0] if mains else articles[0] if len(articles) == 1 else tree.body

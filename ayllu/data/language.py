@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 
 CHARACTERS = 2000                                        # of a document's start: the verdict seldom changes after that
 LEAST = 0.2                                              # below this confidence the answer is "und"
@@ -20,9 +20,6 @@ def identify(text: str) -> str:
 
 @cache
 def _identifier() -> Any:
-    try:
+    with extra("data", "identifying languages", "; or set data.prepare.identify=false"):
         from py3langid.langid import MODEL_FILE, LanguageIdentifier
-    except ImportError as error:
-        raise MissingExtra("identifying languages needs the extra `data`: pip install 'ayllu[data]'; or set "
-                           "data.prepare.identify=false.") from error
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

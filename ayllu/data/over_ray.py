@@ -21,7 +21,7 @@ from ayllu.data.packed import Moved
 from ayllu.data.part import Part, Preparation, content
 from ayllu.data.readers import records
 from ayllu.data.rows import weigh
-from ayllu.errors import AylluError, MissingExtra
+from ayllu.errors import AylluError, extra
 from ayllu.files import atomic_path, write_text
 
 
@@ -39,12 +39,9 @@ class OverRay:
 
     def __init__(self, address: str, workers: int, settings: Preparation, known: np.ndarray) -> None:
         cluster.silence()
-        try:
+        with extra("ray", "preparing data over Ray", "; or leave --ray away: one machine needs no Ray"):
             import ray
             import ray.data
-        except ImportError as error:
-            raise MissingExtra("preparing data over Ray needs the extra `ray`: pip install 'ayllu[ray]'; or leave "
-                               "--ray away: one machine needs no Ray.") from error
         self.ray, self.settings, self.known = ray, settings, known
         cluster.connect(ray, address, workers)
         context = ray.data.DataContext.get_current()

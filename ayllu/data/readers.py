@@ -19,7 +19,7 @@ from ayllu.data.folders import HTML, LINES, TABLES, kind_of
 from ayllu.data.html import html_text
 from ayllu.data.packed import DAMAGED, Moved, nobody, open_binary, open_seekable
 from ayllu.data.rows import FILE_BYTES, MOST_BLANK, ROW_BYTES, BadRow, Record, Reject, too_blank, too_long, weigh
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 from ayllu.files import is_full
 
 PIECE = 2**17                                            # bytes
@@ -160,11 +160,9 @@ MOST_LONG = 2**21                                        # of a column, for a th
 
 def parquet(path: Path, fields: tuple[str, ...], name: str, moved: Moved) -> Iterator[Record | Reject]:
     """Rows with the columns `fields` (none: all); "meta.text" is the field `text` of the column `meta`."""
-    try:
+    with extra("data", f"{path}: reading Parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra(f"{path}: reading Parquet needs the extra `data`: pip install 'ayllu[data]'.") from error
     with open_seekable(path, moved) as file:
         try:
             table = pyarrow.parquet.ParquetFile(file)

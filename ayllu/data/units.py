@@ -4,8 +4,11 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
+
+from ayllu.errors import extra
 
 HAN = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"
 KANA = "\u3040-\u30ff"
@@ -39,6 +42,13 @@ def is_chinese(text: str) -> bool:
     """Whether at least 3 in 10 letters are Han characters: then lengths and n-grams are counted in characters."""
     letters = count_letters(text)
     return letters > 0 and sum(map(len, _HAN.findall(text))) >= 0.3 * letters
+
+
+def chinese_cutter(what: str) -> Any:
+    """rjieba, which finds words in Chinese; `what` needs it."""
+    with extra("chinese", what):
+        import rjieba
+    return rjieba
 
 
 def count_letters(text: str) -> int:

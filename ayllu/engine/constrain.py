@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ayllu.engine.request import Grammar
-from ayllu.errors import MissingExtra, RequestError
+from ayllu.errors import RequestError, extra
 from ayllu.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -35,11 +35,8 @@ class Grammars:
 
     def __init__(self, tokenizer: Tokenizer, eos_ids: Sequence[int], vocab_size: int) -> None:
         """`vocab_size` is the model's, which may be padded; an answer ends by any of `eos_ids`."""
-        try:
+        with extra("grammar", "an answer of a given form"):
             import llguidance
-        except ImportError as error:
-            raise MissingExtra("answers of a given form need the package llguidance: pip install 'ayllu[grammar]'"
-                               ) from error
         eos_ids = [id for id in eos_ids if id < vocab_size]
         if not eos_ids:
             raise RequestError("answers of a given form need an end id, and this model has none")

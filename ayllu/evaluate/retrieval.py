@@ -7,8 +7,7 @@ that its own idea of words and its query language don't come in.
 import sqlite3
 from collections.abc import Sequence
 
-from ayllu.data.units import units
-from ayllu.errors import MissingExtra
+from ayllu.data.units import chinese_cutter, units
 
 RANKS = (1, 5, 10)                                       # at which recall is told
 
@@ -40,13 +39,8 @@ class Passages:
 
 def words(text: str) -> list[str]:
     """Lower-case words; of Chinese, the words that rjieba finds, long ones with their parts."""
-    try:
-        import rjieba
-    except ImportError as error:
-        raise MissingExtra("words of Chinese passages are found by rjieba, of the extra `evaluate`: "
-                           "pip install 'ayllu[evaluate]'") from error
     found: list[str] = []
-    for piece in rjieba.cut_for_search(text.lower()):
+    for piece in chinese_cutter("finding words in passages").cut_for_search(text.lower()):
         if piece.isascii() or len(piece) == 1:
             found += units(piece)
         elif any(map(str.isalnum, piece)):

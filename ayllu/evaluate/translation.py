@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ayllu.errors import DataError, MissingExtra
+from ayllu.errors import DataError, extra
 from ayllu.evaluate.intervals import Statistic
 
 TOKENIZERS = ("13a", "zh", "char", "intl", "none")
@@ -36,9 +36,6 @@ def signature(metric: Literal["bleu", "chrf"], tokenize: str = "13a") -> str:
 
 
 def _scorer(metric: str, tokenize: str) -> Any:
-    try:
+    with extra("evaluate", "scoring translations"):
         from sacrebleu.metrics import BLEU, CHRF
-    except ImportError as error:
-        raise MissingExtra("translations are scored by sacrebleu, of the extra `evaluate`: "
-                           "pip install 'ayllu[evaluate]'") from error
     return BLEU(tokenize=tokenize) if metric == "bleu" else CHRF()

@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-from ayllu.errors import BadMedia, MissingExtra
+from ayllu.errors import BadMedia, extra
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")  # what decoders of long standing read; no vectors, no scripts
 SCAN = b"\xff\xda"                                      # begins one in a JPEG; in its data 0xff never has this after it
@@ -52,10 +52,8 @@ def read_image(data: bytes, name: str = "the image", limits: ImageLimits | None 
 
 
 def _opened(data: bytes, name: str, limits: ImageLimits) -> Any:
-    try:
+    with extra("media", "reading images"):
         from PIL import Image
-    except ImportError as error:
-        raise MissingExtra("images need Pillow: pip install 'ayllu[media]'") from error
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ayllu.errors import BadMedia, MissingExtra
+from ayllu.errors import BadMedia, MissingExtra, extra
 
 RATE = 16_000                                            # samples per second that Whisper and most encoders hear
 BLOCK = 1 << 18                                          # frames read at a time
@@ -66,10 +66,8 @@ def resampled(samples: np.ndarray, own: int, rate: int) -> np.ndarray:
     """(n,) float32 at another rate, as long in time."""
     if own == rate:
         return samples
-    try:
+    with extra("media", f"bringing a sound from {own} Hz to {rate} Hz"):
         import soxr
-    except ImportError as error:
-        raise MissingExtra(f"a sound at {own} Hz needs soxr to become {rate} Hz: pip install 'ayllu[media]'") from error
     return np.asarray(soxr.resample(samples, own, rate, quality="HQ"), np.float32)
 
 

@@ -14,6 +14,7 @@ from ayllu.checkpoint.head_file import ADAPTER, HeadFacts, write_weights
 from ayllu.checkpoint.load import build_model
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.checkpoint.transformer import OpenTransformer
+from ayllu.data.grams import CUT
 from ayllu.data.label_loader import IGNORED, LabelLoader, Texts
 from ayllu.data.text_packs import PackLoader
 from ayllu.errors import ConfigError
@@ -187,6 +188,7 @@ def _facts(config: HeadRecipe, lesson: HeadLesson, model: Classifier, held: Text
     if wide is not None:
         measured["shares"] = dict(zip(("model", "ngrams"), wide.shares, strict=True))
         measured["accuracy_without_ngrams"] = alone
+        measured["chinese_words"] = wide.vocabulary.form == CUT
     stays = config.learns != "all"
     return HeadFacts(head=model.head, body=model.config, names=lesson.names, context=config.context,
                      too_long=config.data.too_long, temperature=by, thresholds=tuple(cuts), mean=mean, spread=spread,

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
-from ayllu.data.grams import FORM, Sparse, Vocabulary
+from ayllu.data.grams import CUT, PLAIN, Sparse, Vocabulary, form_of
+from ayllu.data.units import chinese_cutter
 from ayllu.errors import CheckpointError
 
 FILE = "grams.safetensors"
@@ -50,8 +51,9 @@ class Wide:
 
     def write(self, folder: Path) -> None:
         """One file."""
-        tensors = {"form": torch.tensor([float(FORM)]), "keys": torch.from_numpy(self.vocabulary.keys).double(),
-                   "rarity": torch.from_numpy(self.vocabulary.rarity), "weight": self.weight, "bias": self.bias,
+        known = self.vocabulary
+        tensors = {"form": torch.tensor([float(known.form)]), "keys": torch.from_numpy(known.keys).double(),
+                   "rarity": torch.from_numpy(known.rarity), "weight": self.weight, "bias": self.bias,
                    "shares": torch.tensor(self.shares)}
         rows = [(name, partial(tensors.__getitem__, name), tuple(t.shape)) for name, t in tensors.items()]
         write_safetensors(folder / FILE, rows, lambda name: torch.float64 if name == "keys" else torch.float32)
@@ -64,9 +66,11 @@ class Wide:
             raise CheckpointError(f"{file} is missing: the head was trained with ngrams=true and needs it")
         found = {name: entry.read().clone() for name, entry in read_safetensors(file).items()}
         form = found.pop("form", torch.ones(1)).flatten().tolist()
-        if form != [FORM]:
+        if form not in ([PLAIN], [CUT]):
             raise CheckpointError(f"{file} is of an older or newer Ayllu that weighs grams otherwise (form {form}, "
-                                  f"expected {[FORM]}): train the head again")
+                                  f"expected {[PLAIN]} or {[CUT]}): train the head again")
+        if form == [CUT]:
+            chinese_cutter(f"{file}: this head knows Chinese by its words and")
         shapes = {name: tuple(t.shape) for name, t in found.items()}
         width = shapes.get("keys", (0,))[0]
         expected = {"keys": (width,), "rarity": (width,), "weight": (width, n_outputs), "bias": (n_outputs,),
@@ -77,8 +81,8 @@ class Wide:
         if (np.diff(keys) <= 0).any() or not all(t.isfinite().all() for t in found.values()):
             raise CheckpointError(f"{file}: its keys must ascend and its numbers be finite, and they don't: it is "
                                   "damaged; copy it again")
-        deep, wide = found["shares"].tolist()
-        return cls(Vocabulary(keys, found["rarity"].numpy()), found["weight"], found["bias"], (deep, wide))
+        known, (deep, wide) = Vocabulary(keys, found["rarity"].numpy(), int(form[0])), found["shares"].tolist()
+        return cls(known, found["weight"], found["bias"], (deep, wide))
 
 
 def fit_wide(rows: Sparse, width: int, labels: Tensor, kind: str, n_outputs: int, strength: float,
@@ -147,7 +151,8 @@ def fit_beside(deep: Sequence[Tensor], held: Sequence[str], held_labels: Tensor,
     logits of both of the held-out texts, from before these were learned: what may be calibrated on.
     """
     known, n_outputs = torch.stack(list(deep)), len(deep[0])
-    vocabulary = Vocabulary.of(texts)
+    form = form_of([*texts, *held])
+    vocabulary = Vocabulary.of(texts, form)
     rows, others, width = vocabulary.matrix(texts), vocabulary.matrix(held), len(vocabulary)
     best, found = (float("inf"), 0.0), None
     for strength in STRENGTHS:
@@ -157,7 +162,7 @@ def fit_beside(deep: Sequence[Tensor], held: Sequence[str], held_labels: Tensor,
         if (loss, strength) < best:
             best, shares, added = (loss, strength), (a, b), correction / b    # a part of the wide one's bias
             before = list(a * known + b * (wide + added))
-    vocabulary = Vocabulary.of([*texts, *held])
+    vocabulary = Vocabulary.of([*texts, *held], form)
     rows, every = vocabulary.matrix([*texts, *held]), torch.cat((labels, held_labels))
     found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, best[1])
     return Wide(vocabulary, found[:-1].clone(), found[-1] + added, shares), before

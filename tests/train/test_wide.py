@@ -1,9 +1,12 @@
 """A linear layer over grams: against slow twins, beside a head, and written and read again the same."""
 
 import json
+import sys
 from collections import Counter
 from functools import partial
+from itertools import pairwise
 from math import log
+from zlib import crc32
 
 import numpy as np
 import pytest
@@ -12,8 +15,8 @@ import torch.nn.functional as F
 
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
 from ayllu.cli.heads import read_head
-from ayllu.data.grams import LONGEST, Vocabulary, grams, signs
-from ayllu.errors import CheckpointError, ConfigError
+from ayllu.data.grams import CUT, LONGEST, PLAIN, WORDS, Vocabulary, form_of, grams, signs
+from ayllu.errors import CheckpointError, ConfigError, MissingExtra
 from ayllu.train.heads import train_head
 from ayllu.train.heads_lesson import prepared_head
 from ayllu.train.labeller import Labeller
@@ -62,6 +65,37 @@ def test_words_weigh_as_much_as_of_the_text_they_are():
     assert weight[torch.from_numpy(words)].norm().item() == pytest.approx(4 / 19)
     assert weight[torch.from_numpy(letters)].norm().item() == pytest.approx(1.0)
     assert not Vocabulary.of(["a", "a"]).matrix(["", "  "]).values.any()
+
+
+def test_chinese_words_are_those_of_rjieba():
+    text = "房间很大，就是wifi太慢"
+    words = ["房间", "很大", "就是", "wifi", "太慢"]
+    grams_of = [*words, *(f"{a} {b}" for a, b in pairwise(words))]
+    assert grams(text, CUT)[0].tolist() == [WORDS + crc32(gram.encode()) for gram in grams_of]
+    assert [part.tolist() for part in grams(text, CUT)[1:]] == [part.tolist() for part in grams(text)[1:]]
+    vocabulary = Vocabulary.of([text] * 2, CUT)
+    row = vocabulary.matrix([text])
+    weight = torch.zeros(len(vocabulary)).index_add(0, row.columns, row.values)
+    inside = torch.from_numpy(np.isin(vocabulary.keys, grams(text, CUT)[0]))
+    assert weight[inside].norm().item() == pytest.approx(12 / 13)                    # the comma stands in no word
+
+
+def test_texts_without_chinese_have_the_same_weights_in_both_forms():
+    english = [text for text in TEXTS if text.isascii()]
+    assert form_of(english) == PLAIN
+    assert form_of(TEXTS) == CUT
+    plain, cut = (Vocabulary.of(english, form) for form in (PLAIN, CUT))
+    assert np.array_equal(plain.keys, cut.keys)
+    for one, other in zip(vars(plain.matrix(english)).values(), vars(cut.matrix(english)).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_form_of_older_heads_weighs_as_it_did():
+    vocabulary = Vocabulary.of(TEXTS, PLAIN)
+    rows = vocabulary.matrix(TEXTS)
+    assert crc32(vocabulary.keys.tobytes()) == 278497445                             # counted before Chinese had words
+    assert crc32(rows.columns.numpy().tobytes()) == 1241903538
+    assert rows.values.double().sum().item() == pytest.approx(25.366985839791596, rel=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
@@ -177,6 +211,33 @@ def test_a_head_with_grams_is_measured_written_and_read_the_same(tiny_checkpoint
     file.write_bytes(bytes(damaged))
     with pytest.raises(CheckpointError, match="damaged"):
         Labeller.load(made["head"])
+
+
+def test_a_head_says_how_its_chinese_was_cut(tiny_checkpoint, tmp_path, monkeypatch, caplog):
+    path = tmp_path / "rows.jsonl"
+    table = [{"text": f"{i}楼的房间{'很干净' if i % 2 else '又脏又旧'}，早餐{i}", "label": "good" if i % 2 else "bad"}
+             for i in range(60)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in table), encoding="utf-8")
+
+    def made(out):
+        words = [str(path), f"base={tiny_checkpoint}", "threads=1", "loop.precision=float32", "loop.steps=1",
+                 "loop.batch_size=8", "ngrams=true", f"out={tmp_path / out}"]
+        return train_head(*prepared_head(*read_head(words)), read_head(words)[1])
+
+    with_words = made("with")
+    assert with_words["chinese_words"] is True
+    texts = ["房间很干净", "又脏又旧的房间"]
+    said = [answer.probabilities for answer in Labeller.load(with_words["head"])(texts)]
+    assert [answer.probabilities for answer in Labeller.load(with_words["head"])(texts)] == said
+    with monkeypatch.context() as missing:
+        missing.setitem(sys.modules, "rjieba", None)
+        with pytest.raises(MissingExtra, match=r"grams.safetensors.*ayllu\[chinese\]"):
+            Labeller.load(with_words["head"])
+        without = made("without")
+        assert "characters alone" in caplog.text
+        assert without["chinese_words"] is False
+        said = [answer.probabilities for answer in Labeller.load(without["head"])(texts)]
+    assert [answer.probabilities for answer in Labeller.load(without["head"])(texts)] == said    # rjieba or not
 
 
 def test_grams_are_for_labels_of_whole_texts(rows, tiny_checkpoint):

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any
 
+from ayllu.data.units import chinese_cutter
+from ayllu.errors import MissingExtra
 from ayllu.text.lexicon import entries, listed
 
 STOP, STOP_ZH = frozenset(listed()["stop_en"]), frozenset(listed()["stop_zh"])
@@ -40,18 +42,15 @@ def words(text: str) -> list[str]:
 
 def _cut(run: str) -> Sequence[str]:
     cutter = _segmenter()
-    if cutter is None:
-        return [run[i:i + 2] for i in range(len(run) - 1)]
-    return list(cutter(run))
+    return list(cutter(run)) if cutter else [run[i:i + 2] for i in range(len(run) - 1)]
 
 
 @cache
 def _segmenter() -> Any:
     try:
-        import rjieba
-    except ImportError:
+        return chinese_cutter("cutting Chinese").cut
+    except MissingExtra:
         return None
-    return rjieba.cut
 
 
 def key_phrases(text: str, most: int = 5) -> list[str]:

@@ -11,7 +11,7 @@ from ayllu.apps.documents.document import Clock, Document, Limits, Unreadable, j
 from ayllu.apps.documents.zipped import opened
 from ayllu.data.encodings import guess_page
 from ayllu.data.html import html_text
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 
 _CONTAINER, _ENCRYPTION = "META-INF/container.xml", "META-INF/encryption.xml"
 
@@ -65,10 +65,8 @@ def _encrypted(whole: zipfile.ZipFile) -> set[str]:
 
 def _tree(whole: zipfile.ZipFile, name: str) -> Any:
     """XML without entities, the network or huge trees."""
-    try:
+    with extra("documents", "reading EPUB"):
         from lxml import etree
-    except ImportError as error:
-        raise MissingExtra("reading EPUB needs the extra `documents`: pip install 'ayllu[documents]'.") from error
     if name not in whole.NameToInfo:
         raise Unreadable(f"is no EPUB: {name or 'its package'} is missing")
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False)

@@ -8,17 +8,15 @@ from typing import Any
 from ayllu.apps.documents.document import Clock, Document, Limits, Unreadable, clean, joined
 from ayllu.apps.documents.plain import rows_as_lines
 from ayllu.apps.documents.zipped import DAMAGED, opened, refuse_entities
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 
 
 def read_docx(path: Path, limits: Limits, clock: Clock) -> Document:
     """Paragraphs and tables in their order; headers, footers, notes and comments are left out."""
-    try:
+    with extra("documents", "reading DOCX"):
         import docx
         from docx.opc.exceptions import PackageNotFoundError
         from lxml.etree import XMLSyntaxError
-    except ImportError as error:
-        raise MissingExtra("reading DOCX needs the extra `documents`: pip install 'ayllu[documents]'.") from error
     with opened(path, limits) as whole:
         refuse_entities(whole)
     try:
@@ -54,10 +52,8 @@ def _blocks(holder: Any, limits: Limits, clock: Clock, depth: int) -> Iterator[s
 
 def read_xlsx(path: Path, limits: Limits, clock: Clock) -> Document:
     """Each sheet is a page that begins with its name; each row a line as in plain.py. Values, not formulas."""
-    try:
+    with extra("documents", "reading XLSX"):
         import openpyxl
-    except ImportError as error:
-        raise MissingExtra("reading XLSX needs the extra `documents`: pip install 'ayllu[documents]'.") from error
     notes: list[str] = []
     with opened(path, limits) as whole:
         refuse_entities(whole)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ayllu.apps.documents.document import Clock, Document, Limits, Unreadable, joined
-from ayllu.errors import MissingExtra
+from ayllu.errors import MissingExtra, extra
 
 _ENDS = tuple("。！？；：.!?;:”」』)）")
 _WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
@@ -40,10 +40,8 @@ def pictures(path: Path, limits: Limits) -> Iterator[tuple[str, bytes | str]]:
 @contextmanager
 def _opened(path: Path, limits: Limits) -> Iterator[Any]:
     """A reader; what it raises while it is used is told, too."""
-    try:
+    with extra("documents", "reading PDF"):
         import pypdf
-    except ImportError as error:
-        raise MissingExtra("reading PDF needs the extra `documents`: pip install 'ayllu[documents]'.") from error
     logging.getLogger("pypdf").setLevel(logging.ERROR)   # it warns of every fault that it mends
     try:
         reader = pypdf.PdfReader(path, strict=False)

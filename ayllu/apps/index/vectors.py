@@ -13,7 +13,7 @@ import numpy as np
 from ayllu.apps.index.embedding import Embedder
 from ayllu.apps.index.ranking import Where, filtered
 from ayllu.apps.index.store import Store
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 
 EXACT = 100_000                                          # chunks up to which all are compared
 BLOCK = 8192                                             # rows in float32 at a time
@@ -135,11 +135,8 @@ def _blocks(store: Store, order: str, values: Sequence[int]) -> Iterator[tuple[n
 
 def _faiss(rows: np.ndarray) -> Any:
     """Inverted lists: a question is compared with the lists whose centres are nearest."""
-    try:
+    with extra("vectors", f"comparing so many chunks ({len(rows):,})", "; or search by words (way='words')"):
         import faiss
-    except ImportError as error:
-        raise MissingExtra(f"{len(rows):,} chunks are too many to compare one by one: pip install 'ayllu[vectors]', or "
-                           "search by words (way='words')") from error
     n, width = rows.shape
     lists = int(4 * n ** 0.5)
     index: Any = faiss.index_factory(width, f"IVF{lists},SQfp16", faiss.METRIC_INNER_PRODUCT)

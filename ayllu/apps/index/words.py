@@ -4,8 +4,7 @@ import re
 import unicodedata
 from typing import Any
 
-from ayllu.data.units import HAN, units
-from ayllu.errors import MissingExtra
+from ayllu.data.units import HAN, chinese_cutter, units
 
 _HAN = re.compile(f"[{HAN}]+")
 
@@ -36,12 +35,7 @@ def words(text: str) -> list[str]:
 
 def cutter() -> Any:
     """rjieba, which only Chinese needs."""
-    try:
-        import rjieba
-    except ImportError as error:
-        raise MissingExtra("finding words in Chinese documents needs the extra `documents`: "
-                           "pip install 'ayllu[documents]'.") from error
-    return rjieba
+    return chinese_cutter("finding words in Chinese documents")
 
 
 def _others(text: str) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from ayllu.apps.write.measure import language_of
-from ayllu.errors import MissingExtra
+from ayllu.errors import extra
 
 Format = Literal["md", "html", "docx"]
 _PAGE = """<!doctype html>
@@ -71,10 +71,8 @@ def _html(text: str, title: str) -> str:
 
 
 def _docx(text: str, title: str) -> bytes:
-    try:
+    with extra("documents", "writing DOCX"):
         import docx
-    except ImportError as error:
-        raise MissingExtra("writing DOCX needs the extra `documents`: pip install 'ayllu[documents]'") from error
     document = docx.Document()
     document.core_properties.title = _xml(title)[:255]
     document.core_properties.author = ""
