@@ -10,13 +10,15 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 from ayllu.errors import DataError, NotFound
 from ayllu.principal import Principal
+
+Read = Callable[..., list[sqlite3.Row]]                  # (sql, values) -> all rows of a query
 
 
 class Database:
@@ -48,6 +50,15 @@ class Database:
         """All rows of a query."""
         with self._lock:
             return self._db.execute(sql, values).fetchall()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Read]:
+        """`read`, of the file as it is now: what is written meanwhile isn't seen."""
+        with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)) as db:
+            db.row_factory = sqlite3.Row
+            db.execute("BEGIN")
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()      # "now" is the first time it reads
+            yield lambda sql, values=(): db.execute(sql, values).fetchall()
 
     def owned(self, table: str, id: str, principal: Principal) -> sqlite3.Row:
         """A row of the principal's, who needs the scope "jobs"; somebody else's looks like one that isn't there."""

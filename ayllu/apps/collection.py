@@ -9,7 +9,9 @@ Nothing leaves the machine, and instructions that stand in documents are text li
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -76,8 +78,7 @@ class Collection:
         files = files_of(paths, summary.passed_over)
         gone = self._gone([str(path) for path in paths if Path(path).is_dir()], {file.source for file in files})
         with self.store.write() as db:
-            db.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?)",
-                           [(str(path), _meta(meta)) for path in paths])
+            db.executemany("INSERT OR REPLACE INTO roots VALUES (?, ?)", [(str(path), _meta(meta)) for path in paths])
         return bring(self.store, files, gone, meta or {}, self.limits, summary, progress, workers)
 
     def add_named(self, files: Mapping[str, str | Path], meta: Mapping[str, str] | None = None,
@@ -143,6 +144,13 @@ class Collection:
         return int(self.store.one("SELECT count(*) FROM documents"))
 
     # What is found in it.
+
+    @contextmanager
+    def snapshot(self) -> Iterator["Collection"]:
+        """The collection as it is now, to be searched and quoted whatever is written meanwhile."""
+        still = copy(self)
+        with self.store.snapshot() as still.store:
+            yield still
 
     def add_vectors(self, embedder: Embedder | str = TOKENS, progress: Progress | None = None) -> None:
         """Make the collection searchable by meaning, too: a vector for each chunk that has none. Stopped, it goes on.

@@ -154,8 +154,7 @@ class Gallery:
         if not rows:
             raise DataError(f"{self.folder} holds no {kind or 'picture or sound'} that could be read")
         scores = np.stack([np.frombuffer(row["vector"], np.float32) for row in rows]) @ vector        # (N,)
-        return [Hit(rows[i]["path"], rows[i]["kind"], float(scores[i]))
-                for i in np.argsort(-scores, kind="stable")[:k]]
+        return [Hit(rows[i]["path"], rows[i]["kind"], float(scores[i])) for i in np.argsort(-scores, kind="stable")[:k]]
 
     def _files(self) -> Iterator[tuple[str, tuple[int, int]]]:
         """(path below the folder, (size, time)) of each picture and sound that the space can take."""

@@ -53,8 +53,7 @@ def read_sft(words: list[str]) -> tuple[Any, Path]:
     return read_tuning(SftConfig, words, "ayllu sft ayllu-mini chats.jsonl")
 
 
-def read_tuning(kind: type[S], words: list[str], example: str,
-                more: dict[str, Any] | None = None) -> tuple[S, Path]:
+def read_tuning(kind: type[S], words: list[str], example: str, more: dict[str, Any] | None = None) -> tuple[S, Path]:
     """The same for every command that begins with a model and files, or with a recipe of this kind; `more` is what
     options say over it."""
     overrides = [word for word in words if "=" in word and not Path(word).exists()]

@@ -87,8 +87,7 @@ def write(
                                  "language": language, "points": tuple(point or ()), "forbidden": tuple(forbid or ()),
                                  "sections": sections}, where="ayllu write")
         sources = _sources(source or (), training or ())
-        _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json,
-             draft)
+        _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json, draft)
 
 
 def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources | None", outline: Sequence[str], form: Any,

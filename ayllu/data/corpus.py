@@ -102,8 +102,7 @@ def over_ray(corpus: Corpus, address: str | None) -> Corpus:
     return corpus.model_copy(update={"prepare": corpus.prepare.model_copy(update={"ray": address})})
 
 
-def split(corpus: Corpus, source: Source, folder: Path,
-          watch: Watch = unwatched) -> Iterator[tuple[str, int]]:
+def split(corpus: Corpus, source: Source, folder: Path, watch: Watch = unwatched) -> Iterator[tuple[str, int]]:
     """(document, copies) for each document of a source: 0 copies means held out for evaluation."""
     path = source_path(corpus, source, folder)
     if path.is_file() and is_plain(path):

@@ -147,8 +147,7 @@ def write_shards(corpus: Corpus, recipe_folder: Path, tokenizer_path: Path, out:
     with _pool(workers, tokenizer_path, dtype) as pool, progress("tokenising", files) as bar:
         for number, source in enumerate(corpus.sources):
             counts: Counter[str] = Counter()
-            for text, copies, ids in _encoded(corpus, source, number, recipe_folder, parts, pool, bar,
-                                               2 * workers):
+            for text, copies, ids in _encoded(corpus, source, number, recipe_folder, parts, pool, bar, 2 * workers):
                 size = len(text.encode("utf-8"))
                 if copies:
                     name = f"{corpus.seed}/order/{source.path}/{counts['documents']}"

@@ -79,8 +79,7 @@ def sentence(metric: str, paired: Paired) -> str:
     winner, value, low, high = _in_words(metric, paired)
     unit = "points" if metric in POINTS else f"of {metric}"
     facts = "".join(f", {name} {text}" for name, text in _facts(paired))
-    head = (f"{winner} is better by {value} {unit}" if winner else
-            f"no difference shown: B minus A is {value} {unit}")
+    head = (f"{winner} is better by {value} {unit}" if winner else f"no difference shown: B minus A is {value} {unit}")
     return f"{metric}: {head}, 95 % interval {low} to {high}{facts}" + (FEW_EN if paired.difference.n < FEW else "")
 
 

@@ -93,8 +93,7 @@ def _read(runner: Runner, pairs: Sequence[tuple[Ids, Ids]], groups: list[Group],
         cache.truncate(ids.shape[1])
 
 
-def _follow(runner: Runner, cache: DenseCache, pairs: list[tuple[Ids, Ids]],
-            other: Sequence[int]) -> list[Likelihood]:
+def _follow(runner: Runner, cache: DenseCache, pairs: list[tuple[Ids, Ids]], other: Sequence[int]) -> list[Likelihood]:
     """One batch, filled on the right: what stands behind a row's end is never looked at."""
     width = max(len(continuation) for _, continuation in pairs)
     rows = [[context[-1], *continuation[:-1]] for context, continuation in pairs]

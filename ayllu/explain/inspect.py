@@ -97,8 +97,7 @@ def look_at_packed(loader: PackedLoader | ChatLoader, piece_of: Callable[[int], 
         if isinstance(loader, ChatLoader):
             pieces = tuple(replace(piece, where=loader.encoded.rows[piece.document or 0]) for piece in pieces)
         windows.append(Window(row, pieces, int((batch.document[row] == PADDING).sum())))
-    return View("packed", step, loader.context, len(batch), tuple(windows), dict(batch.counts),
-                loader.packing.report())
+    return View("packed", step, loader.context, len(batch), tuple(windows), dict(batch.counts), loader.packing.report())
 
 
 def _piece(batch: PackedBatch, row: int, number: int, document: int, objective: str, note: str | None, shifted: bool,

@@ -101,8 +101,7 @@ def content_logprobs(tokenizer: Tokenizer, entries: Sequence[Entry]) -> list[dic
         text, data = token_text(tokenizer, id)
         return {"token": text, "logprob": finite(logprob), "bytes": data}
 
-    return [{**one(e.id, e.logprob), "top_logprobs": [one(*pair) for pair in e.top]}
-            for e in entries if not e.is_end]
+    return [{**one(e.id, e.logprob), "top_logprobs": [one(*pair) for pair in e.top]} for e in entries if not e.is_end]
 
 
 def prompt_logprobs(run: Run, number: int) -> list[dict[str, Any] | None]:

@@ -123,8 +123,7 @@ def _load(model: str, dtype: str | None, device: str, rope_scaling: str | None, 
     """The model, or of several ranks each one's share of it."""
     dtype = dtype or served_dtype(model, pick_device(device))
     if dist.world_size() == 1:
-        return LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context,
-                        senses=None)
+        return LLM.load(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context, senses=None)
     from ayllu.engine.share import load_share
 
     return LLM(load_share(model, dtype=dtype, device=device, rope_scaling=rope_scaling, context=context), "eager")

@@ -47,8 +47,7 @@ def protocol_with(limits: Limits, refuse: Refuse = lambda *head: None) -> type[H
         def on_headers_complete(self) -> None:
             self._stop_head_timer()
             if self.cycle is None or self.cycle.response_complete:           # else it waits for the one before
-                self._refusal = refuse(self.parser.get_method(), self.url, self.headers,
-                                       self.scheme or "http")
+                self._refusal = refuse(self.parser.get_method(), self.url, self.headers, self.scheme or "http")
             if self._refusal is None:
                 super().on_headers_complete()
             else:

@@ -246,8 +246,7 @@ def _with_ends(answers: list[Span], text: str, segments: list[Segment], tokenize
     return [(start, stretch(end)) for start, end in answers]
 
 
-def _to_ids(spans: list[Span], text: str, segments: list[Segment],
-            tokenizer: Tokenizer) -> list[Span]:
+def _to_ids(spans: list[Span], text: str, segments: list[Segment], tokenizer: Tokenizer) -> list[Span]:
     """Ranges of ids whose text overlaps spans of characters."""
     ends = [end for start, stop, ids in segments for end in _ends(start, stop, ids, text, tokenizer)]
     starts = [0, *ends[:-1]]

@@ -106,8 +106,7 @@ class HfCodec:
         known = {c.text: c.id for c in self.controls if c.special}
         ends = [known[t] for t in ("</s>", "<|end_of_text|>", "<|endoftext|>") if t in known]
         eos = tuple(i for i in (*turn_ends(self.controls), *ends) if i != first)
-        bos = first if first is not None else next(
-            (known[t] for t in ("<s>", "<|begin_of_text|>") if t in known), None)
+        bos = first if first is not None else next((known[t] for t in ("<s>", "<|begin_of_text|>") if t in known), None)
         unk = self.data["model"].get("unk_token")
         return Named(bos_id=bos, eos_ids=eos, pad_id=next((known[t] for t in PAD_NAMES if t in known), None),
                      unk_id=self._backend.token_to_id(unk) if unk else None, add_bos=first is not None)

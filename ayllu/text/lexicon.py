@@ -88,8 +88,7 @@ def _add(entry: Entry, kind: str, name: str) -> None:
 @cache
 def _longest() -> tuple[int, int]:
     """The most words of an English phrase, and the most characters of a Chinese one."""
-    return (max(word.count(" ") + 1 for word in entries()),
-            max(len(word) for word in entries() if word[0] > "\u3400"))
+    return (max(word.count(" ") + 1 for word in entries()), max(len(word) for word in entries() if word[0] > "\u3400"))
 
 
 @cache

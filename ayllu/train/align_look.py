@@ -38,8 +38,7 @@ def looked_at(config: AlignRecipe, lesson: MediaLesson, n: int, out: Path) -> di
     """Write the first step's examples, moved as training moves them; gives what was counted in them."""
     if out.suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"--out {out}: the picture is an HTML page, which shows any script: name a .html file")
-    loader = MediaLoader(lesson.train, lesson.senses, min(n, len(lesson.train)), config.seed,
-                         jitter=config.data.jitter)
+    loader = MediaLoader(lesson.train, lesson.senses, min(n, len(lesson.train)), config.seed, jitter=config.data.jitter)
     shown = [lesson.train[loader.order.at(i)[0]] for i in range(loader.batch_size)]
     parts = [_example(sample, media, lesson.senses, lesson.tokenizer)
              for sample, media in zip(shown, loader.batch(0).media, strict=True)]

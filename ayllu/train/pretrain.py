@@ -24,14 +24,7 @@ from ayllu.files import atomic_path, cache_folder, write_json
 from ayllu.log import say
 from ayllu.model.build import CausalModel, ModelSettings, build_model
 from ayllu.model.init import initialise
-from ayllu.model.parallel import (
-    ALONE,
-    Layout,
-    build_sharded,
-    first_values,
-    gather,
-    place,
-)
+from ayllu.model.parallel import ALONE, Layout, build_sharded, first_values, gather, place
 from ayllu.model.parallel import fill as put
 from ayllu.text.tokenizer import Tokenizer
 from ayllu.text.train import train_sentencepiece

@@ -102,8 +102,7 @@ class Answering:
         """For each prompt its samples: ids, their log-probabilities, and whether it stopped by itself."""
         was_training = self.model.training
         self.model.eval()
-        numbers = [self.engine.submit(Request(ids, one, self.stops))
-                   for ids, one in zip(prompts, params, strict=True)]
+        numbers = [self.engine.submit(Request(ids, one, self.stops)) for ids, one in zip(prompts, params, strict=True)]
         found: dict[tuple[int, int], list[Token]] = {}
         device = self.engine.runner.device.type
         while not self.engine.is_idle:

@@ -73,8 +73,7 @@ def _train(config: SftConfig, lesson: Lesson, folder: Path, resume: Resume, devi
     return reached(state, last, run=str(run), **files)
 
 
-def new_state(config: Tuning, model: Llama, layout: Layout = ALONE,
-              facts: dict[str, Any] | None = None) -> TrainState:
+def new_state(config: Tuning, model: Llama, layout: Layout = ALONE, facts: dict[str, Any] | None = None) -> TrainState:
     """The state before the first step; an adapter is put on the model here."""
     if config.lora is not None:
         attach(model, new_adapter(model, config.lora.own(), config.seed))

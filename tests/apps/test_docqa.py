@@ -1,6 +1,9 @@
 """Answers from documents: every citation stands in its source, what nothing supports is said, and orders stay data."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from apps.scripted import ScriptedSpeaker
@@ -10,8 +13,9 @@ from media.small import wav
 
 from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.ask import Asking, ask
-from ayllu.apps.docqa.cite import support
+from ayllu.apps.docqa.cite import Citations, support
 from ayllu.apps.docqa.defining import term_of
+from ayllu.apps.docqa.extract import extract, read
 from ayllu.apps.docqa.follow import leans, standalone
 from ayllu.apps.docqa.overlap import asks_for, stem, telling
 from ayllu.apps.docqa.rerank import reranked
@@ -94,6 +98,48 @@ def test_a_property_needs_no_definition():
         "检查点是什么", "什么是检查点", "How are you?")] == [False] * 4 + [True] * 3 + [False]
 
 
+class Replaced(Collection):
+    """As if another process read the documents anew after each search."""
+
+    def search(self, *args, **others):
+        found = super().search(*args, **others)
+        with Collection(self.store.path) as other:
+            other.add_texts(SHOP)
+        return found
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_documents_that_are_replaced_meanwhile_still_answer(tmp_path, writes):
+    speaker = ScriptedSpeaker(lambda _: "Shoes may be returned within 30 days [1].") if writes else None
+    with Replaced(tmp_path / "c.sqlite") as pages:
+        pages.add_texts(SHOP)
+        pages.add_vectors()
+        cited, = ask("How many days do I have to return shoes?", pages, speaker).reply.citations
+        assert cited.quote == "Shoes may be returned within 30 days of delivery."
+        assert cited.document not in {one.id for one in pages.documents()}               # it was replaced
+        pages.add_texts({"returns": "Shoes may be returned within 9 days."})
+        cited, = ask("How many days do I have to return shoes?", pages).reply.citations
+    assert cited.quote == "Shoes may be returned within 9 days."                         # as it was when asked
+
+
+def test_another_process_may_replace_documents_while_questions_are_answered(tmp_path):
+    path, ids = tmp_path / "c.sqlite", set()
+    script = ("import sys\nfrom apps.test_docqa import SHOP, Collection\nwith Collection(sys.argv[1]) as pages:\n"
+              "    while True:\n        pages.add_texts(SHOP)\n        print('again', flush=True)\n")
+    with Collection(path) as pages:
+        pages.add_texts(SHOP)
+        with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE,
+                              env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as other:
+            try:
+                for _ in range(50):
+                    other.stdout.readline()                                              # it is at it
+                    cited, = ask("How many days do I have to return shoes?", pages).reply.citations
+                    ids.add(cited.document)
+            finally:
+                other.kill()
+    assert len(ids) > 5                                                                  # each time another one
+
+
 def test_what_frames_a_page_is_no_answer(tmp_path):
     page = "# Recipes\n\n[中文](recipes.zh.md)\n\n| Recipe | Takes |\n| --- | --- |\n| soup | an hour |\n"
     with Collection(tmp_path / "c.sqlite") as pages:
@@ -174,12 +220,13 @@ def test_stopping_an_answer_stops_the_model(shop):
     assert list(asked) == []
 
 
-def test_a_place_that_changed_is_not_cited(tmp_path):
+def test_a_place_that_says_something_else_is_not_cited(tmp_path):
     with Collection(tmp_path / "c.sqlite") as found:
         found.add_texts({"a": "The lamp costs 40 coins."})
-        asked = ask("What does the lamp cost?", found, ScriptedSpeaker(lambda m: (
-            found.add_texts({"a": "No lamp is sold here any more at all."}), "The lamp costs 40 coins.")[1]))
-        assert asked.reply.citations == ()
+        place, = (one.span for one in extract(read("What does the lamp cost?", found), found.search("lamp")))
+        assert Citations(found).cite(place).quote == "The lamp costs 40 coins."
+        found.add_texts({"a": "No lamp is sold here any more at all."})
+        assert Citations(found).cite(place) is None
 
 
 def test_questions_that_point_back_are_rewritten(shop):

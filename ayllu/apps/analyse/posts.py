@@ -230,7 +230,6 @@ def _of(row: dict[str, Any], known: Columns, line: int, name: str) -> Post | Rej
     return _post(cell(known.id) or str(line), text.strip(), time, cell(known.author), cell(known.group))
 
 
-def _post(id_: str, text: str, time: float | None = None, author: str | None = None,
-          group: str | None = None) -> Post:
+def _post(id_: str, text: str, time: float | None = None, author: str | None = None, group: str | None = None) -> Post:
     text = text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "")
     return Post(id_[:100], text[:LONGEST], time, author, group and group[:60], len(text) > LONGEST)

@@ -34,8 +34,7 @@ def page(summary: Table) -> str:
     """The whole page as text."""
     parts = (_actions, _time, _topics, _aspects, _segments, _voice, _labels, _feelings, _examples, _checks, _trust,
              _law)
-    return PAGE.page("".join(part(summary) for part in parts), model=_told(summary),
-                     pick=_tiles(summary))
+    return PAGE.page("".join(part(summary) for part in parts), model=_told(summary), pick=_tiles(summary))
 
 
 def _bars(rows: Iterable[tuple[str, str, str]]) -> str:
@@ -110,8 +109,7 @@ def _time(summary: Table) -> str:
     head = "".join(f"<th>{both(key)}</th>" for key in ("when", "where", "what", "found", "expected", "chance"))
     table = f'<div class="scroll"><table class="told"><tr>{head}</tr>{told}</table></div>' if told else ""
     drawn = f'<div class="legend">{_legend()}</div><div class="scroll">{main}</div>{table}'
-    return _section("time", f'{drawn}<div class="sparks">{small}</div>',
-                    both("time_note", *(WORDS[trends["unit"]])))
+    return _section("time", f'{drawn}<div class="sparks">{small}</div>', both("time_note", *(WORDS[trends["unit"]])))
 
 
 def _legend() -> str:

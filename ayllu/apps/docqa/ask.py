@@ -115,25 +115,28 @@ class Asked(Iterator[str]):
     def _run(self, question: str, collection: Collection, speaker: Speaker | None, history: Sequence[Message],
              how: Asking) -> Generator[str, None, None]:
         alone = standalone(question, history, speaker)
-        search = partial(collection.search, where=how.where or None, way="rrf" if how.fuse == "rrf" else "hybrid")
-        passages = search(alone, how.k)
-        if how.rerank and speaker is not None:
-            passages = reranked(alone, passages, speaker)
-        asked = read(alone, collection)
-        wide = passages
-        if term := asked.term.text:                      # each passage may speak of it, as "an adapter is"
-            wide = search(f"{alone} {term.removesuffix('s')}", WIDE * how.k)
-        found = extract(asked, wide)
-        sure = found[0].confidence if found else 0.0
-        writes = how.way == "write" or (how.way == "auto" and speaker is not None and not speaker.is_small)
         bad: list[str] = []
         way = "none"
-        if sure >= how.sure and not writes:
-            way = "extract"
-            yield from self._quoted(alone, found)
-        elif passages and writes and speaker is not None:
-            way = "write"
-            yield from self._written(alone, passages, history, speaker, how, bad)
+        with collection.snapshot() as still:             # what is quoted is what was found, whoever replaces it now
+            self._citations = Citations(still)
+            search = partial(still.search, where=how.where or None, way="rrf" if how.fuse == "rrf" else "hybrid",
+                             weight=collection.dense_weight())               # which remembers it
+            passages = search(alone, how.k)
+            if how.rerank and speaker is not None:
+                passages = reranked(alone, passages, speaker)
+            asked = read(alone, still)
+            wide = passages
+            if term := asked.term.text:                  # each passage may speak of it, as "an adapter is"
+                wide = search(f"{alone} {term.removesuffix('s')}", WIDE * how.k)
+            found = extract(asked, wide)
+            sure = found[0].confidence if found else 0.0
+            writes = how.way == "write" or (how.way == "auto" and speaker is not None and not speaker.is_small)
+            if sure >= how.sure and not writes:
+                way = "extract"
+                yield from self._quoted(alone, found)
+            elif passages and writes and speaker is not None:
+                way = "write"
+                yield from self._written(alone, passages, history, speaker, how, bad)
         language = "zh" if is_chinese(question) else "en"
         if not self.citations:
             way = "none"

@@ -51,7 +51,7 @@ class Citations:
         self.found: list[Citation] = []
 
     def cite(self, span: Span) -> Citation | None:
-        """None where the source no longer says this at that place: another process may have changed the collection."""
+        """None where the source doesn't say this at that place."""
         for known in self.found:
             if (known.document, known.start, known.end) == (span.passage.document, span.start, span.end):
                 return known

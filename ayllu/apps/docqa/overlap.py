@@ -106,8 +106,7 @@ def stem(word: str) -> str:
 def understood(text: str, weights: Mapping[str, float]) -> Question:
     """A question with the weights of its words in the collection; 1 more for each, as in a collection of few documents
     the words it is about stand in all of them."""
-    return Question(text, {word: 1.0 + weights.get(word, 0.0) for word in telling(text)}, asks_for(text),
-                    term_of(text))
+    return Question(text, {word: 1.0 + weights.get(word, 0.0) for word in telling(text)}, asks_for(text), term_of(text))
 
 
 def asks_for(text: str) -> str:

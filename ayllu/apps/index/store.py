@@ -7,8 +7,9 @@ transaction, so that a collection is whole at any moment, and work that was stop
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from ayllu.apps.index.prepare import ALIKE, Prepared
 from ayllu.apps.index.words import words
-from ayllu.database import Database
+from ayllu.database import Database, Read
 from ayllu.errors import DataError
 
 BAND = 8                                                 # places of a signature in one band: 16 bands of 128 places
@@ -82,7 +83,15 @@ class Store:
         self.path = Path(path)
         _refuse_others(self.path)
         self._db = Database(path, MIGRATIONS, "a collection")
-        self.write, self.rows, self.close = self._db.write, self._db.read, self._db.close
+        self.write, self.close = self._db.write, self._db.close
+        self.rows: Read = self._db.read
+
+    @contextmanager
+    def snapshot(self) -> Iterator["Store"]:
+        """The file as it is now, to be read whatever is written meanwhile."""
+        still = copy(self)
+        with self._db.snapshot() as still.rows:
+            yield still
 
     def one(self, query: str, values: Sequence[Any] = ()) -> Any:
         """The first value of the first row, or None."""

@@ -109,8 +109,7 @@ def split_json(source: str) -> list[Segment]:
         text = json.loads(match.group(), strict=False)
         if _NO_TEXT.fullmatch(text.strip()) is None:
             items = text_items(text, match.start() + 1, match.end() - 1)
-            found += value_segments(items, match.start() + 1, match.end() - 1,
-                                    partial(write_json, is_ascii=is_ascii))
+            found += value_segments(items, match.start() + 1, match.end() - 1, partial(write_json, is_ascii=is_ascii))
     return found
 
 
