@@ -95,7 +95,7 @@ async function read(job, plan, onprogress) {
       take(job, event);
     }
   } catch (error) {
-    throw error instanceof ApiError || error instanceof SyntaxError ? error : new Lost(error.message);
+    throw error instanceof ApiError || error instanceof SyntaxError ? error : new Lost(error.detail ?? error.message);
   }
 }
 
@@ -166,7 +166,7 @@ function end(job, finish) {
 }
 
 function fail(job, error) {
-  const { message, status = 0, param = null, code = null } = error;
+  const { detail: message = error.message, status = 0, param = null, code = null } = error;
   for (const node of job.nodes) {
     if (!node.finish)
       Object.assign(node, { finish: "error", error: { message, status, param, code, lost: error instanceof Lost } });

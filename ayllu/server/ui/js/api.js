@@ -1,20 +1,37 @@
 /** Calls to the server. Addresses are relative, so the page works below a prefix, too. */
 
+import { explained } from "./faults.js";
+import { t } from "./words.js";
+
 const KEY = "ayllu.key"; // in sessionStorage: gone with the tab
 
-/** An answer that is no success, in the server's own words. */
+/** An answer that is no success: `detail` in the server's own words, `message` in the reader's language before them. */
 export class ApiError extends Error {
   constructor(status, error = {}, retryAfter = null) {
-    super(typeof error.message === "string" ? error.message : `HTTP ${status}`);
+    super();
+    this.detail = typeof error.message === "string" ? error.message : `HTTP ${status}`;
     this.status = status;
     this.param = error.param ?? null;
     this.code = error.code ?? null;
     this.retryAfter = retryAfter; // seconds
   }
+
+  get message() {
+    return explained(this.detail, this);
+  }
 }
 
-/** No answer, or one that broke off. */
-export class Lost extends Error {}
+/** No answer, or one that broke off; `detail` is what the browser says of it. */
+export class Lost extends Error {
+  constructor(detail) {
+    super();
+    this.detail = detail;
+  }
+
+  get message() {
+    return [t("error.lost"), this.detail].filter(Boolean).join("\n");
+  }
+}
 
 let askForKey = async () => false;
 
@@ -44,7 +61,7 @@ export async function call(path, body, signal) {
   try {
     return await response.json();
   } catch (error) {
-    throw signal?.aborted ? error : new Lost(error.message);
+    throw signal?.aborted ? error : new Lost(error.detail ?? error.message);
   }
 }
 
@@ -90,7 +107,7 @@ async function send(path, body, signal, method) {
   try {
     return await fetch(path, { method, headers, signal, body: body && JSON.stringify(body), cache: "no-store" });
   } catch (error) {
-    throw signal?.aborted ? error : new Lost(error.message);
+    throw signal?.aborted ? error : new Lost(error.detail ?? error.message);
   }
 }
 

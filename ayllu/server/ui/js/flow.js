@@ -1,6 +1,7 @@
 /** What a person can do with a conversation: ask, ask again, go on, edit, compare, stop. */
 
 import { announce } from "./dom.js";
+import { explained } from "./faults.js";
 import { answer, jobs, jobsOf } from "./answer.js";
 import { answerPlan, continuePlan, newSeed } from "./ask.js";
 import { emit } from "./bus.js";
@@ -96,7 +97,7 @@ function finished(conversation, nodes) {
   if (node.error?.param === "response_format") server.noSchema = node.error.message;
   changed(conversation, { now: true });
   emit("settings");
-  if (conversation === library.current) announce(node.error ? node.error.message : ending(node));
+  if (conversation === library.current) announce(node.error ? explained(node.error.message, node.error) : ending(node));
 }
 
 function ending({ text, calls }) {

@@ -2,6 +2,7 @@
 
 import { call, fetchFile, Lost, remove } from "./api.js";
 import { announce, h, iconButton, saveBlob, textButton, toast } from "./dom.js";
+import { explained } from "./faults.js";
 import { size } from "./roompage.js";
 import { n, t } from "./words.js";
 
@@ -39,7 +40,7 @@ export function jobCard(job, { show, ongone = () => {} }) {
     card.dataset.state = job.state;
     bar.hidden = !isLive(job);
     bar.value = job.progress;
-    says.textContent = job.state === "failed" ? job.error : isLive(job) ? progressOf(job) : "";
+    says.textContent = job.state === "failed" ? explained(job.error, { code: "job" }) : isLive(job) ? progressOf(job) : "";
     says.classList.toggle("wrong", job.state === "failed");
     const label = t(isLive(job) ? "job.cancel" : "job.delete", { name });
     end.setAttribute("aria-label", label);

@@ -3,6 +3,7 @@
 import { jobs, speed } from "./answer.js";
 import { callCards } from "./callcards.js";
 import { copy, h, icon, iconButton, textButton } from "./dom.js";
+import { explained } from "./faults.js";
 import { edit, goOn, isBusy, regenerate } from "./flow.js";
 import { renderInto } from "./render.js";
 import { shownMedia } from "./showmedia.js";
@@ -62,7 +63,7 @@ function stateOf(conversation, node) {
       "div",
       { class: "fault", role: "alert" },
       h("strong", {}, t("error.title")),
-      h("p", {}, lost ? t("error.lost") : why),
+      h("p", {}, lost ? t("error.lost") : explained(why, node.error)),
       hint && h("p", { class: "note" }, hint),
       h(
         "div",

@@ -1,6 +1,7 @@
 /** What an analysis found, as elements: tiles, bars over time, bars of topics and aspects, posts with their words coloured. */
 
 import { h } from "../dom.js";
+import { explained } from "../faults.js";
 import { fileButton } from "../jobcard.js";
 import { language, n, t } from "../words.js";
 
@@ -32,7 +33,7 @@ export function shown(result) {
   );
 }
 
-const leftOut = ({ file, line, reason }) => h("li", {}, `${file}${line ? `:${line}` : ""}: ${reason}`);
+const leftOut = ({ file, line, reason }) => h("li", {}, `${file}${line ? `:${line}` : ""}: ${explained(reason, { code: "unreadable" })}`);
 
 /** A post with the words that moved its verdict. */
 export function coloured({ text, why = [], sentiment }) {

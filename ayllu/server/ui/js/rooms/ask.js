@@ -3,6 +3,7 @@
 import { call, remove } from "../api.js";
 import { dropZone } from "../dropzone.js";
 import { h, icon, iconButton, textButton, toast } from "../dom.js";
+import { explained } from "../faults.js";
 import { jobCard } from "../jobcard.js";
 import { about, roomPage, size } from "../roompage.js";
 import { addWords, inWords, n, t } from "../words.js";
@@ -179,6 +180,6 @@ function leftOut(files) {
     "details",
     { class: "left-out" },
     h("summary", {}, t("ask.left_out", { n: n(rows.length) })),
-    h("ul", { class: "documents" }, rows.map(([name, why]) => h("li", {}, h("span", { class: "name" }, name), h("span", { class: "note" }, why)))),
+    h("ul", { class: "documents" }, rows.map(([name, why]) => h("li", {}, h("span", { class: "name" }, name), h("span", { class: "note" }, explained(why, { code: "unreadable" }))))),
   );
 }

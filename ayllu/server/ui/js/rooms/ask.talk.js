@@ -1,6 +1,6 @@
 /** The conversation with a collection: each answer with its numbered sources, which open the document at the place. */
 
-import { open } from "../api.js";
+import { ApiError, open } from "../api.js";
 import { announce, h, iconButton, toast } from "../dom.js";
 import { soundOf } from "../media.js";
 import { recorder } from "../record.js";
@@ -64,7 +64,7 @@ export function talk(collection, hears) {
         else if (event.type === "citation") turn.citations.push(event.citation);
         else if (event.type === "done")
           Object.assign(turn, event, { question: asked.question ?? event.question, searched: event.question, state: "done" });
-        else if (event.error) throw new Error(event.error.message);
+        else if (event.error) throw new ApiError(0, event.error);
         redraw();
       }
       announce(turn.answer);

@@ -2,6 +2,7 @@
 
 import { call } from "../api.js";
 import { h, iconButton, textButton, toast } from "../dom.js";
+import { explained } from "../faults.js";
 import { fileButton } from "../jobcard.js";
 import { n, t } from "../words.js";
 
@@ -54,7 +55,7 @@ function correct(row, target, words) {
 /** What came of each file of a job. */
 export function fileReports({ files }, percent) {
   return files.map((one) => {
-    if (one.error) return h("p", { class: "note wrong" }, t("tr.file.failed", { name: one.name, why: one.error }));
+    if (one.error) return h("p", { class: "note wrong" }, t("tr.file.failed", { name: one.name, why: explained(one.error, { code: "unreadable" }) }));
     const memory = Object.entries(one.sentences ?? {}).reduce((sum, [how, count]) => sum + (how === "model" ? 0 : count), 0);
     const said = [t("tr.file.done", { name: one.name, n: n(one.segments) })];
     if (memory) said.push(t("tr.file.memory", { n: n(memory) }));

@@ -4,6 +4,7 @@ import { call, remove } from "../api.js";
 import { on } from "../bus.js";
 import { dropZone } from "../dropzone.js";
 import { h, iconButton, textButton } from "../dom.js";
+import { explained } from "../faults.js";
 import { fileButton, jobList } from "../jobcard.js";
 import { about, roomPage } from "../roompage.js";
 import { addWords, t } from "../words.js";
@@ -92,6 +93,6 @@ function result({ texts, met, left_out: left, files }) {
   return [
     h("p", {}, t("write.batch.result", { n: texts, met })),
     files.map(fileButton),
-    left.length > 0 && h("div", { class: "note" }, t("write.batch.left"), h("ul", {}, left.slice(0, 50).map((why) => h("li", {}, why)))),
+    left.length > 0 && h("div", { class: "note" }, t("write.batch.left"), h("ul", {}, left.slice(0, 50).map((why) => h("li", {}, explained(why))))),
   ];
 }

@@ -1,7 +1,7 @@
 /** What the Write room holds and does: a brief, a text with its versions, and the calls to the server. It stays while
     other rooms are looked at; views are told by "write". */
 
-import { call, open } from "../api.js";
+import { ApiError, call, open } from "../api.js";
 import { emit } from "../bus.js";
 import { announce } from "../dom.js";
 import { events } from "../stream.js";
@@ -147,7 +147,7 @@ async function run(path, body, onevent) {
   try {
     const response = await open(path, { ...body, stream: true }, ending.signal);
     for await (const event of events(response.body)) {
-      if (event.error) throw new Error(event.error.message);
+      if (event.error) throw new ApiError(0, event.error);
       onevent(event);
       isWhole = event.type === "done";
       emit("write");
