@@ -74,6 +74,8 @@ def serve(
                                               "data folder.")] = None,
     support: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The pages and rules of your customer service "
                                                  "(`ayllu support init FOLDER`); by default the sample shop.")] = None,
+    training: Annotated[list[Path] | None, typer.Option(help="What the model was trained on, files or folders: texts "
+                                                        "are checked for copies of it.")] = None,
     senses: flags.Senses = None,
     media_hosts: Annotated[str | None, typer.Option(metavar="NAME,NAME", help="Machines that images in messages may be "
                                                     "fetched from; by default none.")] = None,
@@ -84,6 +86,7 @@ def serve(
     with extra("serve", "ayllu serve"):
         from ayllu.server import apart, start
     from ayllu import dist
+    from ayllu.apps.write.copies import Sources
     from ayllu.config import validate
     from ayllu.device import pick_device
     from ayllu.engine.engine import EngineSettings
@@ -95,6 +98,7 @@ def serve(
         from ayllu.apps.support.rules import load_rules
 
         load_rules(support / RULES)                      # a fault in them is told now, not to the first customer
+    Sources((), training or ())                          # that they are there is looked at now, too
     door = Door(host, start.load_keys(keys), frozenset(allow_host or ()), frozenset(allow_origin or ()))
     tls = _tls(tls_cert, tls_key)
     engine = validate(EngineSettings, {"cache_mib": cache_mib, "max_rows": max_rows, "max_waiting": max_waiting,
@@ -117,7 +121,8 @@ def serve(
         load = {**own, "name": name, "draft": draft, "adapters": adapters, "max_wait_s": max_wait}
         here = {"aliases": tuple(alias or ()), "limits": Limits(tokens=max_tokens, request_s=timeout),
                 "redact": redact, "adapter_folder": lora_folder}
-        served = apart.load(model, load, {**here, "workspace": _workspace(data), "support": support})
+        served = apart.load(model, load, {**here, "workspace": _workspace(data), "support": support,
+                                         "training": tuple(training or ())})
         try:
             hosts = [host.strip().lower() for host in (media_hosts or "").split(",") if host.strip()]
             start.attach_senses(served, model, senses, device, hosts)

@@ -90,7 +90,7 @@ def write(
         _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json, draft)
 
 
-def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources | None", outline: Sequence[str], form: Any,
+def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources", outline: Sequence[str], form: Any,
          out: Path | None, seed: int | None, temperature: float, as_json: bool, draft: str | None) -> None:
     from ayllu.apps.write.checks import check
     from ayllu.apps.write.compose import compose
@@ -147,7 +147,7 @@ def _revise(file: Path | None, draft: str | None, action: Action, tone: str, wis
 
 
 def _batch(file: Path, out: Path | None, model: str, load: dict[str, Any], seed: int | None,
-           sources: "Sources | None", as_json: bool) -> None:
+           sources: "Sources", as_json: bool) -> None:
     import json
 
     from ayllu.apps.write.batch import finished, read_briefs, write_all
@@ -190,6 +190,7 @@ def lines_of(report: "Report") -> list[str]:
                  f"before, {len(report.repeated)} sentences came again")
     lines += [f"copy        {copy.n_units} {report.unit} of {copy.source} (from its character {copy.source_start}): "
               f"{copy.text[:80]!r}" for copy in report.copies]
+    lines += [f"not read    {report.unread}"] if report.unread else []
     return lines + [f"to check    {claim.text[:100]}" for claim in report.claims[:20]]
 
 
@@ -203,11 +204,10 @@ def _speaker(model: str, load: dict[str, Any]) -> "LocalSpeaker":
     return speaker
 
 
-def _sources(paths: Iterable[Path], training: Sequence[Path]) -> "Sources | None":
+def _sources(paths: Iterable[Path], training: Sequence[Path]) -> "Sources":
     from ayllu.apps.write.copies import read_sources
 
-    named = [(str(path), path) for path in paths]
-    return read_sources(named, training) if named or training else None
+    return read_sources(((str(path), path) for path in paths), training)
 
 
 def _form(out: Path | None, *, is_batch: bool) -> Any:

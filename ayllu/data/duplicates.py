@@ -38,11 +38,6 @@ def fingerprint(text: str) -> bytes:
     return blake2b("\x1f".join(found).encode() if found else b"\x00" + text.encode(), digest_size=16).digest()
 
 
-def shingles(text: str, n: int) -> np.ndarray:
-    """Hashes of the runs of n units, (shingles,) uint64 without repeats; a shorter text is one shingle."""
-    return np.unique(_runs(text, n))
-
-
 def signature(text: str, how: Duplicates) -> np.ndarray:
     """The MinHash signature (permutations,) of a text: the share of equal places estimates the Jaccard similarity.
 
@@ -50,7 +45,7 @@ def signature(text: str, how: Duplicates) -> np.ndarray:
     where h is murmur3's final mix of a shingle's hash. Computed in blocks that stay in the cache.
     """
     a, b = _permutations(how.permutations)
-    h = _runs(text, how.shingle).astype(np.uint32)[:, None]              # (shingles, 1)
+    h = shingles(text, how.shingle).astype(np.uint32)[:, None]              # (shingles, 1)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h = (h ^ (h >> np.uint32(shift))) * np.uint32(factor)
     h ^= h >> np.uint32(16)
@@ -64,7 +59,8 @@ def signature(text: str, how: Duplicates) -> np.ndarray:
     return least
 
 
-def _runs(text: str, n: int) -> np.ndarray:
+def shingles(text: str, n: int) -> np.ndarray:
+    """Hashes of the runs of n units, (shingles,) uint64; a shorter text is one shingle."""
     hashes = unit_hashes(text)
     return hash_ngrams(hashes, min(n, max(len(hashes), 1)))
 

@@ -11,17 +11,16 @@ from starlette.responses import Response
 
 from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.ask import Asking, ask
-from ayllu.apps.index.adding import Summary
 from ayllu.apps.index.cut import page_of
 from ayllu.apps.perceive import describe_named
-from ayllu.errors import DataError, NotFound, RequestError
+from ayllu.errors import NotFound, RequestError
 from ayllu.server.catalogue import Catalogue, Listed
 from ayllu.server.openai import prepared, served_of, who
 from ayllu.server.schema import documents as schema
 from ayllu.server.schema.workspace import Deleted
 from ayllu.server.speaker import ServedSpeaker
-from ayllu.server.sse import EVENTS, Json, or_gone
-from ayllu.server.stepping import last, told
+from ayllu.server.sse import EVENTS, Json
+from ayllu.server.stepping import told
 from ayllu.server.transcriptions import spoken
 from ayllu.server.uploads import workspace_of
 from ayllu.server.work import Work
@@ -80,7 +79,7 @@ async def text(collection: str, document: Number, request: Request, start: Place
     """What stands in a document from one character to another."""
     def found() -> dict[str, Any]:
         opened = _opened(request, collection)
-        it = _document(opened, document)
+        it = opened.store.document(document)
         said = opened.text(document, start, min(end, start + MOST_SHOWN))
         return {"id": it.id, "source": it.source, "title": it.title, "kind": it.kind, "characters": it.characters,
                 "start": start, "end": start + len(said), "page": page_of(start, it.pages), "text": said}
@@ -93,7 +92,7 @@ async def forget(collection: str, document: Number, request: Request) -> Respons
     """Take one document out."""
     def remove() -> None:
         opened = _opened(request, collection)
-        opened.remove([_document(opened, document).source])
+        opened.remove([opened.store.document(document).source])
     await prepared(remove)
     return Json({"id": str(document), "deleted": True})
 
@@ -129,10 +128,7 @@ async def asked(body: schema.AskRequest, request: Request) -> Response:
         finally:
             answer.close()
 
-    if body.stream:
-        return await told(request, events())
-    done = await or_gone(request, last(events()))
-    return Json({key: value for key, value in (done or {}).items() if key != "type"})
+    return await told(request, events(), body.stream)
 
 
 def run_index(work: Work) -> dict[str, Any]:
@@ -160,23 +156,11 @@ def run_index(work: Work) -> dict[str, Any]:
     for file in payload["files"]:
         with suppress(NotFound):
             files.delete(work.principal, file)
-    return told_summary(summary)
-
-
-def told_summary(summary: Summary) -> dict[str, Any]:
-    """For the page."""
     return {key: value for key, value in asdict(summary).items() if key != "passed_over"}
 
 
 def _opened(request: Request, collection: str) -> Collection:
     return catalogue_of(workspace_of(request)).get(who(request), collection)[1]
-
-
-def _document(collection: Collection, document: int) -> Any:
-    try:
-        return collection.store.document(document)
-    except DataError as error:
-        raise NotFound(str(error)) from error
 
 
 def _facts(one: Listed, collection: Collection) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class Served:
     base: str = ""                                       # the model's fingerprint, which adapters may name
     adapter_folder: Path | None = None                   # below which clients may name adapters
     support: Path | None = None                          # the folder of its customer service; None: the sample shop
+    training: tuple[Path, ...] = ()                      # what the model was trained on: texts are compared with it
     workspace: Workspace | None = None                   # where jobs and files are kept; None: nothing is
     loading: asyncio.Lock = field(default_factory=asyncio.Lock)
     metrics: Metrics = field(default_factory=Metrics)

@@ -62,7 +62,8 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
                 redact: bool = False, draft: str | None = None, adapters: Sequence[str] = (),
                 adapter_folder: Path | None = None, max_wait_s: float | None = None,
                 rope_scaling: str | None = None, context: int | None = None,
-                workspace: Workspace | None = None, support: Path | None = None) -> Served:
+                workspace: Workspace | None = None, support: Path | None = None,
+                training: tuple[Path, ...] = ()) -> Served:
     """Load a model and put an engine and its service around it; nothing runs yet. `adapters` read NAME=PATH."""
     named = [named_path(text) for text in adapters]
     if dist.world_size() > 1 and (draft or adapters or adapter_folder):
@@ -82,7 +83,7 @@ def load_served(model: str, *, dtype: str | None = None, device: str = "auto", n
                   defaults=llm.checkpoint.generation.sampling(), format=llm.checkpoint.format,
                   licence=llm.checkpoint.licence, aliases=frozenset(aliases), limits=limits or Limits(),
                   redact=redact, base=llm.fingerprint, adapter_folder=adapter_folder, workspace=workspace,
-                  support=support)
+                  support=support, training=training)
     for adapter, path in named:
         load_now(served, adapter, path)
     return served

@@ -4,15 +4,16 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ayllu.server.faults import Fault, body_of
-from ayllu.server.sse import DONE, Stream, event
+from ayllu.server.sse import DONE, Json, Stream, event, or_gone
 
 T = TypeVar("T")
 THREADS = ThreadPoolExecutor(64, thread_name_prefix="ayllu-step")    # each waits for a token most of the time
@@ -35,8 +36,12 @@ async def steps(items: Generator[T, None, None]) -> AsyncGenerator[T, None]:
         await loop.run_in_executor(THREADS, items.close)
 
 
-async def told(request: Request, items: Generator[dict[str, Any], None, None]) -> Response:
-    """Server-sent events, one for each item, and [DONE]. What is wrong before the first is an answer of its own."""
+async def told(request: Request, items: Generator[dict[str, Any], None, None], is_stream: bool) -> Response:
+    """Server-sent events, one for each item, and [DONE]; what is wrong before the first is an answer of its own. No
+    stream: the last item alone."""
+    if not is_stream:
+        done = await or_gone(request, last(items)) or {}
+        return Json({key: value for key, value in done.items() if key != "type"})
     found = steps(items)
     first = await anext(found)
 
@@ -55,13 +60,10 @@ async def told(request: Request, items: Generator[dict[str, Any], None, None]) -
     return Stream(parts(), lambda: None, tell=tell)
 
 
-async def last(items: Generator[T, None, None], keep: Callable[[T], None] = lambda item: None) -> T:
-    """The last item; `keep` sees each."""
+async def last(items: Generator[T, None, None]) -> T:
+    """The last item."""
     found: T = END
-    stream = steps(items)
-    try:
-        async for found in stream:
-            keep(found)
-    finally:
-        await stream.aclose()
+    async with aclosing(steps(items)) as stream:
+        async for item in stream:
+            found = item
     return found

@@ -22,8 +22,8 @@ from ayllu.server.openai import prepared, served_of, who
 from ayllu.server.schema import write as schema
 from ayllu.server.schema.workspace import Deleted
 from ayllu.server.speaker import ServedSpeaker
-from ayllu.server.sse import EVENTS, Json, or_gone
-from ayllu.server.stepping import last, told
+from ayllu.server.sse import EVENTS, Json
+from ayllu.server.stepping import told
 from ayllu.server.uploads import saved_as, workspace_of
 from ayllu.server.work import Work
 from ayllu.server.workspace import Workspace
@@ -58,10 +58,7 @@ async def write(body: schema.WriteRequest, request: Request) -> Response:
                 yield {"type": "done", "outline": list(outline), "text": event.text, "checks": report.as_json(),
                        "draft": draft}
 
-    if body.stream:
-        return await told(request, events())
-    done = await or_gone(request, last(events()))
-    return Json({key: value for key, value in (done or {}).items() if key != "type"})
+    return await told(request, events(), body.stream)
 
 
 @router.post("/v1/write/revise", responses={200: {"model": schema.Revised, **EVENTS}}, response_model=None)
@@ -76,10 +73,7 @@ async def revised(body: schema.ReviseRequest, request: Request) -> Response:
             yield {"type": "text", "text": piece}
         yield {"type": "done", "text": text}
 
-    if body.stream:
-        return await told(request, events())
-    done = await or_gone(request, last(events()))
-    return Json({"text": (done or {"text": ""})["text"]})
+    return await told(request, events(), body.stream)
 
 
 @router.post("/v1/write/check", responses={200: {"model": schema.Checked}}, response_model=None)
@@ -142,7 +136,7 @@ def run_batch(work: Work) -> dict[str, Any]:
     try:
         with out.open("a", encoding="utf-8") as kept:
             for value in write_all(rows, work.speaker, done=finished(out, rows), seed=work.payload["seed"],
-                                   beat=lambda n: work.beat(n / len(rows))):
+                                   beat=lambda n: work.beat(n / len(rows)), sources=Sources((), work.served.training)):
                 kept.write(json.dumps(value, ensure_ascii=False) + "\n")
                 kept.flush()
         values = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
@@ -175,9 +169,9 @@ def _speaker(request: Request, body: schema.Asked) -> ServedSpeaker:
     return ServedSpeaker(served_of(request), who(request), model=body.model, tally=request.scope["ayllu.tally"])
 
 
-def _sources(request: Request, ids: Sequence[str]) -> Sources | None:
-    if not ids:
-        return None
-    files, principal = workspace_of(request).files, who(request)
-    found = [files.get(principal, file_id) for file_id in ids]
-    return read_sources((kept.name, files.path(kept)) for kept in found)
+def _sources(request: Request, ids: Sequence[str]) -> Sources:
+    paths = []
+    for file_id in ids:
+        kept = (files := workspace_of(request).files).get(who(request), file_id)
+        paths.append((kept.name, files.path(kept)))
+    return read_sources(paths, served_of(request).training)

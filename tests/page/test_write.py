@@ -16,7 +16,10 @@ CHECKS = {"length": 14, "target": 20, "unit": "words", "faults": ["length", "poi
 
 @pytest.fixture(scope="module")
 def kept(chat_checkpoint, tmp_path_factory):
-    with serving(chat_checkpoint, workspace=Workspace(tmp_path_factory.mktemp("data"))) as live:
+    learned = tmp_path_factory.mktemp("learned") / "train.jsonl"
+    learned.write_text(json.dumps({"story": "Say: the sea is cold in 1999, the sea is cold in 1999."}) +
+                       '\n{"id": 2}\n')
+    with serving(chat_checkpoint, workspace=Workspace(tmp_path_factory.mktemp("data")), training=(learned,)) as live:
         yield live
 
 
@@ -71,6 +74,21 @@ def test_a_brief_becomes_a_text_with_its_checks(room):
     checks.get_by_role("button", name="The sea is cold").click()
     field = page.locator("textarea.paper")
     assert field.evaluate("e => e.value.slice(e.selectionStart, e.selectionEnd)") == TEXT[16:40]
+
+
+@pytest.mark.parametrize(("locale", "again", "unread"), [
+    ("en-US", "Check again", "1 rows of the training text can't be read, the first train.jsonl, row 2"),
+    ("zh-CN", "重新检查", "训练文本中有 1 行无法读取，没有比较，第一处是 train.jsonl, row 2")])
+def test_what_stands_in_the_training_text_is_flagged(room, locale, again, unread):
+    page = room(locale=locale)
+    scripted(page)
+    page.locator("textarea").first.fill("sea")
+    page.locator("form button[type=submit]").first.click()
+    page.get_by_role("button", name=again).click()
+    checks = page.locator(".checks")
+    expect(checks).to_contain_text("train.jsonl, row 1")
+    expect(checks).to_contain_text(unread)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_a_real_text_is_kept_changed_compared_and_saved(room, kept):

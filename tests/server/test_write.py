@@ -48,6 +48,23 @@ def test_a_stream_and_the_whole_say_the_same(live):
         assert [d["id"] for d in listed[:2]] == [found[-1]["draft"], whole["draft"]]
 
 
+def test_copies_of_the_training_text_that_the_server_was_started_with(chat_checkpoint, tmp_path):
+    ours = "It was the best of times, it was the worst of times, it was the age of wisdom"
+    (tmp_path / "train.jsonl").write_text(json.dumps({"story": f"Once. {ours}!"}) + '\n{"id": 7}\n')
+    with serving(chat_checkpoint, training=(tmp_path / "train.jsonl",)) as found, client(found) as http:
+        checks = http.post("/v1/write/check", json={"text": ours, "brief": BRIEF}).json()
+        assert [(c["source"], c["n_units"], c["source_start"]) for c in checks["copies"]] == [
+            ("train.jsonl, row 1", 18, 6)]
+        assert str(tmp_path) not in json.dumps(checks)   # where it lies is the operator's
+        assert "row 2: no text in its columns id" in checks["unread"]
+        assert "copies" in checks["faults"]
+        whole = http.post("/v1/write", json={"brief": BRIEF, "seed": 4}).json()
+        assert "row 2" in whole["checks"]["unread"]
+        for name in ("training", "streamed"):            # a caller names no path
+            refused = http.post("/v1/write/check", json={"text": ours, "brief": BRIEF, name: [str(tmp_path)]})
+            assert refused.json()["error"]["code"] == "unknown_parameter"
+
+
 def test_a_reader_who_leaves_frees_the_engine(live):
     free = live.pages_free()
     with client(live) as http, http.stream("POST", "/v1/write", json={

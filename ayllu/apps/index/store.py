@@ -20,7 +20,7 @@ import numpy as np
 from ayllu.apps.index.prepare import ALIKE, Prepared
 from ayllu.apps.index.words import words
 from ayllu.database import Database, Read
-from ayllu.errors import DataError
+from ayllu.errors import DataError, NotFound
 
 BAND = 8                                                 # places of a signature in one band: 16 bands of 128 places
 MIGRATIONS = ("""
@@ -190,7 +190,7 @@ class Store:
         """One by its id."""
         rows = self.rows("SELECT * FROM documents WHERE id = ?", (number,))
         if not rows:
-            raise DataError(f"there is no document {number} in this collection: list its documents")
+            raise NotFound(f"there is no document {number} in this collection: list its documents")
         return _stored(rows[0])
 
     def text(self, document: int, start: int = 0, end: int | None = None) -> str:

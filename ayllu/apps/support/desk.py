@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ayllu.errors import NotFound, RequestError
+from ayllu.errors import NotFound
 from ayllu.jobs import Codec, Plain
 from ayllu.principal import Principal
 
@@ -140,12 +140,6 @@ class Desk:
         """Delete a conversation with all that belongs to it."""
         self.conversation(who, number)
         self._delete("number = ?", (number,))
-
-    def forget_customer(self, who: Principal, customer: str) -> int:
-        """Delete all conversations of one customer; how many."""
-        if not customer:
-            raise RequestError("a customer without a name can't be told from others: delete by its number")
-        return self._delete("tenant = ? AND customer = ?", (who.tenant, customer))
 
     def expire(self, days: float) -> int:
         """Delete conversations that nobody has touched for so many days; how many."""

@@ -36,6 +36,7 @@ class Report:
     repeated: list[Span]                                 # sentences that stood before, word for word
     copies: list[Copy]
     claims: list[Span]                                   # sentences with numbers: for a person to check
+    unread: str = ""                                     # what of the training text couldn't be compared
 
     @property
     def faults(self) -> list[str]:
@@ -54,12 +55,12 @@ class Report:
 def check(text: str, brief: Brief, sources: Sources | None = None) -> Report:
     """All checks of a text (Markdown; headings are no sentences of its own, and aren't counted)."""
     body = _without_headings(text)
-    found = units(body)
+    found, copies = units(body), sources.copies(body) if sources else []
     return Report(
         length=len(found), target=brief.target, unit="characters" if brief.tongue == "zh" else "words",
         points=[_point(point, body) for point in brief.points], forbidden=_forbidden(text, brief.forbidden),
         repetition=round(repetition([unit.text for unit in found]), 4), repeated=_repeated(body),
-        copies=sources.copies(body) if sources else [], claims=claims(body))
+        copies=copies, claims=claims(body), unread=sources.unread if sources else "")
 
 
 def repetition(words: list[str], n: int = N_GRAM) -> float:

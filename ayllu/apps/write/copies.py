@@ -9,19 +9,18 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ayllu.apps.documents.read import read_document
 from ayllu.apps.write.measure import Language, Span, language_of, units
-from ayllu.data.folders import files_below
+from ayllu.data.folders import passed_over, some_files_below
 from ayllu.data.overlap import index, shared_runs
-from ayllu.data.readers import parse, records
-from ayllu.data.rows import Reject, each
+from ayllu.data.readers import columns, records
+from ayllu.data.rows import BadRow, Record, Reject, each
 from ayllu.errors import DataError
-from ayllu.log import warn
 
 K: dict[Language, int] = {"en": 8, "zh": 13}             # shorter runs are idioms, names and titles
 W = 4
-TEXT = ("text",)                                         # the field of rows that are streamed
 MOST_PLACES = 20                                         # of one hash: what stands everywhere is nobody's
 
 
@@ -56,7 +55,9 @@ class Sources:
 
     def __init__(self, texts: Iterable[tuple[str, str]], streamed: Sequence[Path] = ()) -> None:
         """Names and texts."""
-        self._files = [file for path in streamed for file in files_below(path)]
+        self._files = {file: str(file.relative_to(path.parent)) for path in streamed for file in some_files_below(path)}
+        self._others = ", ".join(f"{n:,} {kind}" for path in streamed for kind, n in passed_over(path).items())
+        self.unread = ""                                 # what of the streamed texts the last text wasn't compared with
         self.texts: list[tuple[str, list[Span]]] = []
         self._index: dict[tuple[Language, int], list[tuple[int, int]]] = {}        # -> (text, place)
         for name, text in texts:
@@ -87,16 +88,17 @@ class Sources:
         """As `copies`, of the streamed texts that share a run of n units; each place of the text is told once."""
         known, _ = index([text] if self._files else [], n)
         found: dict[tuple[int, int], Copy] = {}
-        bad = 0
-        for file in self._files:
-            for one in each(records(file, TEXT, str(file)), lambda record: (record.line, parse(record, TEXT))):
+        bad: list[str] = []
+        for file, name in self._files.items():
+            for one in each(records(file, (), name), _whole_row):
                 if isinstance(one, Reject):
-                    bad += 1
+                    bad.append(one.told)
                 elif shared_runs(one[1], known, n):
-                    name = f"{file}, row {one[0]}" if one[0] else str(file)
-                    found = {(c.start, c.end): c for c in Sources([(name, one[1])]).copies(text)} | found
-        if bad:
-            warn(f"{bad:,} rows of the training text can't be read, and weren't compared (they need a field `text`)")
+                    place = f"{name}, row {one[0]}" if one[0] else name
+                    found = {(c.start, c.end): c for c in Sources([(place, one[1])]).copies(text)} | found
+        told = [f"files of the training text that aren't read: {self._others}"] if self._others else []
+        told += [f"{len(bad):,} rows of the training text can't be read, the first {bad[0]}"] if bad else []
+        self.unread = "; ".join(told)
         return list(found.values())
 
     def _told(self, text: str, found: list[Span], run: tuple[int, int, int, int]) -> Copy:
@@ -104,6 +106,23 @@ class Sources:
         start, end = found[first].start, found[first + n - 1].end
         name, theirs = self.texts[number]
         return Copy(start, end, text[start:end], name, theirs[at].start, n)
+
+
+def _whole_row(record: Record) -> tuple[int, str]:
+    """A row and all its texts, one below the other: a model may have been trained on any of its columns."""
+    row = columns(record)
+    text = row if isinstance(row, str) else "\n".join(_texts(row))
+    if isinstance(row, dict) and not text.strip():
+        raise BadRow(f"no text in its columns {', '.join(map(str, row))}")
+    return record.line, text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):                 # of messages, as conversations are kept
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
 
 
 def fingerprints(found: list[Span], k: int) -> Iterator[tuple[int, int]]:

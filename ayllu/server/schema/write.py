@@ -102,6 +102,7 @@ class Checked(Answer):
     repeated: list[dict[str, Any]]
     copies: list[dict[str, Any]]
     claims: list[dict[str, Any]]
+    unread: str
 
 
 class Changes(Answer):

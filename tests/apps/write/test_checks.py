@@ -12,6 +12,7 @@ from ayllu.apps.write.brief import Brief
 from ayllu.apps.write.checks import check, claims, covered, repetition
 from ayllu.apps.write.copies import K, Sources, W, read_sources
 from ayllu.apps.write.measure import units
+from ayllu.errors import DataError
 
 WORDS = [f"w{i}" for i in range(400)]
 
@@ -110,7 +111,33 @@ def test_copies_of_texts_too_many_for_an_index(tmp_path):
     (tmp_path / "b.txt").write_text("在很久很久以前有一座山山里有一座庙")
     sources = read_sources([], [tmp_path])
     assert [(c.source, c.text, c.n_units) for c in sources.copies(f"So: {ours}. And on.")] == [
-        (f"{tmp_path / 'a.jsonl.gz'}, row 51", ours, 18)]
+        (f"{tmp_path.name}/a.jsonl.gz, row 51", ours, 18)]
     found, = sources.copies("他说：在很久很久以前，有一座山，山里有一座庙。")
-    assert (found.source, found.source_start, found.n_units) == (str(tmp_path / "b.txt"), 0, 17)
+    assert (found.source, found.source_start, found.n_units) == (f"{tmp_path.name}/b.txt", 0, 17)
     assert sources.copies("It was the best of times that anybody had in all those years") == []
+    assert sources.unread == ""
+
+
+def test_training_rows_of_any_columns_are_compared_and_what_is_not_is_told(tmp_path):
+    """As pretraining reads them by `fields`, and conversations too; whatever can't be compared is counted and named."""
+    ours = "It was the best of times, it was the worst of times, it was the age of wisdom"
+    rows = [{"prompt": "Go on", "answer": ours}, {"messages": [{"role": "user", "content": f"Say: {ours}"}]},
+            {"title": "It was the best of times, it was", "body": "the worst of times, it was the age of wisdom"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(row) for row in [*rows, {"id": 4}, {"id": 5}]))
+    (tmp_path / "b.csv").write_text(f'story,when\n"{ours}",2026\n')
+    (tmp_path / "c.pdf").write_bytes(b"%PDF")
+    for number in (1, 2, 3):
+        (tmp_path / "one.jsonl").write_text(json.dumps(rows[number - 1]))
+        one = read_sources([], [tmp_path / "one.jsonl"])
+        assert [(c.source, c.n_units) for c in one.copies(ours)] == [("one.jsonl, row 1", 18)]
+    (tmp_path / "one.jsonl").unlink()
+    sources = read_sources([], [tmp_path])
+    assert [c.n_units for c in sources.copies(ours)] == [18]
+    assert read_sources([], [tmp_path / "b.csv"]).copies(ours)[0].source == "b.csv, row 2"
+    assert sources.unread == ("files of the training text that aren't read: 1 .pdf; 2 rows of the training text can't "
+                              f"be read, the first {tmp_path.name}/a.jsonl, row 4: no text in its columns id")
+    report = check(ours, Brief(topic="x"), sources)
+    assert (report.faults.count("copies"), report.unread, report.as_json()["unread"]) == (1, *[sources.unread] * 2)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no file to read"):
+        read_sources([], [tmp_path / "empty"])

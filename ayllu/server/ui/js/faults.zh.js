@@ -67,6 +67,8 @@ export const FAULTS = {
   "{} briefs, at most {} are taken at a time: split the table": "有 {1} 份写作要求，一次最多 {2} 份：请把表格分开。",
   "{} has no brief that can be used: {}": "{1} 里没有可用的写作要求：{2}",
   "{}: there is no column {}{} Columns are {}": "{1}：没有 {2} 列。可以有的列：{4}",
+  "files of the training text that aren't read: {}": "训练文本中没有读的文件：{1}",
+  "{} rows of the training text can't be read, the first {}": "训练文本中有 {1} 行无法读取，没有比较，第一处是 {2}",
   // Translate.
   "the file has {} bytes, the most is {}: split it": "文件有 {1} 字节，最多 {2}：请分开。",
   "{} has no bilingual form: HTML and Markdown have one": "{1} 没有双语对照的形式：HTML 和 Markdown 有。",

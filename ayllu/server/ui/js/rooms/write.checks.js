@@ -2,6 +2,7 @@
 
 import { on } from "../bus.js";
 import { h, icon, textButton } from "../dom.js";
+import { explained } from "../faults.js";
 import { n, t } from "../words.js";
 import { select } from "./write.paper.js";
 import { check, compare, isBusy, state, take } from "./write.state.js";
@@ -19,7 +20,7 @@ export function checks() {
   return element;
 }
 
-function rows({ faults, length, target, unit, points, forbidden, repetition, repeated, copies, claims }) {
+function rows({ faults, length, target, unit, points, forbidden, repetition, repeated, copies, claims, unread }) {
   const units = t(`write.unit.${unit}`);
   const row = (name, says, ...more) => verdict(!faults.includes(name), says, more);
   const places = (spans) => spans.slice(0, 20).map(({ start, end, text }) => place(start, end, text));
@@ -41,6 +42,7 @@ function rows({ faults, length, target, unit, points, forbidden, repetition, rep
           place(start, end, text, t("write.check.copy", { n: n_units, unit: units, source, at: n(at) })),
         ),
       ),
+    unread && h("li", { class: "look" }, icon("search"), h("span", {}, explained(unread))),
     claims.length && h("li", { class: "look" }, icon("search"), h("span", {}, t("write.check.claims", { n: claims.length })), h("ul", {}, places(claims))),
   ].filter(Boolean);
 }
