@@ -1,7 +1,7 @@
 """`ayllu write`: a text from a brief, many from a table, or a text written anew."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -67,26 +67,29 @@ def write(
     Example: ayllu write --topic 未来科技
     """
     from ayllu.apps.write.brief import Brief
+    from ayllu.apps.write.copies import read_sources
     from ayllu.config import validate
 
     given = sum(value is not None for value in (topic, revise, batch))
     if drafts or (draft is not None and not given and action is None):
         list_drafts(as_json=as_json) if drafts else show_draft(draft or "", diff, as_json=as_json)
         return
-    if given + (not given and draft is not None) != 1 or diff or (batch and draft):
+    is_old = topic is None and batch is None
+    if given + (not given and draft is not None) != 1 or diff or (batch and draft) or (is_old and (source or training)):
         raise ConfigError("say what is to be written: one of --topic TEXT, --revise FILE, --batch FILE and --draft "
-                          "NAME with --action; --diff goes with --draft alone, and --batch keeps no drafts")
+                          "NAME with --action; --diff goes with --draft alone, --source and --training with --topic or "
+                          "--batch, and --batch keeps no drafts")
+    sources = read_sources(((str(path), path) for path in source or ()), training or ())
     form = _form(out, is_batch=batch is not None)
     load = {"adapter": adapter, "dtype": dtype, "device": device}
     if batch is not None:
-        _batch(batch, out, model, load, seed, _sources(source or (), training or ()), as_json)
+        _batch(batch, out, model, load, seed, sources, as_json)
     elif topic is None:
         _revise(revise, draft, action or "rewrite", tone, wish, out, model, load, seed, as_json)
     else:
         brief = validate(Brief, {"topic": topic, "kind": kind, "audience": audience, "tone": tone, "length": length,
                                  "language": language, "points": tuple(point or ()), "forbidden": tuple(forbid or ()),
                                  "sections": sections}, where="ayllu write")
-        sources = _sources(source or (), training or ())
         _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json, draft)
 
 
@@ -202,12 +205,6 @@ def _speaker(model: str, load: dict[str, Any]) -> "LocalSpeaker":
     if speaker.is_small:
         say(SMALL_MODEL.format(model=speaker.name))
     return speaker
-
-
-def _sources(paths: Iterable[Path], training: Sequence[Path]) -> "Sources":
-    from ayllu.apps.write.copies import read_sources
-
-    return read_sources(((str(path), path) for path in paths), training)
 
 
 def _form(out: Path | None, *, is_batch: bool) -> Any:

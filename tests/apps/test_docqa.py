@@ -92,7 +92,32 @@ def test_a_term_that_no_sentence_defines_is_not_answered_by_its_word(tmp_path, q
         assert "LoRA" in reply.answer.partition("\n")[0]
 
 
+@pytest.mark.parametrize("question", ["翼尖小翼是什么？", "翼尖小翼指什么"])
+@pytest.mark.parametrize(("text", "is_answered"), [
+    ("飞机的“翼尖小翼”很贵。翼尖小翼天天发货。", False), ("我们买**翼尖小翼**。", False),
+    ("飞机的“翼尖小翼”很贵。翼尖小翼是机翼末端的小翼面。", True),
+    ("## 翼尖小翼\n\n它装在机翼末端。\n\n## 价格\n\n翼尖小翼天天发货。", True),
+    ("翼尖小翼天天发货。", True)])                       # nothing shows that it's one term: as before
+def test_several_words_are_a_term_where_the_documents_use_them_as_one(tmp_path, question, text, is_answered):
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"a": text, "b": "我们卖帽子。", "c": "鞋子可以退。"})
+        reply = ask(question, pages).reply
+    assert reply.is_supported is is_answered
+    assert is_answered or "没有一句说明它是什么" in reply.answer
+
+
+def test_a_policy_under_its_own_name_is_asked_for_and_not_defined(tmp_path):
+    page = "# 退货政策\n\n欢迎光临我们的小店。\n\n退货政策：鞋子三十天之内可以退货，“退货政策”适用于所有顾客。\n"
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"a": page, "b": "我们卖帽子。", "c": "周日休息。"})
+        cited, = ask("退货政策是什么？", pages).reply.citations
+    assert "三十天" in cited.quote
+
+
 def test_a_property_needs_no_definition():
+    assert [term_of(q).needs_definition for q in (
+        "沃夫424是什么？", "《宇宙奇兵》是什么？", "Byte Pair Encoding是什么", "CS/MPQ-78雷达是什么", "GPU价格是什么？",
+        "价格是什么？", "《鳄鱼泪》主要内容是什么？", "武穴酥糖原名是什么")] == [True] * 4 + [False] * 4
     assert [term_of(q).needs_definition for q in (
         "What is the capital?", "What is Ann's job?", "退货政策是什么？", "What are cilia used for?", "What is a hat?",
         "检查点是什么", "什么是检查点", "How are you?")] == [False] * 4 + [True] * 3 + [False]

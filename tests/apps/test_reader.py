@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from ayllu.apps.collection import Collection
 from ayllu.apps.docqa.ask import Asking, ask
-from ayllu.apps.docqa.pieces import pieces
-from ayllu.apps.docqa.reader import SENTENCE, SIZE, Asked, Line, Reader, short_answer
+from ayllu.apps.docqa.reader import SENTENCE, SIZE, Asked, Line, Reader, pieces, short_answer
 from ayllu.errors import CheckpointError
 
 WORDS = ["Rome", "was", "founded", "in", "753", "BC", "by", "Romulus", "，", "(", ")", "罗马", "由谁", "建立", "%"]

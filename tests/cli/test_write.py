@@ -90,6 +90,7 @@ def test_ctrl_c_keeps_what_is_finished(capsys, model, tmp_path, monkeypatch):
     (["--topic", "x", "--point", "a cat", "--forbid", "cat"], "in the must-have point"),
     (["--topic", "x", "--source", "nowhere.txt"], "nowhere.txt"), (["--batch", "nowhere.csv"], "nowhere.csv"),
     (["--batch", "b.csv", "--out", "x.md"], ".jsonl"), (["--revise", "nowhere.md"], "nowhere.md"),
+    (["--revise", "x.md", "--training", "."], "--source and --training with --topic"),
 ])
 def test_what_it_refuses_before_a_model_is_loaded(capsys, words, says):
     code, _, err = run(capsys, *words, "--model", "there-is-no-such-model")

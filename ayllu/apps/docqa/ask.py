@@ -11,7 +11,7 @@ that is said, and the nearest passages are offered.
 
 import re
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -128,6 +128,7 @@ class Asked(Iterator[str]):
             wide = passages
             if term := asked.term.text:                  # each passage may speak of it, as "an adapter is"
                 wide = search(f"{alone} {term.removesuffix('s')}", WIDE * how.k)
+            asked = replace(asked, term=asked.term.used_in(passage.text for passage in wide))
             found = extract(asked, wide)
             sure = found[0].confidence if found else 0.0
             writes = how.way == "write" or (how.way == "auto" and speaker is not None and not speaker.is_small)

@@ -5,17 +5,24 @@ The forms were written down, not learned; `python benchmarks/retrieval.py --only
 """
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from ayllu.apps.index.words import cutter
 
 _EN = re.compile(r"\s*what(?P<verb>['’]s| is| are| was| were) (?P<article>(?:an?|the) )?"
                  r"(?P<term>[^\s?]+(?: [^\s?]+){0,2})\s*\?*\s*", re.IGNORECASE)
 _ZH = re.compile(r"(?:请问|請問)?(?:(?:[什甚][么麼]是|何[谓謂為为])(?P<asked>[^的]{1,12}?)"
-                 r"|(?P<term>[^的]{1,12}?)(?:是[什甚][么麼](?:意思)?|是?指[什甚][么麼]))\s*[？?]?\s*")
+                 r"|(?P<term>[^的]{1,12}?|[!-~][ -~]{0,60}?)(?:是[什甚][么麼](?:意思)?|是?指[什甚][么麼]))\s*[？?]?\s*")
 # A property is asked for: "what is a stator attached to", "what is Ann's job"
 _PROPERTY = re.compile(r"['’]s |\b(?:of|in|for|to|from|with|on|at|by|about|called|named|known|like|used|this|that|it)"
                        r"\b", re.IGNORECASE)
+_PROPERTY_ZH = re.compile("(?:政策|規定|规定|价格|價格|费用?|費用?|时间|時間|地址|电话|電話|流程|方[式法]"
+                          "|[条條]件|[标標]准|要求|原因|目的|[结結]果|[内內]容|名字?|[名简簡]称|名稱"
+                          "|特[点點]|区别|區別|作用|意[义義]|[症病]?[状狀]|材料|字号|字號|[权權]|首都"
+                          "|人口|位置|功能|用途|关系|關係|[职職][业業责責]|身份|[颜顏]色|步[骤驟]"
+                          "|[优優缺]点|理由|答案|[规規][则則]|期限|[类類]型)$")
+_QUOTED = "[《“「『\"'*`]{}[》”」』\"'*`]"
 _QUOTES = " 《》“”「」『』\"'*_`"
 _MARKS = r"[*_`\"“”『』「」《》]{0,4}"
 _SHORT = r"(?:\s*[(（][^()（）]{0,80}[)）])?"            # "X (short) is"
@@ -40,6 +47,13 @@ class Term:
     begins: re.Pattern[str] = field(default=re.compile(r"(?!)"), compare=False, repr=False)
     within: re.Pattern[str] = field(default=re.compile(r"(?!)"), compare=False, repr=False)
 
+    def used_in(self, texts: Iterable[str]) -> "Term":
+        """Several Chinese words are a term where the texts show them as one: in quotes, in bold or as a heading."""
+        if not self.text or self.text.isascii() or _PROPERTY_ZH.search(self.text):
+            return self
+        one = re.compile(rf"{_QUOTED.format(re.escape(self.text))}|^#+ *{re.escape(self.text)}\s*$", re.MULTILINE)
+        return replace(self, needs_definition=self.needs_definition or any(map(one.search, texts)))
+
     def defined(self, sentence: str, heading: str = "") -> float:
         """How well a sentence says what the term is: 1 where it begins so, a half where it says so elsewhere or is the
         first under the term as a heading, else 0."""
@@ -56,7 +70,9 @@ def term_of(question: str) -> Term:
         return _term(found["term"], not is_property and not _PROPERTY.search(found["term"]))
     if found := _ZH.fullmatch(question):
         bare = (found["asked"] or found["term"]).strip(_QUOTES)
-        return _term(bare, bool(found["asked"]) or bare.isascii() or len(list(cutter().cut(bare))) == 1)
+        is_quoted = re.fullmatch(_QUOTED.format("[^》”」』]+"), found["term"] or "")
+        is_word = not _PROPERTY_ZH.search(bare) and len(list(cutter().cut(re.sub("[ -~]+", "", bare)))) < 2
+        return _term(bare, bool(found["asked"] or is_quoted or is_word))
     return Term()
 
 

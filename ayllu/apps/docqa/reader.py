@@ -22,19 +22,32 @@ from zlib import crc32
 import numpy as np
 
 from ayllu.apps.docqa.overlap import STOP, asks_for
-from ayllu.apps.docqa.pieces import Place, pieces
-from ayllu.data.units import is_chinese
+from ayllu.apps.index.words import cutter
+from ayllu.data.units import HAN, is_chinese
 from ayllu.errors import CheckpointError
 
 FILE = Path(__file__).resolve().parents[2] / "weights" / "ayllu-reader" / "weights.npy"
 SIZE = 1 << 16                                           # places of weights
 SENTENCE, LONGEST = 160, 16                              # pieces of a sentence that is read, and of an answer
+Place = tuple[int, int]                                  # (start, end) in the text
+_PIECE = re.compile(rf"[{HAN}]+|\d+(?:[.,]\d+)*|[^\W\d_{HAN}]+(?:['’-][^\W\d_{HAN}]+)*|\S")
 _ASKS = re.compile("什么|甚么|什麼|甚麼|哪|谁|誰|何|几|幾|多少|多[大高长長久远遠]|怎"
                    r"|\b(?:what|which|who|whom|whose|when|where|why|how)\b", re.IGNORECASE)
 _LIGHT = frozenset({"个", "個", "一", "一个", "一個", "位", "种", "種", "些", "了", "的", "年", "里", "裡",
                     "many", "much", "the", "a", "an", "of", "kind", "type"})
 _WHY = frozenset({"reason", "how", "why", "怎", "怎么", "怎麼", "怎样", "怎樣", "如何", "为何", "為何"})
 _OPEN, _CLOSE = "《「『“\"(（‘〈", "》」』”\")）’〉"
+
+
+def pieces(text: str) -> list[Place]:
+    """Where words lie, in Chinese rjieba's, and signs one by one: an answer may begin and end there."""
+    found = []
+    for match in _PIECE.finditer(text):
+        at = match.start()
+        for word in cutter().cut(match[0]) if re.match(f"[{HAN}]", match[0]) else [match[0]]:
+            found.append((at, at + len(word)))
+            at += len(word)
+    return found
 
 
 @dataclass(frozen=True)
