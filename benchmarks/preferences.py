@@ -6,7 +6,9 @@ are split by a hash of the prompt: a fifth is held out and never trained on. The
 answer, and both sets are far from its stories: what it can show is whether the method moves it.
 
     python benchmarks/preferences.py [--sets dpo_demo hh] [--methods dpo simpo] [--seeds 1] [--steps 0] [--context 512]
-        [--quick] [--json FILE]
+        [--quick] [--json FILE] [KEY=VALUE ...]
+
+KEY=VALUE changes the recipe, as in `ayllu prefer` (loop.precision=float32 where the CPU has no AMX).
 """
 
 import argparse
@@ -48,6 +50,7 @@ def shown(row: dict[str, Any], name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("changes", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--methods", nargs="+", choices=RATES, default=["dpo", "simpo"])
     parser.add_argument("--seeds", type=int, default=1)
@@ -62,7 +65,7 @@ def main() -> None:
     for name in options.sets:
         for method in options.methods:
             for seed in range(options.seeds):
-                more = [f"loop.steps={options.steps}", f"context={options.context}"]
+                more = [f"loop.steps={options.steps}", f"context={options.context}", *options.changes]
                 row = measured(name, method, seed, options.data, QUICK if options.quick else more)
                 rows.append({"set": name, "method": method, "seed": seed, **row})
                 print(f"{name} {method}, seed {seed}, {row['held_out_pairs']} held-out pairs", file=sys.stderr)
