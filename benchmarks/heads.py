@@ -10,8 +10,10 @@ learns all of them. Its words (1-2-grams; rjieba's for Chinese) and characters (
 sublinear counts, and its C is the best of three in 3-fold cross-validation.
 
     python benchmarks/heads.py [--sets trec sst2 ...] [--seeds 3] [--sides ours tfidf original] [--quick]
-                               [--baseline FOLDER] [--runs FILE] [--json FILE] [--data FOLDER] [KEY=VALUE ...]
+                               [--related] [--baseline FOLDER] [--runs FILE] [--json FILE] [--data FOLDER]
+                               [KEY=VALUE ...]
 
+--related gives what stands beside a head the training rows of sets with the same labels (`data.related`).
 KEY=VALUE changes the recipe of ours and of the original Transformer, as in `ayllu train-head`. Every run's predictions
 are a line of --runs as soon as they are there, and what stands there isn't run again. --baseline names a trained
 original Transformer (recipes/mini-baseline.toml); without it, one of that shape begins with first values. Needs the
@@ -20,6 +22,7 @@ extra `baselines`.
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -47,7 +50,7 @@ from ayllu.model.init import initialise
 from ayllu.train.export import export
 from ayllu.train.heads import train_head
 from ayllu.train.heads_config import HeadRecipe
-from ayllu.train.heads_lesson import prepared_head
+from ayllu.train.heads_lesson import as_words, prepared_head
 from ayllu.train.heads_loss import logits_of
 from ayllu.train.labeller import Labeller
 from ayllu.train.pretrain import PretrainConfig
@@ -58,6 +61,12 @@ SETS = {                                                 # set: its files to tra
     "trec": ("train", "test"), "sst2": ("train", "test"), "tnews": ("train", "test"), "movie_reviews": ("train", None),
     "chnsenticorp_htl": ("train", None), "waimai_10k": ("train", None), "ag_news_test": ("test", None),
     "banking77": ("train", "test"), "clinc150": ("train", "test"), "online_shopping_10_cats": ("train", None)}
+RELATED = {                                              # set: others with its labels, for --related
+    "sst2": ("movie_reviews",), "movie_reviews": ("sst2",),
+    "chnsenticorp_htl": ("online_shopping_10_cats", "waimai_10k"),
+    "waimai_10k": ("online_shopping_10_cats", "chnsenticorp_htl"),
+    "online_shopping_10_cats": ("waimai_10k", "chnsenticorp_htl")}
+SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")              # where one ends, in texts without capital letters
 CHINESE = {"tnews", "chnsenticorp_htl", "waimai_10k", "online_shopping_10_cats"}
 SIDES = ("ours", "tfidf", "original")
 ALONE = {"ours": "ours_alone", "original": "original_alone"}
@@ -79,6 +88,24 @@ def load(name: str, data: Path, quick: bool) -> Split:
     if test is None:
         train, test = [[r for r in train if (position(r.text) < 0.2) is tested] for tested in (False, True)]
     return (train[::len(train) // 200], test[::len(test) // 100]) if quick else (train, test)
+
+
+def related(name: str, split: Split, data: Path) -> list[Labelled]:
+    """The rows to learn of related sets, each sentence of a long English review by itself; those of which a third of
+    the runs of 10 characters stands in this set are left out, since some sets have reviews of each other."""
+    known = {run for part in split for row in part for run in _runs(row)}
+    rows = [row for other in RELATED[name] for row in load(other, data, False)[0]]
+    if "movie_reviews" in RELATED[name]:
+        rows = [replace(row, text=text) for row in rows for text in SENTENCE.split(str(row.text))
+                if len(text.split()) > 3]
+    kept = [row for row in rows if 3 * sum(run in known for run in _runs(row)) < len(_runs(row))]
+    say(f"{name}: {len(kept):,} related rows; {len(rows) - len(kept):,} more are much like its own and left out")
+    return kept
+
+
+def _runs(row: Labelled) -> set[str]:
+    text = as_words(row.text)
+    return {text[i:i + 10] for i in range(max(len(text) - 9, 1))}
 
 
 def _read(file: Path) -> list[Labelled]:
@@ -124,9 +151,10 @@ def tfidf_tables(name: str, split: Split, quick: bool) -> list[dict[str, float]]
     return [dict(zip(map(str, search.classes_), row, strict=True)) for row in p.tolist()]
 
 
-def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> dict[str, list[str]]:
+def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool,
+           more: Sequence[Labelled] = ()) -> dict[str, list[str]]:
     """What a head says that was trained on the training rows: with its grams (`predicted`), and the model `alone`."""
-    both, texts = trained(split, base, seed, changes, quick), [str(row.text) for row in split[1]]
+    both, texts = trained(split, base, seed, changes, quick, more), [str(row.text) for row in split[1]]
     known = Known(both)
     return {name: [answer.labels[0] for answer in replace(both, packed=known, wide=wide)(texts)]
             for name, wide in (("predicted", both.wide), ("alone", None))}
@@ -146,19 +174,22 @@ class Known:
         return self.found
 
 
-def trained(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> Labeller:
-    """A head that learned the training rows."""
+def trained(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool,
+            more: Sequence[Labelled] = ()) -> Labeller:
+    """A head that learned the training rows; what stands beside the model, related ones, too."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         held = [position(f"held out {row.text}") < 0.1 for row in split[0]]
         parts = {"train": [row for row, out in zip(split[0], held, strict=True) if not out],
-                 "held_out": [row for row, out in zip(split[0], held, strict=True) if out], "test": split[1]}
+                 "held_out": [row for row, out in zip(split[0], held, strict=True) if out], "test": split[1],
+                 **({"related": more} if more else {})}
         for file, rows in parts.items():
             lines = (json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)
             (place / f"{file}.jsonl").write_text("".join(lines), encoding="utf-8")
         table = {"name": "heads", "out": str(place / "run"), "base": base, "seed": seed,
                  "data": {"path": str(place / "train.jsonl"), "held_out": str(place / "held_out.jsonl"),
-                          "test": str(place / "test.jsonl")}}
+                          "test": str(place / "test.jsonl"),
+                          "related": [str(place / "related.jsonl")] if more else []}}
         fast = ["loop.steps=3", "context=64"] if quick else []
         recipe = build_recipe(HeadRecipe, table, [*RECIPE, *changes, *fast], where="heads")
         config, lesson = prepared_head(recipe, place)
@@ -180,13 +211,11 @@ def untrained(folder: Path, seed: int) -> str:
 def measure(side: str, name: str, split: Split, seed: int, options: argparse.Namespace,
             folder: Path) -> dict[str, list[str]]:
     """The answers of one side."""
-    match side:
-        case "tfidf":
-            return {"predicted": tfidf(name, split, options.quick)}
-        case "ours":
-            return headed(split, "ayllu-mini", seed, options.changes, options.quick)
-    base = options.baseline or untrained(folder, seed)
-    return headed(split, str(base), seed, options.changes, options.quick)
+    if side == "tfidf":
+        return {"predicted": tfidf(name, split, options.quick)}
+    base = "ayllu-mini" if side == "ours" else str(options.baseline or untrained(folder, seed))
+    more = related(name, split, options.data) if options.related and name in RELATED else ()
+    return headed(split, base, seed, options.changes, options.quick, more)
 
 
 def table_row(name: str, split: Split, runs: Sequence[Run]) -> dict[str, Any]:
@@ -245,6 +274,7 @@ def main() -> int:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE")
     parser.add_argument("--quick", action="store_true", help="200 rows, 3 steps: whether it works, not how well")
     parser.add_argument("--baseline", type=Path, help="the folder of a trained original Transformer")
+    parser.add_argument("--related", action="store_true", help="rows of related sets help what stands beside a head")
     parser.add_argument("--runs", type=Path, help="JSON lines: read at first, and written to after each run")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
@@ -264,6 +294,8 @@ def main() -> int:
                     key = {"set": name, "side": side, "seed": seed, **how[side]}
                     if side != "tfidf" and name in CHINESE:
                         key["beside"] = CUT
+                    if side != "tfidf" and options.related and name in RELATED:
+                        key["related"] = list(RELATED[name])
                     run = next((run for run in runs if {k: run.get(k) for k in key} == key), None)
                     if run is None:
                         start = time.perf_counter()

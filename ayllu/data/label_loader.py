@@ -89,6 +89,12 @@ def labels_of(texts: Texts, rows: Sequence[int]) -> Tensor:
     return torch.tensor(labels, dtype=torch.long if isinstance(labels[0], int) else torch.float32)
 
 
+def as_numbers(rows: Sequence[Labelled], names: Sequence[str], kind: str) -> Tensor:
+    """(n,) long or (n, N) float: labels of whole texts."""
+    number = {name: i for i, name in enumerate(names)}
+    return labels_of(Texts([], [_numbers(row, number, kind, [], 0) for row in rows]), range(len(rows)))
+
+
 @dataclass
 class LabelLoader:
     """Each text once in an epoch, in an order that the seed and the epoch decide."""

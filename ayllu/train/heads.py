@@ -1,5 +1,6 @@
 """`ayllu train-head`: a head on a pretrained model, by the one loop; measured on rows that it didn't learn from."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,8 @@ from ayllu.checkpoint.load import build_model
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.checkpoint.transformer import OpenTransformer
 from ayllu.data.grams import CUT
-from ayllu.data.label_loader import IGNORED, LabelLoader, Texts
+from ayllu.data.label_loader import IGNORED, LabelLoader, Texts, as_numbers
+from ayllu.data.labelled import Labelled
 from ayllu.data.text_packs import PackLoader
 from ayllu.errors import ConfigError
 from ayllu.files import atomic_folder, write_json
@@ -173,8 +175,8 @@ def _facts(config: HeadRecipe, lesson: HeadLesson, model: Classifier, held: Text
     tested = logits_of(model, test, ROWS, device)
     alone, wide = _right(tested, test, config.kind).get("accuracy_held_out"), None
     if config.ngrams:
-        wide, logits = _beside(config, lesson, logits)
-        tested = wide.beside(tested, _texts(lesson.test))
+        wide, logits, count = _beside(config, lesson, logits)
+        tested = wide.beside(tested, _texts(lesson.test.rows))
     if config.kind != "regression":
         found, labels = flat(logits, held, config.kind)
         by = temperature(found, labels, config.kind)
@@ -189,6 +191,8 @@ def _facts(config: HeadRecipe, lesson: HeadLesson, model: Classifier, held: Text
         measured["shares"] = dict(zip(("model", "ngrams"), wide.shares, strict=True))
         measured["accuracy_without_ngrams"] = alone
         measured["chinese_words"] = wide.vocabulary.form == CUT
+        if lesson.related:
+            measured["related"] = {"rows": len(lesson.related), "count": count}
     stays = config.learns != "all"
     return HeadFacts(head=model.head, body=model.config, names=lesson.names, context=config.context,
                      too_long=config.data.too_long, temperature=by, thresholds=tuple(cuts), mean=mean, spread=spread,
@@ -196,14 +200,14 @@ def _facts(config: HeadRecipe, lesson: HeadLesson, model: Classifier, held: Text
                      ngrams=config.ngrams, measured=measured), wide
 
 
-def _beside(config: HeadRecipe, lesson: HeadLesson, held: list[Tensor]) -> tuple[Wide, list[Tensor]]:
-    kind = torch.long if config.kind == "single" else torch.float32
-    labels = [torch.tensor(side.texts.labels, dtype=kind) for side in (lesson.held_out, lesson.train)]
-    return fit_beside(held, _texts(lesson.held_out), labels[0], _texts(lesson.train), labels[1], config.kind)
+def _beside(config: HeadRecipe, lesson: HeadLesson, held: list[Tensor]) -> tuple[Wide, list[Tensor], float]:
+    near, own, *related = ((_texts(rows), as_numbers(rows, lesson.names, config.kind))
+                           for rows in (lesson.held_out.rows, lesson.train.rows, lesson.related) if rows)
+    return fit_beside(held, *near, *own, config.kind, *related)
 
 
-def _texts(side: Side) -> list[str]:
-    return [str(row.text) for row in side.rows]
+def _texts(rows: Sequence[Labelled]) -> list[str]:
+    return [str(row.text) for row in rows]
 
 
 def _sides(lesson: HeadLesson) -> dict[str, Side]:

@@ -18,6 +18,7 @@ class LabelData(Settings):
     path: str
     test: str | None = None                              # a file that is measured on; None: a share of `path`
     held_out: str | None = None                          # a file for early stopping and calibration; None: a share
+    related: tuple[str, ...] = ()                        # files of other sources with these labels, for `ngrams` alone
     test_share: float = Field(default=0.15, gt=0, lt=1)  # where no file is named
     held_out_share: float = Field(default=0.15, gt=0, lt=1)
     text: str = "text"                                   # the column's name
@@ -79,6 +80,8 @@ class HeadRecipe(Recipe):
             raise ValueError("class_weights and label_smoothing are for classes: leave them out with kind=regression")
         if self.ngrams and self.kind not in ("single", "multi"):
             raise ValueError(f"ngrams=true knows the labels of whole texts: leave it out with kind={self.kind}")
+        if data.related and not self.ngrams:
+            raise ValueError("data.related is for the layer beside the model: add ngrams=true, or leave it out")
         if self.word_dropout and (self.attention != "both" or self.pooling != "mean" or self.kind == "tokens"):
             raise ValueError("word_dropout hides tokens, which attention=both and pooling=mean allow for whole texts")
         return self

@@ -1,6 +1,7 @@
 """What a head learns from: a base with its tokenizer, and the rows of three sides as ids and numbers."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class HeadLesson:
     held_out: Side
     test: Side
     also_trained: int                                    # texts of the test side that are on the training side, too
+    related: Sequence[Labelled] = ()                     # of other sources, without texts of the sides above
 
     @property
     def digest(self) -> str:
@@ -46,6 +48,8 @@ class HeadLesson:
         found = hashlib.sha256(repr(self.names).encode())
         for ids, label in zip(self.train.texts.ids, self.train.texts.labels, strict=True):
             found.update(f"{ids}{label}".encode())
+        for row in self.related:
+            found.update(f"{row.text}{row.label}".encode("utf-8", "surrogatepass"))
         return found.hexdigest()
 
 
@@ -89,7 +93,25 @@ def _lesson(config: HeadRecipe, folder: Path, source: OpenCheckpoint | OpenTrans
     both = sum(row.text in known for row in parts[2])
     if both:
         warn(f"{both:,} of {len(parts[2]):,} texts of the test side are trained on, too: its numbers flatter the model")
-    return HeadLesson(source, reading, names, train, held_out, test, both)
+    return HeadLesson(source, reading, names, train, held_out, test, both, _related(config, folder, names, parts))
+
+
+def _related(config: HeadRecipe, folder: Path, names: tuple[str, ...],
+             parts: Sequence[Sequence[Labelled]]) -> list[Labelled]:
+    """Rows of other sources. A text that stands in one of the parts teaches nothing new, or what is to be measured."""
+    data, known = config.data, {as_words(row.text) for part in parts for row in part}
+    rows = [row for path in data.related for row in read_labelled(folder / path, config.kind, data.text, data.label)]
+    check_known(rows, names)
+    kept = [row for row in rows if as_words(row.text) not in known]
+    if rows:
+        say(f"{len(kept):,} related rows for the layer beside the model; {len(rows) - len(kept):,} more are left out, "
+            f"since their texts stand in {data.path} or its other files, too")
+    return kept
+
+
+def as_words(text: str | tuple[str, ...]) -> str:
+    """A text without its case, spaces and punctuation."""
+    return "".join(re.findall(r"\w+", str(text).lower()))
 
 
 def _context(config: HeadRecipe, source: OpenCheckpoint | OpenTransformer) -> int:

@@ -25,6 +25,7 @@ from ayllu.errors import CheckpointError
 
 FILE = "grams.safetensors"
 STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0)                # of the rows against small weights: scikit-learn's C
+RELATED = (0.03, 0.1, 0.3, 1.0)                          # how much a row of another source counts beside one of these
 STEPS, HISTORY = 60, 5                                   # of L-BFGS
 FAR = 6.0                                                # of the shares' logarithms
 SPREAD = 0.5                                             # of the corrections, before any row is seen
@@ -86,12 +87,13 @@ class Wide:
 
 
 def fit_wide(rows: Sparse, width: int, labels: Tensor, kind: str, n_outputs: int, strength: float,
-             start: Tensor | None = None) -> Tensor:
+             start: Tensor | None = None, counts: Tensor | None = None) -> Tensor:
     """The weights (F + 1, N), a bias in the last row, with the lowest  strength * sum of losses + sum of squares / 2.
 
     By L-BFGS from 0 or from `start`. `rows` are (n, F) with F = width; `labels` (n,) numbers, or (n, N) of 0 and 1
-    where each label is a yes or no.
+    where each label is a yes or no; `counts` (n,) how often each row counts, once by default.
     """
+    each = torch.ones(len(labels)) if counts is None else counts
     columns, n = rows.transposed(width), len(labels)
     wanted = labels.float() if kind == "multi" else F.one_hot(labels, n_outputs).float()         # (n, N)
     weights = torch.zeros(width + 1, n_outputs) if start is None else start.clone()
@@ -103,11 +105,12 @@ def fit_wide(rows: Sparse, width: int, labels: Tensor, kind: str, n_outputs: int
         w = weights.detach()
         logits = rows.times(w[:-1]) + w[-1]                                   # (n, N)
         if kind == "multi":
-            value = F.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+            losses = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
             wrong = logits.sigmoid() - wanted
         else:
-            value = F.cross_entropy(logits, labels, reduction="sum")
+            losses = F.cross_entropy(logits, labels, reduction="none")
             wrong = logits.softmax(-1) - wanted
+        value, wrong = losses @ each, wrong * each[:, None]
         weights.grad = torch.cat((columns.times(wrong) + w[:-1] / strength, wrong.sum(0, keepdim=True))) / n
         return float((value + w[:-1].square().sum() / (2 * strength)) / n)
 
@@ -144,25 +147,31 @@ def weighed(deep: Tensor, wide: Tensor, labels: Tensor, kind: str) -> tuple[tupl
 
 
 def fit_beside(deep: Sequence[Tensor], held: Sequence[str], held_labels: Tensor, texts: Sequence[str], labels: Tensor,
-               kind: str) -> tuple[Wide, list[Tensor]]:
+               kind: str, related: tuple[Sequence[str], Tensor] | None = None) -> tuple[Wide, list[Tensor], float]:
     """The wide layer that helps a deep one most; `deep` are that one's logits of the held-out texts, n of (N,).
 
-    Of STRENGTHS, the one with the lowest held-out loss of both together; then all texts are learned, these too. And the
-    logits of both of the held-out texts, from before these were learned: what may be calibrated on.
+    Of STRENGTHS, the one with the lowest held-out loss of both together, and then of 0 and RELATED, what the `related`
+    texts of another source count; then all texts are learned, the held-out ones too. Beside it the logits of both of
+    the held-out texts, from before these were learned: what may be calibrated on; and what related texts count.
     """
     known, n_outputs = torch.stack(list(deep)), len(deep[0])
     form = form_of([*texts, *held])
-    vocabulary = Vocabulary.of(texts, form)
-    rows, others, width = vocabulary.matrix(texts), vocabulary.matrix(held), len(vocabulary)
-    best, found = (float("inf"), 0.0), None
-    for strength in STRENGTHS:
-        found = fit_wide(rows, width, labels, kind, n_outputs, strength, found)
-        wide = others.times(found[:-1]) + found[-1]                           # (n, N)
-        (a, b), correction, loss = weighed(known, wide, held_labels, kind)
-        if (loss, strength) < best:
-            best, shares, added = (loss, strength), (a, b), correction / b    # a part of the wide one's bias
-            before = list(a * known + b * (wide + added))
+    more, theirs = related or ((), labels[:0])
+    best, found = (float("inf"), 0.0, 0.0), None         # the loss, the strength, what related texts count
+    vocabulary = Vocabulary.of(texts, form)              # of related texts what these have, too
+    rows, others, every = vocabulary.matrix([*texts, *more]), vocabulary.matrix(held), torch.cat((labels, theirs))
+    for weight in (0.0, *RELATED) if more else (0.0,):
+        for strength in (best[1],) if weight else STRENGTHS:
+            counts = torch.cat((torch.ones(len(texts)), torch.full((len(more),), weight)))
+            found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, strength, found, counts)
+            wide = others.times(found[:-1]) + found[-1]                       # (n, N)
+            (a, b), correction, loss = weighed(known, wide, held_labels, kind)
+            if (loss, strength, weight) < best:
+                best, shares = (loss, strength, weight), (a, b)
+                added = correction / b                                        # a part of the wide one's bias
+                before = list(a * known + b * (wide + added))
     vocabulary = Vocabulary.of([*texts, *held], form)
-    rows, every = vocabulary.matrix([*texts, *held]), torch.cat((labels, held_labels))
-    found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, best[1])
-    return Wide(vocabulary, found[:-1].clone(), found[-1] + added, shares), before
+    rows, every = vocabulary.matrix([*texts, *held, *more]), torch.cat((labels, held_labels, theirs))
+    counts = torch.cat((torch.ones(len(texts) + len(held)), torch.full((len(more),), best[2])))
+    found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, best[1], counts=counts)
+    return Wide(vocabulary, found[:-1].clone(), found[-1] + added, shares), before, best[2]

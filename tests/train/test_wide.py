@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from ayllu.checkpoint.safefile import read_safetensors, write_safetensors
 from ayllu.cli.heads import read_head
 from ayllu.data.grams import CUT, LONGEST, PLAIN, WORDS, Vocabulary, form_of, grams, signs
-from ayllu.errors import CheckpointError, ConfigError, MissingExtra
+from ayllu.errors import CheckpointError, ConfigError, DataError, MissingExtra
 from ayllu.train.heads import train_head
 from ayllu.train.heads_lesson import prepared_head
 from ayllu.train.labeller import Labeller
@@ -167,8 +167,45 @@ def test_held_out_logits_are_of_a_layer_that_did_not_learn_them():
     texts = [f"row{i} {'abcdefgh'[i % 8]}{i * 7919 % 1000}" for i in range(300)]
     labels = torch.randint(2, (300,), generator=random)
     deep = torch.randn(100, 2, generator=random)
-    _, before = fit_beside(list(deep), texts[200:], labels[200:], texts[:200], labels[:200], "single")
+    _, before, _ = fit_beside(list(deep), texts[200:], labels[200:], texts[:200], labels[:200], "single")
     assert F.cross_entropy(torch.stack(before), labels[200:]).item() > 0.6   # ln 2 is 0.69
+
+
+def test_a_row_counts_as_often_as_it_says():
+    """Against the slow way: the row itself, as often."""
+    texts, labels = ["a fine film", "a dull film", "what a day", "a day of rain"], torch.tensor([0, 1, 0, 1])
+    vocabulary = Vocabulary.of(texts)
+    counted = fit_wide(vocabulary.matrix(texts), len(vocabulary), labels, "single", 2, 3.0,
+                       counts=torch.tensor([1.0, 3, 0, 2]))
+    as_often = [0, 1, 1, 1, 3, 3]
+    rows = vocabulary.matrix([texts[i] for i in as_often])
+    repeated = fit_wide(rows, len(vocabulary), labels[as_often], "single", 2, 3.0)
+    torch.testing.assert_close(counted, repeated, atol=1e-3, rtol=1e-3)       # a search ends near the best, not at it
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_related_texts_count_where_they_help(helps):
+    """Words that own rows have once each are told apart by what others say of them; labels by chance count little."""
+    random = torch.Generator().manual_seed(1)
+    words = [f"{sound}{i}" for i in range(60) for sound in ("pel", "tor")]
+    meant = torch.randint(2, (len(words),), generator=random)
+    texts = [" ".join(words[i:i + 2]) + f" row{i}" for i in range(0, len(words), 2)]       # what decides is not said
+    labels = meant[::2]
+    held = [f"{word} once more" for word in words]
+    more = [f"again {word} here" for word in words for _ in range(2)]
+    theirs = meant.repeat_interleave(2) if helps else torch.randint(2, (len(more),), generator=random)
+    deep = [torch.zeros(2)] * len(held)
+    wide, before, count = fit_beside(deep, held, meant, texts, labels, "single", (more, theirs))
+    plain, without, none = fit_beside(deep, held, meant, texts, labels, "single")
+    assert none == 0
+    assert (plain.vocabulary.keys == wide.vocabulary.keys).all()
+    losses = [F.cross_entropy(torch.stack(found), meant).item() for found in (before, without)]
+    if helps:
+        assert count >= 0.1
+        assert losses[0] < losses[1] - 0.1
+    else:
+        assert count <= 0.1
+        assert losses[0] <= losses[1] + 1e-3
 
 
 @pytest.fixture
@@ -243,3 +280,28 @@ def test_a_head_says_how_its_chinese_was_cut(tiny_checkpoint, tmp_path, monkeypa
 def test_grams_are_for_labels_of_whole_texts(rows, tiny_checkpoint):
     with pytest.raises(ConfigError, match="whole texts"):
         read_head([str(rows), f"base={tiny_checkpoint}", "kind=tokens", "ngrams=true"])
+
+
+def test_related_rows_are_read_and_what_is_measured_is_left_out(tiny_checkpoint, rows, tmp_path, caplog):
+    own = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()]
+    more = [{"text": f"Another one, {'near the river' if i % 2 else 'under stars'}: {i}",
+             "label": "water" if i % 2 else "sky"} for i in range(8)]
+    others = tmp_path / "others.jsonl"
+    again = {**own[3], "text": own[3]["text"].upper() + "!"}
+    others.write_text("".join(json.dumps(row) + "\n" for row in [*more, again]), encoding="utf-8")
+    words = [str(rows), f"base={tiny_checkpoint}", "threads=1", "loop.precision=float32", "loop.steps=2",
+             "loop.batch_size=8", "ngrams=true", f'data.related=["{others}"]', f"out={tmp_path / 'run'}"]
+    config, where = read_head(words)
+    caplog.set_level("INFO", logger="ayllu")
+    config, lesson = prepared_head(config, where)
+    assert len(lesson.related) == 8
+    assert "8 related rows for the layer beside the model; 1 more are left out" in caplog.text
+    made = train_head(config, lesson, where)
+    assert made["related"]["rows"] == 8
+    plain, _ = read_head([*words[:-2], f"out={tmp_path / 'plain'}"])
+    assert prepared_head(plain, where)[1].digest != lesson.digest
+    others.write_text(json.dumps({"text": "A desert", "label": "sand"}) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="sand"):
+        prepared_head(config, where)
+    with pytest.raises(ConfigError, match=r"data\.related is for the layer beside the model"):
+        read_head([word for word in words if word != "ngrams=true"])
