@@ -294,8 +294,8 @@ def main() -> int:
                     key = {"set": name, "side": side, "seed": seed, **how[side]}
                     if side != "tfidf" and name in CHINESE:
                         key["beside"] = CUT
-                    if side != "tfidf" and options.related and name in RELATED:
-                        key["related"] = list(RELATED[name])
+                    if side != "tfidf":
+                        key["related"] = list(RELATED[name]) if options.related and name in RELATED else None
                     run = next((run for run in runs if {k: run.get(k) for k in key} == key), None)
                     if run is None:
                         start = time.perf_counter()
