@@ -16,6 +16,7 @@ from ayllu.cli.main import build
 from ayllu.cli.table import COMMANDS, Family
 from ayllu.config import Settings
 from ayllu.train.grpo_config import GrpoConfig
+from ayllu.train.heads_config import HeadRecipe
 from ayllu.train.prefer_config import PreferConfig
 from ayllu.train.pretrain import PretrainConfig
 from ayllu.train.sft_config import SftConfig
@@ -26,7 +27,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "be
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 SOURCES = sorted([*(ROOT / "ayllu").rglob("*.py"), *(ROOT / "examples").glob("*.py")])
 TRAINING = ("pretrain", "sft", "prefer", "grpo")
-RECIPES_OF = (PretrainConfig, SftConfig, PreferConfig, GrpoConfig)
+RECIPES_OF = (PretrainConfig, SftConfig, PreferConfig, GrpoConfig, HeadRecipe)
 FOLDERS = ("ayllu", "benchmarks", "docs", "examples", "recipes", "tests")
 PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)(?:::(\w+))?")
 OLDER_KEYS = {"loop.autocast"}                            # still read, as CHANGELOG.md says
