@@ -27,7 +27,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "be
 RECIPES = sorted((ROOT / "recipes").rglob("*.toml"))
 SOURCES = sorted([*(ROOT / "ayllu").rglob("*.py"), *(ROOT / "examples").glob("*.py")])
 TRAINING = ("pretrain", "sft", "prefer", "grpo")
-RECIPES_OF = (PretrainConfig, SftConfig, PreferConfig, GrpoConfig, HeadRecipe)
+RECIPES_OF = (PretrainConfig, SftConfig, PreferConfig, GrpoConfig)
 FOLDERS = ("ayllu", "benchmarks", "docs", "examples", "recipes", "tests")
 PATH = re.compile(rf"(?<![\w./-])((?:{'|'.join(FOLDERS)})/[\w./-]*\w)(?:::(\w+))?")
 OLDER_KEYS = {"loop.autocast"}                            # still read, as CHANGELOG.md says
@@ -124,7 +124,7 @@ def settings_in(annotation: Any) -> list[type[Settings]]:
 
 def key_fault(key: str, value: str | None) -> str | None:
     """Why `key=value` is no line of a recipe, or None; where a key leads into a list, the rest is not looked at."""
-    kinds: list[type[Settings]] = list(RECIPES_OF)
+    kinds: list[type[Settings]] = [*RECIPES_OF, HeadRecipe]
     annotations: list[Any] = []
     for part in key.split("."):
         annotations = [kind.model_fields[part].rebuild_annotation() for kind in kinds if part in kind.model_fields]
