@@ -56,10 +56,15 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         raise
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a whole text file atomically, as UTF-8."""
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a whole file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """The same for a text, as UTF-8."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:

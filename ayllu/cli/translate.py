@@ -162,9 +162,8 @@ def _one(work: _Work, source: str, out: Path | None, limits: "Limits") -> list[d
 
 
 def _written(done: "Done", path: Path, source: str) -> dict[str, Any]:
-    from ayllu.files import atomic_path
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(done.data)
+    from ayllu.files import write_bytes
+    write_bytes(path, done.data)
     report = {"file": source, **done.report, "out": str(path)}
     _tell(report)
     return report

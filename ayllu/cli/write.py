@@ -11,7 +11,7 @@ from ayllu.cli import sampling as flags
 from ayllu.cli.drafts import keep, list_drafts, newest, show_draft
 from ayllu.cli.output import Json, print_json, write_text
 from ayllu.errors import ConfigError
-from ayllu.files import atomic_path
+from ayllu.files import write_bytes
 from ayllu.log import say
 
 if TYPE_CHECKING:
@@ -220,6 +220,5 @@ def _form(out: Path | None, *, is_batch: bool) -> Any:
 
 
 def _save(out: Path, data: bytes) -> None:
-    with atomic_path(out) as temporary:
-        temporary.write_bytes(data)
+    write_bytes(out, data)
     say(f"written to {out}")

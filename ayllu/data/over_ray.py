@@ -22,7 +22,7 @@ from ayllu.data.part import Part, Preparation, content
 from ayllu.data.readers import records
 from ayllu.data.rows import weigh
 from ayllu.errors import AylluError, extra
-from ayllu.files import atomic_path, write_text
+from ayllu.files import write_bytes, write_text
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,7 @@ def _keep(fresh: Iterator[bytes], mark: Path) -> None:
     """Write the next group's parts, and last the mark that says how many there are."""
     count = 0
     while data := next(fresh):
-        with atomic_path(_part(mark, count)) as temporary:
-            temporary.write_bytes(data)
+        write_bytes(_part(mark, count), data)
         count += 1
     write_text(mark, json.dumps(count))
 

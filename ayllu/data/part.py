@@ -22,7 +22,7 @@ from ayllu.data.packed import open_binary
 from ayllu.data.quality import Quality, first_broken
 from ayllu.data.readers import AUTO, parse
 from ayllu.data.rows import BadRow, Record, Reject
-from ayllu.files import atomic_path
+from ayllu.files import write_bytes
 from ayllu.privacy.pii import Kind, redact
 
 EXCERPT = 200                                            # characters of an example
@@ -99,8 +99,7 @@ class Tally:
 
 def process(part: Part, settings: Preparation, known: np.ndarray) -> Path:
     """Write a part's documents into its file."""
-    with atomic_path(part.out) as temporary:
-        temporary.write_bytes(content(part, settings, known))
+    write_bytes(part.out, content(part, settings, known))
     return part.out
 
 

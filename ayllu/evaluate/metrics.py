@@ -1,4 +1,4 @@
-"""What is counted: accuracy, macro-F1, calibration, matches of answers, perplexity and bits per byte. Free of torch.
+"""What is counted: macro-F1, calibration, matches of answers, perplexity and bits per byte. Free of torch.
 
 N items  C classes
 """
@@ -7,7 +7,7 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,21 +21,8 @@ _CMRC_MARKS = frozenset("，。：？！“”；’《》…·、「」（）�
 _HAN = re.compile(r"[㐀-鿿豈-﫿]")
 
 
-def accuracy(expected: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
-    """The share of items whose class was predicted."""
-    _same_length(expected, predicted)
-    return sum(a == b for a, b in zip(expected, predicted, strict=True)) / len(expected)
-
-
-def macro_f1(expected: Sequence[Hashable], predicted: Sequence[Hashable]) -> float:
-    """The mean of the classes' F1, each class counting the same; a class that occurs on either side has one."""
-    _same_length(expected, predicted)
-    names = {name: i for i, name in enumerate(dict.fromkeys([*expected, *predicted]))}
-    return macro_f1_of(np.array([names[x] for x in expected]), np.array([names[x] for x in predicted]), len(names))
-
-
 def macro_f1_of(expected: np.ndarray, predicted: np.ndarray, n_classes: int) -> float:      # (N,), (N,) of 0 to C - 1
-    """The same from numbers: fast enough for a bootstrap."""
+    """The mean of the classes' F1, each class counting the same; a class that occurs on either side has one."""
     hits = np.bincount(expected[expected == predicted], minlength=n_classes)
     both = np.bincount(expected, minlength=n_classes) + np.bincount(predicted, minlength=n_classes)
     occurs = both > 0

@@ -266,11 +266,8 @@ def _column(row: dict[str, Any], name: str, where: str) -> Any:
 
 
 def _rows(path: Path, task: Task) -> Rows:
-    found = []
-    for where, row in _read(path, task.cut):
-        if all(str(_column(row, name, where)) == value for name, value in task.where.items()):
-            found.append((where, row))
-    return found
+    return [(where, row) for where, row in _read(path, task.cut)
+            if all(str(_column(row, name, where)) == value for name, value in task.where.items())]
 
 
 def _read(path: Path, cut: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from ayllu.errors import ContextTooLong
 from ayllu.server.completions import prompts_of
-from ayllu.server.faults import FieldError
+from ayllu.server.faults import Fault, FieldError
 from ayllu.server.openai import prepared, redactor_for, served_of
 from ayllu.server.prompts import Prompt
 from ayllu.server.schema.base import Prompts
@@ -52,10 +52,7 @@ async def embeddings(body: EmbeddingRequest, request: Request) -> Response:
     served = served_of(request)
     name = served.check_model(body.model)
     check_width(served, body.dimensions)
-    found = await embedded(request, body.input, name)
-    if found is None:
-        return Response(status_code=499)
-    vectors, n = found
+    vectors, n = await embedded(request, body.input, name)
     data = [Embedding(index=i, embedding=_packed(v) if body.encoding_format == "base64" else v)
             for i, v in enumerate(vectors)]
     usage = EmbeddingUsage(prompt_tokens=n, total_tokens=n)
@@ -82,8 +79,8 @@ def check_inputs(served: Served, prompts: list[Prompt]) -> None:
                                  f"{served.context}: split it")
 
 
-async def embedded(request: Request, given: Prompts, name: str) -> tuple[list[list[float]], int] | None:
-    """A vector of each text, and how many tokens they have; None where nobody waits any more."""
+async def embedded(request: Request, given: Prompts, name: str) -> tuple[list[list[float]], int]:
+    """A vector of each text, and how many tokens they have."""
     served = served_of(request)
     prompts = await prepared(lambda: prompts_of(served, given, redactor_for(served)))
     check_inputs(served, prompts)
@@ -92,8 +89,10 @@ async def embedded(request: Request, given: Prompts, name: str) -> tuple[list[li
         return [await served.service.embed(prompt.ids, served.adapter_of(name)) for prompt in prompts]
 
     found, n = await or_gone(request, vectors()), sum(len(prompt.ids) for prompt in prompts)
-    request.scope["ayllu.tally"].prompt_tokens += 0 if found is None else n
-    return None if found is None else (found, n)
+    if found is None:
+        raise Fault(499, "the client left before the vectors were there")
+    request.scope["ayllu.tally"].prompt_tokens += n
+    return found, n
 
 
 def _packed(vector: list[float]) -> Any:

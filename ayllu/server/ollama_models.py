@@ -102,10 +102,7 @@ async def embed(body: schema.EmbedRequest, request: Request) -> Response:
     begun, served = time.perf_counter(), served_of(request)
     name = model_name(served, body.model)
     check_width(served, body.dimensions)
-    found = await embedded(request, body.input, name)
-    if found is None:
-        return Response(status_code=499)
-    vectors, n = found
+    vectors, n = await embedded(request, body.input, name)
     return Json(schema.Embedded(model=name, embeddings=vectors, prompt_eval_count=n,
                                 total_duration=int((time.perf_counter() - begun) * 1e9)).model_dump())
 
@@ -113,5 +110,5 @@ async def embed(body: schema.EmbedRequest, request: Request) -> Response:
 @router.post("/api/embeddings", responses={200: {"model": schema.OldEmbedded}}, response_model=None)
 async def old_embed(body: schema.OldEmbedRequest, request: Request) -> Response:
     """One vector; the older form."""
-    found = await embedded(request, body.prompt, model_name(served_of(request), body.model))
-    return Response(status_code=499) if found is None else Json(schema.OldEmbedded(embedding=found[0][0]).model_dump())
+    vectors, _ = await embedded(request, body.prompt, model_name(served_of(request), body.model))
+    return Json(schema.OldEmbedded(embedding=vectors[0]).model_dump())

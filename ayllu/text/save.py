@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ayllu.files import atomic_path, write_json
+from ayllu.files import write_bytes, write_json
 from ayllu.text.codec import Codec, Named
 
 
@@ -13,8 +13,7 @@ def save(folder: Path, codec: Codec, named: Named, settings: dict[str, Any], cha
     folder.mkdir(parents=True, exist_ok=True)
     files = codec.files()
     for name, data in files.items():
-        with atomic_path(folder / name) as temporary:
-            temporary.write_bytes(data)
+        write_bytes(folder / name, data)
     config = settings_for(codec, named, settings, chat_template)
     config.pop(EQUAL_FILES, None)
     if len(files) > 1:

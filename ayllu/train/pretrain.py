@@ -20,7 +20,7 @@ from ayllu.data.masks import Mixture
 from ayllu.data.pack_loader import PackedLoader
 from ayllu.data.shards import Shards, prepare
 from ayllu.errors import CheckpointError, ConfigError
-from ayllu.files import atomic_path, cache_folder, write_json
+from ayllu.files import cache_folder, write_bytes, write_json
 from ayllu.log import say
 from ayllu.model.build import CausalModel, ModelSettings, build_model
 from ayllu.model.init import initialise
@@ -257,10 +257,8 @@ def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Pa
     path = run / "tokenizer.model"
     if not path.exists():
         say(f"training a tokenizer of {config.tokenizer.vocab_size:,} pieces")
-        model = train_sentencepiece(vocabulary_texts(config.data, recipe_folder), config.tokenizer.vocab_size,
-                                    config.tokenizer.coverage, seed=config.data.seed)
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(model)
+        write_bytes(path, train_sentencepiece(vocabulary_texts(config.data, recipe_folder), config.tokenizer.vocab_size,
+                                              config.tokenizer.coverage, seed=config.data.seed))
     return path
 
 

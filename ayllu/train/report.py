@@ -15,7 +15,7 @@ from torch import nn
 
 from ayllu import dist
 from ayllu.device import matrix_peak
-from ayllu.files import atomic_path
+from ayllu.files import atomic_path, write_text
 from ayllu.log import say
 from ayllu.model.account import training_flops
 from ayllu.model.config import LlamaConfig
@@ -133,8 +133,7 @@ def _drop_rows(path: Path, after: int) -> None:
     if not path.exists():
         return
     rows = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step_of(line) <= after]
-    with atomic_path(path) as temporary:
-        temporary.write_text("".join(f"{line}\n" for line in rows), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in rows))
 
 
 class Unseen:

@@ -65,6 +65,13 @@ def test_copies_of_the_training_text_that_the_server_was_started_with(chat_check
             assert refused.json()["error"]["code"] == "unknown_parameter"
 
 
+def test_a_source_that_cannot_be_read_is_the_callers_to_mend(live):
+    with client(live) as http:
+        file = http.post("/v1/files?name=broken.pdf", content=b"%PDF").json()["id"]
+        answer = http.post("/v1/write/check", json={"text": "A fox.", "brief": BRIEF, "sources": [file]})
+    assert (answer.status_code, answer.json()["error"]["message"][:30]) == (400, "broken.pdf: is damaged, or no ")
+
+
 def test_a_reader_who_leaves_frees_the_engine(live):
     free = live.pages_free()
     with client(live) as http, http.stream("POST", "/v1/write", json={

@@ -37,12 +37,8 @@ def _blocks(holder: Any, limits: Limits, clock: Clock, depth: int) -> Iterator[s
         if hasattr(block, "rows"):
             for row in block.rows:
                 clock.check()
-                seen: list[Any] = []                     # a merged cell stands for several
-                for cell in row.cells:
-                    if cell._tc not in seen:
-                        seen.append(cell._tc)
-                cells = {cell._tc: cell for cell in row.cells}
-                said = (" ".join("\n".join(_blocks(cells[tc], limits, clock, depth + 1)).split()) for tc in seen)
+                cells = {cell._tc: cell for cell in row.cells}           # a merged cell stands for several
+                said = (" ".join("\n".join(_blocks(one, limits, clock, depth + 1)).split()) for one in cells.values())
                 if line := " | ".join(text for text in said if text):
                     yield line
         elif block.text.strip():

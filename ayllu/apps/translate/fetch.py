@@ -10,8 +10,11 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
+from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urljoin, urlsplit
+from urllib.request import Request
 
 from ayllu import __version__
 from ayllu.errors import DataError, Refused
@@ -19,6 +22,7 @@ from ayllu.errors import DataError, Refused
 MOST_REDIRECTS = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CHUNK = 1 << 16
+new_jar = partial(CookieJar, DefaultCookiePolicy(strict_ns_domain=DefaultCookiePolicy.DomainStrict))
 Form = tuple[bytes, str]                                 # what a form sends, and its media type
 
 
@@ -51,12 +55,12 @@ def is_url(text: str) -> bool:
     return text.lower().startswith(("http://", "https://"))
 
 
-def fetch(url: str, limits: Limits | None = None, form: Form | None = None) -> Page:
-    """The page at an address, or what it answers to a form."""
-    limits = limits or Limits()
+def fetch(url: str, limits: Limits | None = None, form: Form | None = None, jar: CookieJar | None = None) -> Page:
+    """The page at an address, or what it answers to a form. `jar`: the cookies of fetches that belong together."""
+    limits, jar = limits or Limits(), new_jar() if jar is None else jar
     deadline = time.monotonic() + limits.timeout_s
     for _ in range(MOST_REDIRECTS + 1):
-        found = _once(url, limits, deadline, form)
+        found = _once(url, limits, deadline, form, jar)
         if isinstance(found, Page):
             return found
         url, form = urljoin(url, found), None            # as browsers do after 301 to 303
@@ -82,7 +86,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     return not nat64 and not address.is_multicast and (inner is None or inner.is_global) and address.is_global
 
 
-def _once(url: str, limits: Limits, deadline: float, form: Form | None) -> Page | str:
+def _once(url: str, limits: Limits, deadline: float, form: Form | None, jar: CookieJar) -> Page | str:
     """The page, or where it redirects to."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
@@ -98,10 +102,12 @@ def _once(url: str, limits: Limits, deadline: float, form: Form | None) -> Page 
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         data, sent = (form[0], {"content-type": form[1]}) if form else (None, {})
+        jar.add_cookie_header(asked := Request(url))
         connection.request("POST" if form else "GET", path, data, {
-            **sent, "user-agent": f"ayllu/{__version__}", "accept-encoding": "identity",
+            **sent, **asked.unredirected_hdrs, "user-agent": f"ayllu/{__version__}", "accept-encoding": "identity",
             "accept": "text/html,application/xhtml+xml,*/*;q=0.5"})
         answer = connection.getresponse()
+        jar.extract_cookies(answer, asked)
         if answer.status in REDIRECTS and (to := answer.getheader("location")):
             return to
         if answer.status in (404, 410):

@@ -15,15 +15,11 @@ def measured(model: str, pair: Pair) -> dict[str, Any] | None:
     return all_of(model).get(f"{pair.source}-{pair.target}")
 
 
+@cache
 def all_of(model: str) -> dict[str, Any]:
     """The same for each pair, by "en-zh"."""
-    found: dict[str, Any] = _table().get(model, {})
+    found: dict[str, Any] = tomllib.loads(FILE.read_text(encoding="utf-8")).get(model, {}) if FILE.is_file() else {}
     return found
-
-
-@cache
-def _table() -> dict[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8")) if FILE.is_file() else {}
 
 
 def said(model: str, pair: Pair) -> str:

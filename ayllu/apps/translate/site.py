@@ -5,20 +5,23 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.cookiejar import CookieJar
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from mimetypes import guess_type
 from pathlib import Path
+from secrets import token_hex, token_urlsafe
 from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from ayllu.apps.translate.document import Done
-from ayllu.apps.translate.fetch import Form, Limits, NoPage, fetch
+from ayllu.apps.translate.fetch import Form, Limits, NoPage, fetch, new_jar
 from ayllu.apps.translate.formats import SUFFIXES, Format, format_of
 from ayllu.errors import AylluError, DataError
-from ayllu.files import atomic_path
+from ayllu.files import write_bytes
 from ayllu.log import warn
 
+MOST_JARS = 100                                          # browsers that are remembered, the last ones
 Translate = Callable[[bytes, Format, str | None, str], Done]                 # bytes, format, charset of a header, name
 
 
@@ -44,8 +47,7 @@ def translate_folder(folder: Path, out: Path, translate: Translate,
             shutil.copyfile(path, target)
             yield {"file": str(name), "copied": True, "error": str(error)}
             continue
-        with atomic_path(target) as temporary:
-            temporary.write_bytes(done.data)
+        write_bytes(target, done.data)
         yield {"file": str(name), **done.report}
 
 
@@ -59,10 +61,28 @@ class Mirror:
 
     def __post_init__(self) -> None:
         self._lock = Lock()                              # one model, one page at a time
+        self._jars: dict[str, CookieJar] = {}            # the site's cookies of each browser, by a name of its own
+        self._mark = f"ayllu-{token_hex(4)}"             # under which the browser keeps its name
 
-    def get(self, path: str, form: Form | None = None) -> tuple[bytes, str]:
+    def jar_of(self, cookies: str) -> tuple[str, CookieJar]:
+        """A browser's name and its cookies of the site. They stay here: to a browser all ports of this machine are one
+        host, so it would send them to other services, and the cookies of those to the site."""
+        found = re.search(rf"{self._mark}=([\w-]+)", cookies)
+        name = found[1] if found and found[1] in self._jars else token_urlsafe(32)
+        return name, self._jars.get(name, new_jar())
+
+    def keep(self, name: str, jar: CookieJar) -> str | None:
+        """What the browser is to remember."""
+        if not len(jar):
+            return None
+        self._jars[name] = jar
+        for old in [*self._jars][:-MOST_JARS]:
+            self._jars.pop(old, None)
+        return f"{self._mark}={name}; Path=/; HttpOnly; SameSite=Lax"
+
+    def get(self, path: str, form: Form | None = None, jar: CookieJar | None = None) -> tuple[bytes, str]:
         """The bytes and media type of a path of the site; Elsewhere where they lie at another one."""
-        raw, media, charset = self._raw(path, form)
+        raw, media, charset = self._raw(path, form, jar)
         if media not in ("text/html", "application/xhtml+xml"):
             return raw, media
         with self._lock:
@@ -84,10 +104,10 @@ class Mirror:
         is_here = len(netlocs) == 1 and there.path.startswith(own.path)
         return urlunsplit(("", "", there.path.removeprefix(own.path) or "/", there.query, "")) if is_here else url
 
-    def _raw(self, path: str, form: Form | None) -> tuple[bytes, str, str | None]:
+    def _raw(self, path: str, form: Form | None, jar: CookieJar | None) -> tuple[bytes, str, str | None]:
         if isinstance(self.origin, str):
             origin = self.origin.rstrip("/")
-            page = fetch(origin + path, self.limits, form)
+            page = fetch(origin + path, self.limits, form, jar)
             if (place := self._place(page.url)) != path: # its links are meant from where it lies
                 raise Elsewhere(place)
             return page.data, page.media, page.charset
@@ -114,12 +134,14 @@ def server_of(mirror: Mirror, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         timeout = 60
+        browser = "", new_jar()
 
         def do_GET(self, form: Form | None = None) -> None:
             if (self.headers.get("host") or "").rpartition(":")[0] not in ("127.0.0.1", "localhost"):
                 return self._send(403, b"call it by 127.0.0.1 or localhost", "text/plain")
+            self.browser = _, jar = mirror.jar_of(self.headers.get("cookie") or "")
             try:
-                found = mirror.get(self.path, form)
+                found = mirror.get(self.path, form, jar)
             except Elsewhere as place:
                 return self._send(302, b"", "text/plain", str(place))
             except (FileNotFoundError, NoPage):
@@ -140,7 +162,8 @@ def server_of(mirror: Mirror, port: int) -> ThreadingHTTPServer:
         def _send(self, status: int, data: bytes, media: str, location: str | None = None) -> None:
             with suppress(ConnectionError):              # who left while the page was translated
                 self.send_response(status)
-                for name, value in (("location", location), ("content-type", media), ("content-length", len(data))):
+                for name, value in (("location", location), ("content-type", media), ("content-length", len(data)),
+                                    ("set-cookie", mirror.keep(*self.browser))):
                     if value is not None:
                         self.send_header(name, str(value))
                 self.end_headers()

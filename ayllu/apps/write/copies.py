@@ -17,7 +17,7 @@ from ayllu.data.folders import passed_over, some_files_below
 from ayllu.data.overlap import index, shared_runs
 from ayllu.data.readers import columns, records
 from ayllu.data.rows import BadRow, Record, Reject, each
-from ayllu.errors import DataError
+from ayllu.errors import DataError, RequestError
 
 K: dict[Language, int] = {"en": 8, "zh": 13}             # shorter runs are idioms, names and titles
 W = 4
@@ -47,7 +47,7 @@ def read_text(path: Path, name: str) -> str:
     try:
         return read_document(path).text
     except DataError as error:
-        raise DataError(f"{name}: {error}") from error
+        raise RequestError(f"{name}: {error}") from error
 
 
 class Sources:

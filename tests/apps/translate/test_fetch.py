@@ -1,6 +1,7 @@
 """Addresses: what is fetched, what is refused, and a site that is seen translated."""
 
 import http.client
+import http.cookiejar
 import http.server
 import socket
 import struct
@@ -210,6 +211,93 @@ def test_who_leaves_early_is_no_fault(folder, capfd):
     server.shutdown()
     server.server_close()                                # waits for every answer
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.fixture
+def shop() -> Iterator[tuple[str, list[str]]]:
+    """A site with a login, which it keeps in a cookie; and what cookies it was sent."""
+    seen: list[str] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            cookies = self.headers.get("cookie") or ""
+            seen.append(f"{self.headers['host'].partition(':')[0]}{self.path} {cookies}")
+            elsewhere = f"http://localhost:{self.server.server_address[1]}/other"
+            status, headers, body = {
+                "/account": (200, {}, b"<p>Hello Ann</p>" if "sid=1" in cookies else b"<p>Hello</p>"),
+                "/away": (302, {"location": elsewhere, "set-cookie": "here=1"}, b""),
+                "/other": (200, {"set-cookie": "sid=9; Domain=127.0.0.1"}, b"<p>Hello</p>")}[self.path]
+            self.answer(status, {"content-type": "text/html", **headers}, body)
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.answer(303, {"location": "/account", "set-cookie": "sid=1; Path=/account; HttpOnly"}, b"")
+
+        def answer(self, status, headers, body):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", seen
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def browsers(shop):
+    """`browsers()` is one with cookies of its own, which walks through the copy of the shop."""
+    server = server_of(Mirror(shop[0], translate, LOCAL), 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+
+    def new():
+        jar = http.cookiejar.CookieJar()
+        opened = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
+        return jar, lambda path, form=None: opened.open(url + path, form, timeout=10).read()
+    yield new
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_login_holds_for_the_browser_that_made_it(shop, browsers):
+    (jar, ann), (none, other) = browsers(), browsers()
+    assert b"Hallo Ann" not in ann("/account")
+    assert [*jar] == []                                  # a site without cookies gives none
+    assert b"Ann" in ann("/login", b"name=ann")
+    assert b"Ann" in ann("/account")
+    assert b"Ann" not in other("/account")
+    mark, = jar                                          # the site's cookies stay with the copy
+    assert (mark.value.startswith("1"), "HttpOnly" in mark._rest, mark.get_nonstandard_attr("SameSite")) == (
+        False, True, "Lax")
+    assert "sid" not in mark.name
+    assert [*none] == []
+
+
+def test_cookies_go_to_the_host_that_set_them_and_to_no_other(shop, browsers):
+    _, ann = browsers()
+    ann("/login", b"name=ann")
+    shop[1].clear()
+    ann("/away")                                         # the browser is told to go to the other host by itself
+    assert shop[1] == ["127.0.0.1/away ", *["localhost/other "] * 2]                    # no sid: its path is another
+    assert b"Ann" in ann("/account")                     # the other host's sid is none of this one's
+    assert shop[1][-1] == "127.0.0.1/account sid=1; here=1"
+
+
+def test_cookies_of_other_services_of_this_machine_reach_no_site(shop):
+    """A browser sends them to every port of the machine."""
+    server = server_of(Mirror(shop[0], translate, LOCAL), 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    get(f"http://127.0.0.1:{server.server_address[1]}/account", cookie="notebook=secret; sid=1")
+    server.shutdown()
+    server.server_close()
+    assert shop[1] == ["127.0.0.1/account "]
 
 
 def test_a_part_of_a_site(site):
