@@ -37,21 +37,26 @@ class Site(http.server.BaseHTTPRequestHandler):
         if parts.path == "/search":
             said = f"<p>dogs</p><p id=q translate=no>{parse_qs(parts.query)['q'][0]}</p>"
             return self.answer(200, "text/html; charset=utf-8", said)
+        if parts.path == "/me":
+            said = f"<p>Hello</p><p id=q translate=no>{self.headers.get('cookie') or 'nobody'}</p>"
+            return self.answer(200, "text/html; charset=utf-8", said)
         if parts.path not in PAGES:
             return self.answer(404, "text/html", "<p>no</p>")
         return self.answer(200, *PAGES[parts.path])
 
     def do_POST(self):
         sent = parse_qs(self.rfile.read(int(self.headers["content-length"])).decode())
-        self.answer(200, "text/html", f"<meta charset=utf-8><p>Hello</p><p id=q translate=no>{sent['who'][0]}</p>")
+        self.answer(200, "text/html", f"<meta charset=utf-8><p>Hello</p><p id=q translate=no>{sent['who'][0]}</p>",
+                    cookie="who=1; Path=/me; HttpOnly")
 
-    def answer(self, status, media, text, location=None):
+    def answer(self, status, media, text, location=None, cookie=None):
         data = text.replace("SITE", f"http://{self.headers['host']}").encode()
         self.send_response(status)
         self.send_header("content-type", media)
         self.send_header("content-length", str(len(data)))
-        if location:
-            self.send_header("location", location)
+        for name, value in (("location", location), ("set-cookie", cookie)):
+            if value:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(data)
 
@@ -104,6 +109,12 @@ def test_a_site_is_walked_through_in_another_language(opened, copy):
     page.locator("#send").click()
     page.get_by_text("hallo").wait_for()
     assert page.locator("#q").inner_text() == "Jürgen"
+    page.goto(f"{copy}/me")                              # the form was a login
+    assert page.locator("#q").inner_text() == "who=1"
+    cookie, = page.context.cookies()
+    assert (cookie["httpOnly"], cookie["sameSite"], cookie["name"] == "who") == (True, "Lax", False)
+    other = opened(f"{copy}/me", waits=False)            # another browser's
+    assert other.locator("#q").inner_text() == "nobody"
     page.goto(f"{copy}/plain.html")                      # says nothing of its encoding
     assert page.locator("#p").inner_text() == "große"
     assert page.goto(f"{copy}/none").status == 404

@@ -16,11 +16,14 @@ export function explained(message, { code = null, status = 0, param = null } = {
   return said ? `${said}\n${message}` : message;
 }
 
+/** The same where the Chinese says all, as of short notes: without the English. */
+export const noted = (message) => (language() === "zh" && inChinese(message)) || message;
+
 /** The whole; else what stands behind the name of a file or field; else several reasons in a row. */
 function inChinese(message, param) {
   for (const { form, chinese } of FORMS) {
     const found = form.exec(message);
-    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => found[place]);
+    if (found) return chinese.replace(/\{(\d)\}/g, (_, place) => FAULTS[found[place]] ?? found[place]);
   }
   const [, name, rest] = /^(.{1,300}?): (.+)$/s.exec(message) ?? [];
   const said = rest && inChinese(rest);

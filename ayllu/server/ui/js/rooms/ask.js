@@ -3,7 +3,7 @@
 import { call, remove } from "../api.js";
 import { dropZone } from "../dropzone.js";
 import { h, icon, iconButton, textButton, toast } from "../dom.js";
-import { explained } from "../faults.js";
+import { explained, noted } from "../faults.js";
 import { jobCard } from "../jobcard.js";
 import { about, roomPage, size } from "../roompage.js";
 import { addWords, inWords, n, t } from "../words.js";
@@ -158,7 +158,7 @@ function documents(one, renew) {
         h(
           "span",
           { class: "note" },
-          [size(file.size), file.pages && t("ask.pages", { n: n(file.pages) }), file.alike && t("ask.alike"), ...file.notes]
+          [size(file.size), file.pages && t("ask.pages", { n: n(file.pages) }), file.alike && t("ask.alike"), ...file.notes.map(noted)]
             .filter(Boolean)
             .join(" · "),
         ),

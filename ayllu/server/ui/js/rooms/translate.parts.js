@@ -2,13 +2,13 @@
 
 import { call } from "../api.js";
 import { h, iconButton, textButton, toast } from "../dom.js";
-import { explained } from "../faults.js";
+import { explained, noted } from "../faults.js";
 import { fileButton } from "../jobcard.js";
 import { n, t } from "../words.js";
 
 /** Why a person should look, and where the words come from. */
 function facts(row, percent) {
-  const says = row.notes.map((note) => (note.startsWith("in pieces") ? t("tr.note.pieces") : note));
+  const says = row.notes.map((note) => (note.startsWith("in pieces") ? t("tr.note.pieces") : noted(note)));
   if (row.probability !== undefined && row.probability !== null) says.push(t("tr.probability", { percent: percent(row.probability) }));
   if (row.round_trip !== undefined && row.round_trip !== null) says.push(t("tr.back", { percent: percent(row.round_trip) }));
   return says.join(", ");
@@ -67,7 +67,7 @@ export function fileReports({ files }, percent) {
       "div",
       { class: "tr-file" },
       h("p", {}, said.join("")),
-      one.notes.map((note) => h("p", { class: "note" }, note)),
+      one.notes.map((note) => h("p", { class: "note" }, noted(note))),
       low.length > 0 && h("details", { class: "more" }, h("summary", {}, t("tr.file.low", { name: one.name })), h("ul", { class: "tr-low" }, low)),
       fileButton(one.file),
     );
