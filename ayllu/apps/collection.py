@@ -1,10 +1,5 @@
 """`Collection`: documents in one SQLite file, kept in step with folders, and searched.
 
-    with Collection("handbook.sqlite") as collection:
-        print(*collection.add(["handbook/"]).lines(), sep="\\n")
-        for passage in collection.search("How many days for a return?"):
-            print(passage.source, passage.page, passage.text)
-
 Nothing leaves the machine, and instructions that stand in documents are text like any other.
 """
 
@@ -48,6 +43,7 @@ class Passage:
     page: int | None
     score: float
     also: tuple[str, ...] = ()                           # other documents with this very passage
+    kind: str = ""                                       # of the document: pdf, csv, ...
 
 
 class Collection:
@@ -199,8 +195,8 @@ class Collection:
         """Chunks by their ids and scores; what is the same text in several documents is one passage."""
         found: dict[str, Passage] = {}
         for number, score in ranked:
-            rows = self.store.rows("SELECT c.*, d.source, d.title FROM chunks c JOIN documents d ON d.id = c.document "
-                                   "WHERE c.id = ?", (number,))
+            rows = self.store.rows("SELECT c.*, d.source, d.title, d.kind FROM chunks c JOIN documents d "
+                                   "ON d.id = c.document WHERE c.id = ?", (number,))
             for row in rows:
                 text = row["text"]
                 start = row["start"] + len(text) - len(text.lstrip())
@@ -210,7 +206,7 @@ class Collection:
                     found[key] = replace(known, also=(*known.also, row["source"]))
                 elif len(found) < k and text:
                     found[key] = Passage(number, row["document"], row["source"], row["title"], text, start,
-                                         start + len(text), row["page"], score)
+                                         start + len(text), row["page"], score, kind=row["kind"])
         return list(found.values())
 
     def _below(self, path: str) -> list[str]:

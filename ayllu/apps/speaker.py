@@ -1,9 +1,5 @@
 """`Speaker`: what an application needs of a model, whoever runs it.
 
-    speaker = LocalSpeaker.load("ayllu-mini-chat")
-    for piece in speaker.stream([{"role": "user", "content": "Tell me of the sea."}], max_tokens=80):
-        print(piece, end="")
-
 Applications are synchronous and know this face only. `LocalSpeaker` runs a model in this process (commands, Python);
 the server's runs it on the engine that answers everybody else, too (server/speaker.py). Nothing is cut: a conversation
 that leaves no room for an answer is refused with ContextTooLong, and an answer that met its limit says "length".

@@ -51,6 +51,28 @@ def test_a_sentence_of_the_documents_answers(shop, question, source, quote):
     assert reply.answer == f"{quote} [1]"
 
 
+@pytest.mark.parametrize(("question", "quote"), [
+    ("Who is the owner of berth B12?", "berth: B12; owner: Maria Holt"),
+    ("怎么退货？", "berth: 怎么退货？; owner: 请寄回。三十天内退款。")])
+def test_a_table_answers_with_a_row(tmp_path, question, quote):
+    (tmp_path / "a.csv").write_text("berth,owner\nB12,Maria Holt\nB13,Jon Eik\n怎么退货？,请寄回。三十天内退款。\n")
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add([tmp_path / "a.csv"])
+        assert ask(question, pages).reply.citations[0].quote == quote
+
+
+def test_lines_that_only_their_width_broke_are_one_sentence(tmp_path):
+    page = ("The lighthouse of Orla is the oldest of the whole coast, and was\nbuilt by Ann Dahl in 1871. It is blue.\n"
+            "- Boats of guests pay nothing for the first night here\n- Dogs pay nothing either\n")
+    with Collection(tmp_path / "c.sqlite") as pages:
+        pages.add_texts({"a": page})
+        reply, dogs = (ask(q, pages).reply for q in ("Who built the lighthouse of Orla?", "What do dogs pay?"))
+    cited, = reply.citations
+    assert cited.quote == page[cited.start:cited.end] == page.split(" It is")[0]
+    assert reply.answer == f"{cited.quote} [1]".replace("\n", " ")
+    assert dogs.citations[0].quote == "- Dogs pay nothing either"
+
+
 def test_what_stands_under_a_heading_that_the_question_names_comes_first(tmp_path):
     page = ("# Payment\n\n## If a payment fails\n\nThe basket is kept, so you can choose another way to pay.\n\n"
             "## Ways to pay\n\nWe take cards and bank transfers.\n")

@@ -146,6 +146,9 @@ def test_lines_of_a_page_become_paragraphs():
     assert paragraphs(lines) == (
         "The quick brown fox jumps over the lazy dog and the cat and the bird and the end.\nNew one")
     assert paragraphs("退货政策规定鞋子在三十天之\n内可以退货。") == "退货政策规定鞋子在三十天之内可以退货。"
+    heading = "Storm plan\nWhen the wind exceeds 28 knots the outer gate is closed."
+    assert paragraphs(heading) == heading
+    assert paragraphs("⻛速⼆⼗⼋节，⻔关上。") == "风速二十八节，门关上。"         # radicals, as Chromium writes them
 
 
 def test_office_files(tmp_path):

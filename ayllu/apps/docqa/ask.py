@@ -1,9 +1,5 @@
 """`ask`: a question to a collection, answered in pieces with numbered citations that were checked.
 
-    asked = ask("How many days do I have to return shoes?", collection)
-    print("".join(asked))                                # You may return shoes within 30 days. [1]
-    print(asked.reply.citations[0].source, asked.reply.citations[0].quote)
-
 Without a model, or with a small one, the answer is a sentence of the documents; a larger one writes, and each of its
 sentences must be supported by a place in the sources, else it is marked or dropped. Where nothing supports an answer,
 that is said, and the nearest passages are offered.
@@ -149,7 +145,8 @@ class Asked(Iterator[str]):
         if citation := self._citations.cite(found[0].span):
             if place := short_answer(question, citation.quote):
                 self._short = self._citations.part(citation, place.start, place.end)
-            yield f"{citation.quote} [{citation.number}]"
+            quote = re.sub(r"(?<=[^\n.!?:;])\n[ \t]*(?=[^\W\d_])", " ", citation.quote)         # lines of a text
+            yield f"{quote} [{citation.number}]"
 
     def _written(self, question: str, passages: Sequence[Passage], history: Sequence[Message], speaker: Speaker,
                  how: Asking, bad: list[str]) -> Iterator[str]:

@@ -1,14 +1,17 @@
 """Citations: a quote with its place, looked up again in the collection before anybody sees it."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ayllu.apps.collection import Collection, Passage
 from ayllu.apps.docqa.overlap import held, numbers, telling
-from ayllu.apps.index.cut import sentences
+from ayllu.apps.index.cut import columns, sentences
 
 SUPPORTED = 0.6                                          # share of a sentence's telling words that a source must hold
+ROW = 400                                                # columns of a table's row that is quoted whole
+_WRAP = re.compile(r"(?<=[^\n]{50})(?<![.!?:;|\s])\n[ \t]*(?=[^\W\d_])")      # a line ended by its width alone
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,14 @@ class Citations:
 
 
 def spans_of(passage: Passage) -> list[Span]:
-    """Its sentences."""
-    return [Span(passage, passage.start + a, passage.start + b) for a, b in sentences(passage.text)]
+    """Its sentences, whole where a text's width broke their lines; of a table its rows: a cell says nothing alone."""
+    is_table, text = passage.kind in ("csv", "xlsx"), passage.text
+    if passage.kind in ("text", "markdown"):
+        text = _WRAP.sub(lambda m: " " * len(m[0]), text)
+    lines = [m.span() for m in re.finditer(r"[^\n]+" if is_table else r"(?s).+", text)]
+    return [Span(passage, passage.start + a, passage.start + b) for start, end in lines
+            for a, b in ([(start, end)] if is_table and columns(text[start:end]) <= ROW else
+                         sentences(text, start, end))]
 
 
 def support(sentence: str, passages: Sequence[Passage], first: Sequence[int] = ()) -> tuple[Span | None, float]:

@@ -1,7 +1,9 @@
 """PDF by pypdf, page by page; the lines of a page become paragraphs again."""
 
 import logging
+import math
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,10 @@ from ayllu.apps.documents.document import Clock, Document, Limits, Unreadable, j
 from ayllu.errors import MissingExtra, extra
 
 _ENDS = tuple("。！？；：.!?;:”」』)）")
+# A font has one glyph for a radical and the character, and a file may name either: ⻛ is written for 风
+_RADICALS = {c: unicodedata.normalize("NFKC", chr(c)) for c in range(0x2F00, 0x2FD6)} | str.maketrans(
+    "⺟⺠⻄⻅⻆⻉⻋⻑⻓⻔⻘⻙⻚⻛⻜⻝⻢⻣⻤⻥⻦⻧⻨⻩⻬⻮⻰⻳",
+    "母民西见角贝车長长门青韦页风飞食马骨鬼鱼鸟卤麦黄齐齿龙龟")
 _WIDE = re.compile("[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]")
 
 
@@ -74,9 +80,9 @@ def _pages(reader: Any, notes: list[str]) -> Iterator[str]:
 def paragraphs(page: str) -> str:
     """Lines that were broken by the page's width are joined: without a space between Chinese characters, and without
     the hyphen that breaks a word. A line that ends a sentence or is clearly short ends its paragraph."""
-    lines = [" ".join(line.split()) for line in page.split("\n")]
+    lines = [" ".join(line.split()) for line in page.translate(_RADICALS).split("\n")]
     widths = sorted(width for line in lines if (width := _width(line)))
-    full = 0.75 * widths[int(0.8 * (len(widths) - 1))] if widths else 0
+    full = 0.75 * widths[math.ceil(0.8 * (len(widths) - 1))] if widths else 0
     out: list[str] = []
     goes_on = False
     for line in lines:
