@@ -28,7 +28,7 @@ def _opened() -> "closing[Drafts]":
 def list_drafts(*, as_json: bool) -> None:
     """A line for each, the newest first."""
     with _opened() as drafts:
-        found = drafts.list(LOCAL)
+        found = drafts.list(LOCAL, limit=-1)             # all
     for row in () if as_json else found:
         made = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created_s"]))
         write_text(f"{row['title']}  ({row['id']}, {made}, versions: {row['versions']})\n")

@@ -21,7 +21,7 @@ To = Annotated[str, typer.Option("--to", help="The language to translate into: z
 From = Annotated[str | None, typer.Option("--from", help="The language of the source; found out by default.")]
 Out = Annotated[Path | None, typer.Option(help="The file or folder to write; NAME.zh.html beside the source by "
                                           "default.")]
-Bilingual = Annotated[bool, typer.Option("--bilingual", help="Both languages side by side (HTML, Markdown).")]
+Bilingual = Annotated[bool, typer.Option("--bilingual", help="Both languages side by side (not JSON and PO).")]
 GlossaryFile = Annotated[Path | None, typer.Option("--glossary", help="A CSV file of term,translation; a term alone is "
                                                    "kept.")]
 MemoryFile = Annotated[Path | None, typer.Option("--memory", help="The translation memory; by default one in your own "
@@ -54,8 +54,9 @@ def translate(sources: Sources = None, to: To = "zh", source: From = None, out: 
     ayllu translate --serve site/ --to zh
     """
     from ayllu.apps.translate.fetch import Limits
-    work = _Work(to, source, bilingual, glossary, None if no_memory else memory or _own_memory(), check, least, prompt,
-                 model, device)
+    from ayllu.files import state_folder
+    memory = None if no_memory else memory or state_folder() / "translations.sqlite"
+    work = _Work(to, source, bilingual, glossary, memory, check, least, prompt, model, device)
     limits = Limits(allow_private=allow_private)
     if serve is not None:
         return _serve(work, serve, port, limits)
@@ -74,11 +75,6 @@ def translate(sources: Sources = None, to: To = "zh", source: From = None, out: 
     if failed and len(failed) == len([r for r in reports if not r.get("copied") or "error" in r]):
         raise DataError(failed[0]["error"])
     return None
-
-
-def _own_memory() -> Path:
-    from ayllu.files import state_folder
-    return state_folder() / "translations.sqlite"
 
 
 class _Work:

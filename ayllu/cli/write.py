@@ -9,6 +9,7 @@ import typer
 
 from ayllu.cli import sampling as flags
 from ayllu.cli.drafts import keep, list_drafts, newest, show_draft
+from ayllu.cli.launch import words_of
 from ayllu.cli.output import Json, print_json, write_text
 from ayllu.errors import ConfigError
 from ayllu.files import write_bytes
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
 
 Kind = Literal["article", "story", "poem", "product", "post", "dialogue"]
 Action = Literal["rewrite", "shorten", "expand", "continue", "tone", "titles"]
+ALWAYS = {"topic", "draft", "out", "model", "seed", "adapter", "dtype", "device", "as_json"}
+USED = {"--batch": {"batch", "source", "training"}, "--revise or --action": {"revise", "action", "tone", "wish"},
+        "--topic": {"kind", "audience", "tone", "length", "language", "point", "forbid", "sections", "heading",
+                    "source", "training", "temperature"}}                    # what each way of writing heeds
 FORMS = {".md": "md", ".txt": "md", ".html": "html", ".docx": "docx"}
 
 
 def write(
+    ctx: typer.Context,
     topic: Annotated[str | None, typer.Option(help="What the text is about; enough by itself.")] = None,
     kind: Annotated[Kind, typer.Option(help="What it becomes.")] = "article",
     audience: Annotated[str, typer.Option(help="For whom.")] = "",
@@ -74,11 +80,13 @@ def write(
     if drafts or (draft is not None and not given and action is None):
         list_drafts(as_json=as_json) if drafts else show_draft(draft or "", diff, as_json=as_json)
         return
-    is_old = topic is None and batch is None
-    if given + (not given and draft is not None) != 1 or diff or (batch and draft) or (is_old and (source or training)):
+    if given + (not given and draft is not None) != 1 or diff or (batch and draft):
         raise ConfigError("say what is to be written: one of --topic TEXT, --revise FILE, --batch FILE and --draft "
-                          "NAME with --action; --diff goes with --draft alone, --source and --training with --topic or "
-                          "--batch, and --batch keeps no drafts")
+                          "NAME with --action; --diff goes with --draft alone, and --batch keeps no drafts")
+    way = "--batch" if batch is not None else "--revise or --action" if topic is None else "--topic"
+    if ignored := [word.partition("=")[0] for word in words_of(ctx, without=ALWAYS | USED[way])]:
+        raise ConfigError(f"{', '.join(ignored)} can't be heeded where {way} is given: leave it away (a batch has "
+                          "such things in its table's columns, a revision in --wish)")
     sources = read_sources(((str(path), path) for path in source or ()), training or ())
     form = _form(out, is_batch=batch is not None)
     load = {"adapter": adapter, "dtype": dtype, "device": device}

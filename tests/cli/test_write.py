@@ -84,13 +84,25 @@ def test_ctrl_c_keeps_what_is_finished(capsys, model, tmp_path, monkeypatch):
     assert len(out.read_text().splitlines()) == 1
 
 
+@pytest.mark.parametrize("held", ["no json\n", "[1]\n", '{"text": "mine"}\n'])
+def test_a_file_of_something_else_is_no_batch(capsys, tmp_path, held):
+    table, out = tmp_path / "briefs.csv", tmp_path / "texts.jsonl"
+    table.write_text("topic\nfox\n")
+    out.write_text(held)
+    code, _, err = run(capsys, "--batch", table, "--out", out, "--model", "there-is-no-such-model")
+    assert (code, out.read_text()) == (2, held)
+    assert "holds something else than texts of briefs" in err
+
+
 @pytest.mark.parametrize(("words", "says"), [
     ([], "one of --topic"), (["--topic", "x", "--batch", "y.csv"], "one of --topic"),
     (["--topic", "  "], "the topic is empty"), (["--topic", "x", "--out", "x.pdf"], "the ending says the format"),
     (["--topic", "x", "--point", "a cat", "--forbid", "cat"], "in the must-have point"),
     (["--topic", "x", "--source", "nowhere.txt"], "nowhere.txt"), (["--batch", "nowhere.csv"], "nowhere.csv"),
-    (["--batch", "b.csv", "--out", "x.md"], ".jsonl"), (["--revise", "nowhere.md"], "nowhere.md"),
-    (["--revise", "x.md", "--training", "."], "--source and --training with --topic"),
+    (["--batch", "b.csv", "--out", "x.md"], ".jsonl"), (["--batch", "b.csv", "--kind", "post"], "--kind can't be "),
+    (["--revise", "a.md", "--length", "50", "--forbid", "x"], "--length, --forbid can't be heeded where --revise"),
+    (["--topic", "x", "--wish", "shorter"], "--wish can't be heeded"), (["--revise", "nowhere.md"], "nowhere.md"),
+    (["--revise", "x.md", "--training", "."], "--training can't be heeded where --revise"),
 ])
 def test_what_it_refuses_before_a_model_is_loaded(capsys, words, says):
     code, _, err = run(capsys, *words, "--model", "there-is-no-such-model")

@@ -76,9 +76,8 @@ def spans_of(passage: Passage) -> list[Span]:
     if passage.kind in ("text", "markdown"):
         text = _WRAP.sub(lambda m: " " * len(m[0]), text)
     lines = [m.span() for m in re.finditer(r"[^\n]+" if is_table else r"(?s).+", text)]
-    return [Span(passage, passage.start + a, passage.start + b) for start, end in lines
-            for a, b in ([(start, end)] if is_table and columns(text[start:end]) <= ROW else
-                         sentences(text, start, end))]
+    return [Span(passage, passage.start + a, passage.start + b) for x, y in lines
+            for a, b in ([(x, y)] if is_table and columns(text[x:y]) <= ROW else sentences(text, x, y))]
 
 
 def support(sentence: str, passages: Sequence[Passage], first: Sequence[int] = ()) -> tuple[Span | None, float]:

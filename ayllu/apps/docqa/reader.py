@@ -1,8 +1,5 @@
 """The reader: where in a sentence the answer to a question stands.
 
-    reader = Reader.load()
-    reader.answer("Who founded Rome?", "Romulus founded Rome in 753 BC.")    # Short(start=0, end=7, sure=0.9)
-
 A linear model over all spans of a sentence, as Rajpurkar et al. 2016 (arXiv:1606.05250, section 5) have it for SQuAD:
 each span's score is the sum of the weights of what is true of it, and a softmax over the spans gives probabilities.
 What is true of a span is a name ("it begins after `by`", "the question asks for a number, and it is one"), and a hash

@@ -33,7 +33,7 @@ def translate_bytes(raw: bytes, format: Format, to: str, make: Callable[[Pair], 
     if len(raw) > MOST_BYTES:
         raise DataError(f"the file has {len(raw):,} bytes, the most is {MOST_BYTES:,}: split it")
     if bilingual and format.beside is None:
-        raise DataError(f"{format.name} has no bilingual form: HTML and Markdown have one")
+        raise DataError(f"{format.name} has no bilingual form: HTML, Markdown, TXT, SRT, VTT and DOCX have one")
     package = docx.open_docx(raw) if format.name == "docx" else None
     text = decode(raw, header) if package is None else Text("", "utf-8")
     if format.name == "html" and header is None and names_no_encoding(raw):

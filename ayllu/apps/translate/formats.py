@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 
-from ayllu.apps.translate import docx, files, markdown, pages, po
-from ayllu.apps.translate.bilingual import beside_html, beside_markdown, style_html
+from ayllu.apps.translate import bilingual, docx, files, markdown, pages, po
 from ayllu.apps.translate.splice import Segment
 from ayllu.errors import DataError
 
@@ -31,16 +30,17 @@ class Format:
 
 
 FORMATS = (
-    Format("html", (".html", ".htm"), pages.split_html, pages.set_language, beside_html, style_html,
+    Format("html", (".html", ".htm"), pages.split_html, pages.set_language, bilingual.beside_html, bilingual.style_html,
            "xmlcharrefreplace"),
-    Format("xhtml", (".xhtml", ".xht"), partial(pages.split_html, xml=True), pages.set_language, beside_html,
-           style_html, "xmlcharrefreplace"),
-    Format("markdown", (".md", ".markdown"), markdown.split_markdown, beside=beside_markdown),
-    Format("text", (".txt", ".text"), files.split_text),
-    Format("subtitles", (".srt", ".vtt"), files.split_subtitles),
+    Format("xhtml", (".xhtml", ".xht"), partial(pages.split_html, xml=True), pages.set_language, bilingual.beside_html,
+           bilingual.style_html, "xmlcharrefreplace"),
+    Format("markdown", (".md", ".markdown"), markdown.split_markdown, beside=bilingual.beside_markdown),
+    Format("text", (".txt", ".text"), files.split_text, beside=bilingual.beside_lines, finish=bilingual.even_lines),
+    Format("subtitles", (".srt", ".vtt"), files.split_subtitles, beside=bilingual.beside_lines,
+           finish=bilingual.even_lines),
     Format("json", (".json",), files.split_json),
     Format("po", (".po", ".pot"), po.split_po, po.prepare),
-    Format("docx", (".docx",), docx.split_docx),
+    Format("docx", (".docx",), docx.split_docx, beside=bilingual.beside_docx),
 )
 SUFFIXES = tuple(suffix for one in FORMATS for suffix in one.suffixes)
 _META = re.compile(rb"<meta[^>]{0,400}?charset\s*=\s*[\"']?([\w.:-]+)", re.IGNORECASE)

@@ -53,15 +53,11 @@ def share_in_script(text: str, language: str) -> float:
         return 0.0
     script = SCRIPTS.get(language)
     if script is None:
-        return 1 - sum(1 for c in letters if _other_script(c)) / len(letters)
+        return 1 - sum(_ALL.match(c) is not None for c in letters) / len(letters)
     return len(re.findall(f"[{script}]", text)) / len(letters)
 
 
 _ALL = re.compile("[" + "".join(sorted(set(SCRIPTS.values()))) + "]")
-
-
-def _other_script(character: str) -> bool:
-    return _ALL.match(character) is not None
 
 
 def is_other(text: str, pair: Pair) -> bool:

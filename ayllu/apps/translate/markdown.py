@@ -16,10 +16,10 @@ from ayllu.apps.translate.splice import Piece, Segment, segments_of
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _PREFIX = re.compile(r"(?: {0,3}>[ ]?)*(?:[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]+(?:\[[ xX]\][ \t]+)?)*[ \t]*"
-                     r"(?:#{1,6}[ \t]+)?")
+                     r"(?:#{1,6}[ \t]+|\[\^[^\]\s]+\]:[ \t]*)?")
 _RULE = re.compile(r"[ \t>]*(?:[-*_=][ \t]*){2,}\r?$|[ \t>]*$")
 _TABLE_RULE = re.compile(r"[ \t>]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*\r?$")
-_DEFINITION = re.compile(r" {0,3}\[[^\]]+\]:(?!\S*\s*\S*\s[a-z]+\s)\s*\S+")
+_DEFINITION = re.compile(r" {0,3}\[(?!\^)[^\]]+\]:(?!\S*\s*\S*\s[a-z]+\s)\s*\S+")
 _HTML = re.compile(r" {0,3}<(?:[a-zA-Z/!?])")
 _DIRECTIVE = re.compile(r"[ \t]*(?::::|\{%|\.\. )")
 _SPAN = re.compile(r"""
@@ -116,7 +116,7 @@ def _paragraph_end(source: str, lines: list[tuple[int, int]], i: int) -> int:
         begins_quote = ">" in line[:len(line) - len(bare)] and ">" not in source[lines[i][0]:lines[i][1]][:4]
         begins_table = "|" in line and _is_table(source, lines, j + 1)
         if begins_quote or begins_table or _RULE.match(line) or _FENCE.match(bare) or _HTML.match(line) or \
-                re.match(r"(?:[-*+]|\d{1,9}[.)])\s|#{1,6}\s", bare):
+                re.match(r"(?:[-*+]|\d{1,9}[.)])\s|#{1,6}\s|\[\^[^\]\s]+\]:", bare):
             break
         j += 1
     return j

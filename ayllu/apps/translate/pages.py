@@ -88,12 +88,12 @@ class _Reader:
                 elif token.name in INLINE:
                     run.append(Tag("open", i, token.start, token.end))
                 else:
-                    yield from self._flush(run)
+                    yield from self._flush(run, "raw" if token.name in ("option", "optgroup") else "text")
             elif token.kind == "close":
                 if token.name in INLINE:
                     run.append(Tag("close", self._partner.get(i, -i - 1), token.start, token.end))
                 else:
-                    yield from self._flush(run)
+                    yield from self._flush(run, "raw" if token.name in ("option", "optgroup", "select") else "text")
             elif token.kind == "comment":
                 run.append(Tag("hole", i, token.start, token.end))
             elif token.kind == "text":
@@ -109,9 +109,9 @@ class _Reader:
     def __post_init__(self) -> None:
         self._partner: dict[int, int] = {}               # of a closing tag: the number of what it closes
 
-    def _flush(self, run: list[Piece | Tag]) -> Iterator[Segment]:
+    def _flush(self, run: list[Piece | Tag], kind: str = "text") -> Iterator[Segment]:
         for part in self._links_apart(run) if run else ():
-            yield from segments_of(self.source, part, write_text)
+            yield from segments_of(self.source, part, write_text, kind)
         run.clear()
 
     def _links_apart(self, run: list[Piece | Tag]) -> list[list[Piece | Tag]]:

@@ -127,7 +127,8 @@ class Translator:
                   for inner in inner_texts("".join("\0" if isinstance(t, Tag) else t for t in texts), pairs)
                   if "\0" not in inner}
         said = self._said(asked)
-        again = {text: list(_around_numbers(text)) for text, one in said.items() if one.fault == "numbers lost"}
+        again = {text: list(joined(masked((text,), Glossary(), with_numbers=True)))
+                 for text, one in said.items() if one.fault == "numbers lost"}
         said |= self._said({piece for pieces in again.values() for piece in pieces if isinstance(piece, str)})
         return {i: self._assembled(ready[i], cut[i], flat[i][1], said, again) for i in ready}
 
@@ -235,10 +236,6 @@ def _atoms(texts: Sequence[str | Tag]) -> Iterator[str | Tag]:
             yield part
         else:
             yield from short_sentences(part, MOST_WORDS)
-
-
-def _around_numbers(text: str) -> Iterator[str | Tag]:
-    yield from joined(masked((text,), Glossary(), with_numbers=True))
 
 
 def _blanks(text: str) -> tuple[str, str]:

@@ -78,10 +78,13 @@ def finished(out: Path, rows: Sequence[Row]) -> int:
     if whole and not whole.endswith(b"\n"):
         whole = whole[:whole.rfind(b"\n") + 1]
         out.write_bytes(whole)
-    found = [json.loads(line) for line in whole.splitlines()]
-    for value, row in zip(found, rows, strict=False):
-        if (value.get("line"), value.get("topic")) != (row.line, row.brief.topic):
-            raise DataError(f"{out} holds texts of other briefs (line {value.get('line')}: {value.get('topic')!r}): "
+    try:
+        found = [(value["line"], value["topic"]) for value in map(json.loads, whole.splitlines())]
+    except (ValueError, LookupError, TypeError) as error:
+        raise DataError(f"{out} holds something else than texts of briefs: name another file with --out") from error
+    for (line, topic), row in zip(found, rows, strict=False):
+        if (line, topic) != (row.line, row.brief.topic):
+            raise DataError(f"{out} holds texts of other briefs (line {line}: {topic!r}): "
                             "name another file with --out, or move it away")
     return min(len(found), len(rows))
 

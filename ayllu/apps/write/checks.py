@@ -18,8 +18,11 @@ SHORTEST = 4                                             # units of a sentence t
 STOP = frozenset(re.findall(r"\w+", "a an and are as at be been by for from has have he her his in is it its no not of "
                             "on or our she that the their they this to was we were will with you your "
                             "的 了 和 与 在 是 有 及 或 也 就 都 对 为 之 其"))
-_NUMBER = re.compile(rf"\d[\d,.]*\s*(?:%|‰|percent|million|billion|thousand)?|百分之[{HAN}]+|"
-                     r"[零一二两三四五六七八九十百千]+(?:万|亿|年|倍|成|公里|美元|元|人|个百分点)", re.IGNORECASE)
+_NUMBER = re.compile(r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|half|\w+teen(?:th)?|"
+                     r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|[mb]illions?|dozens?|thirds?|"
+                     r"quarters?|twice|doubled?|tripled?|percent)\b|[几数一二两三四五六七八九十百千]+分之|一半|半数|翻[番倍]|"
+                     r"[零一二两三四五六七八九十百千]+[多几]?(?:万|亿|年|倍|成|公里|美元|元|人|个百分点|[%％])|"
+                     r"[二两三四五六七八九十百千]+[多几]?(?:[个名位次种家天月岁折条项]|小时|分钟)", re.IGNORECASE)
 _LISTED = re.compile(r"^\s*(?:第?[\d一二三四五六七八九十]+[.、)）]|\d+$)")
 
 

@@ -1,9 +1,5 @@
 """From a brief to a text: an outline first, then section by section, each within the context and shown as it comes.
 
-    for event in compose(Brief(topic="未来科技"), LocalSpeaker.load()):
-        if event.kind == "text":
-            print(event.text, end="", flush=True)
-
 A model that gives no usable outline gets a plain one. A section that stays short is taken up again where it ends; one
 that goes round in circles is ended, and one with a forbidden word is written once more. What remains wrong is said by
 the checks, not hidden.

@@ -1,5 +1,6 @@
 """Whole files: what is written, what the report says, and files that are no such thing."""
 
+import io
 import json
 
 import pytest
@@ -50,8 +51,27 @@ def test_both_languages_side_by_side():
     assert "<title>Hello world / hallo Welt</title>" in text
     assert text.count("<style>") == 1
     assert done(b"# Hello\n", "a.md", bilingual=True).data == b"# Hello<br>hallo\n"
+    assert done(b"- Hello\r\n\r\nworld", "a.txt", bilingual=True).data == b"- Hello\r\nhallo\r\n\r\nworld\r\nWelt"
+    cue = b"1\n00:00:01,000 --> 00:00:02,000\n<i>Hello</i>\n"
+    assert done(cue, "a.srt", bilingual=True).data == cue.replace(b"Hello", b"Hello\nhallo")
+    options = done(b"<select><option>Hello<option>world</select>", bilingual=True).data
+    assert b"<option>Hello / hallo<option>world / Welt</select>" in options
     with pytest.raises(DataError, match="no bilingual form"):
-        done(b"Hello", "a.txt", bilingual=True)
+        done(b"{}", "a.json", bilingual=True)
+
+
+def test_both_languages_in_a_letter():
+    word = pytest.importorskip("docx")
+    letter, out = word.Document(), io.BytesIO()
+    run = letter.add_paragraph("Hello").add_run()
+    run.add_tab()
+    letter.paragraphs[0].add_run("world")
+    letter.add_table(1, 1).cell(0, 0).text = "Hello"
+    letter.save(out)
+    found = word.Document(io.BytesIO(done(out.getvalue(), "a.docx", lambda m: "hallo Welt", bilingual=True).data))
+    assert found.paragraphs[0].text.startswith("Hello\tworld\n")
+    assert found.paragraphs[0].text.count("\t") == 1
+    assert found.tables[0].cell(0, 0).text == "Hello\nhallo Welt"
 
 
 def test_doubtful_words_of_a_po_file_are_fuzzy():

@@ -90,6 +90,13 @@ def test_markdown():
         assert kept in done, kept
 
 
+def test_footnotes_of_markdown_keep_their_marks():
+    source = "Text[^1] here.\n\n[^1]: One note\n[^2]: Word\n"
+    assert texts("a.md", source) == ["Text<1/> here.", "One note", "Word"]
+    assert "\n[^1]: ONE NOTE\n" in louder("a.md", source)
+    assert "\n[^2]: WORD\n" in louder("a.md", source)
+
+
 def test_words_can_become_no_markup():
     source = "a word\n"
     done = splice(source, format_of("a.md").split(source), [("# [x](javascript:y) *z* `c` <b>",)])

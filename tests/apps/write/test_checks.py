@@ -65,6 +65,19 @@ def test_claims_are_sentences_with_numbers():
     assert [s.text for s in report(text).claims] == wanted
 
 
+@pytest.mark.parametrize("told", [
+    "Two million people live here.", "Half of all users left.", "In the nineteenth century it began.",
+    "About two thirds agreed.", "三分之二的人同意。", "一半的用户离开了。", "有两千名员工。", "十几个国家加入了。",
+    "增长了二十％。"])
+def test_claims_may_spell_their_numbers(told):
+    assert claims(told)
+
+
+@pytest.mark.parametrize("told", ["He has one cat.", "One must go on.", "全世界第一。", "一个人走了。", "十分美丽。"])
+def test_one_and_the_like_claim_nothing(told):
+    assert not claims(told)
+
+
 def longest_common(a, b):
     """The slow twin: the longest run of equal units, by trying all."""
     return max((n for i in range(len(a)) for j in range(len(b))
