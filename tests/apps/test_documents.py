@@ -151,6 +151,35 @@ def test_lines_of_a_page_become_paragraphs():
     assert paragraphs("⻛速⼆⼗⼋节，⻔关上。") == "风速二十八节，门关上。"         # radicals, as Chromium writes them
 
 
+W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+BOX = "<w:txbxContent><w:p><w:r><w:t>In a box.</w:t></w:r></w:p></w:txbxContent>"
+BODY = f"""
+<w:sdt><w:sdtContent><w:p><w:r><w:t>A form says 12.</w:t></w:r></w:p></w:sdtContent></w:sdt>
+<w:p><w:r><w:t xml:space="preserve">It ends </w:t></w:r><w:ins><w:r><w:t>Friday</w:t></w:r></w:ins><w:del><w:r>
+<w:delText>Monday</w:delText></w:r></w:del><w:moveFrom><w:r><w:t>gone</w:t></w:r></w:moveFrom><w:r><w:t>.</w:t></w:r></w:p>
+<w:p><w:pPr><w:tabs><w:tab/></w:tabs></w:pPr><w:r><w:t>Name:</w:t><w:tab/></w:r><w:sdt><w:sdtContent><w:r><w:t>Ann</w:t>
+</w:r></w:sdtContent></w:sdt></w:p>
+<w:p xmlns:m="m"><w:r><m:AlternateContent><m:Choice>{BOX}</m:Choice><m:Fallback>{BOX}</m:Fallback></m:AlternateContent>
+</w:r></w:p>
+<w:tbl><w:tr><w:tc><w:tcPr><w:vMerge w:val="restart"/></w:tcPr><w:p><w:r><w:t>Shoes</w:t></w:r></w:p></w:tc>
+<w:tc><w:p><w:r><w:t>red</w:t></w:r></w:p></w:tc></w:tr><w:tr><w:tc><w:tcPr><w:vMerge/></w:tcPr><w:p/></w:tc><w:sdt>
+<w:sdtContent><w:tc><w:p><w:r><w:t>blue</w:t></w:r></w:p></w:tc></w:sdtContent></w:sdt></w:tr></w:tbl>"""
+
+
+def test_nothing_that_a_letter_says_is_dropped(tmp_path):
+    word = pytest.importorskip("docx")
+    file, out = word.Document(), io.BytesIO()
+    body = file.element.body
+    for part in word.oxml.parse_xml(f"<w:body {W}>{BODY}</w:body>"):
+        body.insert(len(body) - 1, part)
+    notes = word.opc.part.Part(word.opc.packuri.PackURI("/word/footnotes.xml"), "application/xml", f"""<w:footnotes {W}>
+        <w:footnote><w:p><w:r><w:t>A note.</w:t></w:r></w:p></w:footnote></w:footnotes>""".encode(), file.part.package)
+    file.part.relate_to(notes, "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes")
+    file.save(out)
+    assert read(tmp_path, "a.docx", out.getvalue()).text.splitlines() == [
+        "A form says 12.", "It ends Friday.", "Name:\tAnn", "In a box.", "Shoes | red", "Shoes | blue", "A note."]
+
+
 def test_office_files(tmp_path):
     document = read(tmp_path, "a.docx", docx())
     assert document.text.splitlines() == ["# Returns", "Shoes may be returned within 30 days.", "item | days",

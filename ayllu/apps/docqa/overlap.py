@@ -14,19 +14,9 @@ import numpy as np
 from ayllu.apps.docqa.defining import Term, term_of
 from ayllu.apps.index.words import cutter, words
 from ayllu.data.units import HAN
+from ayllu.text.lexicon import listed
 
-# Words that ask or only join others: they are no evidence
-_STOP = """a an the of in on at to for from by with and or but is are was were be been do does did has have had
-can could will would shall should may might must it its this that these those there he she they them his her their i
-you we my your our me us what which who whom whose when where why how many much long often old far big kind type name
-as if than so not no any some into about also please tell say said whats whos wheres hows
-的 了 是 在 和 与 或 及 也 都 就 还 又 很 吗 呢 吧 啊 么 呀 之 其 于 由 被 把 给 让 向 从 到 对 为 有 没 不 这
-那 此 哪 谁 何 几 多 少
-什么 甚么 什麼 怎么 怎樣 怎样 如何 为什么 為什麼 为何 為何 哪个 哪個 哪些 哪里 哪裡 哪儿 哪一 多少 何时 何時
-几个 幾個 多久 多大 请问 請問
-是什 么是 是什么 的是 是谁 是誰 是哪 在哪 們 们 個 个 嗎 麼 為 與 還 這 誰 幾 對 從 們 被 種 种 年 它 他 她 我
-你 您 一"""
-STOP = frozenset(_STOP.split())
+STOP = frozenset(listed()["asking"])                     # they ask or only join others: no evidence
 # What kind of thing is asked for, by the first that fits; and what a sentence looks like that holds one
 _ASKS = tuple((name, re.compile(pattern, re.IGNORECASE)) for name, pattern in (
     ("date", r"何时|何時|[什甚][么麼]时候|[什甚][么麼]時候|哪一?[年天]|几[年月]|幾[年月]|年份|日期|时间|時間|\bwhen\b"

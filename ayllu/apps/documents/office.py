@@ -10,40 +10,77 @@ from ayllu.apps.documents.plain import rows_as_lines
 from ayllu.apps.documents.zipped import DAMAGED, opened, refuse_entities
 from ayllu.errors import extra
 
+AROUND = ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag")     # what may stand around what is read
+
 
 def read_docx(path: Path, limits: Limits, clock: Clock) -> Document:
-    """Paragraphs and tables in their order; headers, footers, notes and comments are left out."""
+    """Paragraphs, tables and text boxes in their order, then notes; headers, footers and comments are left out."""
     with extra("documents", "reading DOCX"):
         import docx
         from docx.opc.exceptions import PackageNotFoundError
+        from docx.oxml import parse_xml
         from lxml.etree import XMLSyntaxError
     with opened(path, limits) as whole:
         refuse_entities(whole)
     try:
         file = docx.Document(str(path))
-        text = clean("\n".join(_blocks(file, limits, clock, 0)))
+        levels = {style.style_id: (style.name or "").removeprefix("Heading ") for style in file.styles}
+        notes = [note for part in file.part.package.iter_parts() if part.partname.endswith("notes.xml")
+                 for note in _within(parse_xml(part.blob), "footnote", "endnote")]
+        text = clean("\n".join(line for element in (file.element.body, *notes)
+                               for line in _blocks(element, levels, limits, clock, 0)))
         title = file.core_properties.title or ""
     except (PackageNotFoundError, XMLSyntaxError, ValueError, AttributeError, *DAMAGED) as error:
         raise Unreadable(f"is damaged, or no DOCX ({str(error)[:120]})") from error
     return Document(text, "docx", title.strip()[:300])
 
 
-def _blocks(holder: Any, limits: Limits, clock: Clock, depth: int) -> Iterator[str]:
+def _within(element: Any, *names: str) -> Iterator[Any]:
+    """Parts of these names, those in content controls and tracked changes too."""
+    for child in element.iterchildren("{*}*"):
+        if (name := child.tag.rpartition("}")[2]) in names:
+            yield child
+        elif name in AROUND:
+            yield from _within(child, *names)
+
+
+def _blocks(holder: Any, levels: dict[str, str], limits: Limits, clock: Clock, depth: int) -> Iterator[str]:
     """The lines of a document or a cell; a row of a table is one line, with its cells apart."""
     if depth > limits.depth:
         raise Unreadable(f"tables nested more than {limits.depth} deep")
-    for block in holder.iter_inner_content():
+    for block in _within(holder, "p", "tbl"):
         clock.check()
-        if hasattr(block, "rows"):
-            for row in block.rows:
-                clock.check()
-                cells = {cell._tc: cell for cell in row.cells}           # a merged cell stands for several
-                said = (" ".join("\n".join(_blocks(one, limits, clock, depth + 1)).split()) for one in cells.values())
-                if line := " | ".join(text for text in said if text):
-                    yield line
-        elif block.text.strip():
-            level = (block.style.name or "").removeprefix("Heading ") if block.style is not None else ""
-            yield "#" * int(level) + " " + block.text if level.isdecimal() and level != "0" else block.text
+        above: dict[int, str] = {}                       # by column: cells merged downwards speak for each row
+        for row in _within(block, "tr"):
+            clock.check()
+            column, cells = 0, []
+            for cell in _within(row, "tc"):
+                if cell.vMerge != "continue":
+                    above[column] = " ".join(" ".join(_blocks(cell, levels, limits, clock, depth + 1)).split())
+                cells.append(above.get(column, ""))
+                column += cell.grid_span
+            if line := " | ".join(filter(None, cells)):
+                yield line
+        boxes: list[Any] = []
+        if (said := "".join(_said(block, boxes))).strip():
+            level = levels.get(block.style or "", "")
+            yield "#" * int(level) + " " + said if level.isdecimal() and level != "0" else said
+        for box in boxes:
+            yield from _blocks(box, levels, limits, clock, depth + 1)
+
+
+def _said(element: Any, boxes: list[Any]) -> Iterator[str]:
+    """The words of a paragraph, what tracked changes added too; its text boxes are put aside."""
+    for child in element.iterchildren("{*}*"):
+        match child.tag.rpartition("}")[2]:
+            case "t":
+                yield child.text or ""
+            case "tab" | "br" | "cr" | "noBreakHyphen" as name:
+                yield {"tab": "\t", "noBreakHyphen": "-"}.get(name, "\n")
+            case "txbxContent":
+                boxes.append(child)
+            case name if name not in ("pPr", "rPr", "Fallback", "del", "moveFrom", "tr"):
+                yield from _said(child, boxes)
 
 
 def read_xlsx(path: Path, limits: Limits, clock: Clock) -> Document:

@@ -10,19 +10,11 @@ from ayllu.apps.support.match import Matcher
 from ayllu.apps.support.phrases import language_of
 from ayllu.apps.support.rules import Persona
 from ayllu.apps.support.sections import Section
+from ayllu.apps.support.talk import WORDS
 
 QUOTE = 600                                              # characters of a section that are quoted
 SUPPORTED = 0.6                                          # share of a sentence's weight that its sections must cover
 SENTENCE = re.compile(r".+?(?:[.!?](?=\s|$)|[。！？；]|\n|$)", re.DOTALL)
-SUMMARY = {
-    "en": {"topic": "Topic: ", "customer": "- Customer: ", "operator": "  A person: ", "answer": "  answered from ",
-           "unknown": "  not in the pages", "hand_over": "  handed over", "decline": "  declined"},
-    "zh": {"topic": "主题：", "customer": "- 顾客：", "operator": "  人工：", "answer": "  回答依据：",
-           "unknown": "  资料里没有", "hand_over": "  已转人工", "decline": "  已婉拒"}}
-# The topics of the program and of the sample's rules; those of somebody's own rules are told as they are named
-TOPICS = {"person": "要求人工", "unanswered": "资料里没有", "forbidden": "不可作出的承诺", "money": "款项",
-           "order": "订单", "complaint": "投诉", "safety": "安全", "data": "个人信息",
-           "exception": "破例", "health": "健康", "politics": "政治", "instructions": "给助手的指令"}
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 
 
@@ -107,8 +99,8 @@ def _says(citation: Citation, text: str, matcher: Matcher) -> bool:
 
 def summary_of(topic: str, messages: Sequence[Message], language: str = "en") -> str:
     """A conversation for the person who takes it over: what was asked, and what was answered from where."""
-    said = SUMMARY["zh" if language == "zh" else "en"]
-    lines = [said["topic"] + (TOPICS.get(topic, topic) if language == "zh" else topic)]
+    said = WORDS["summary"]["zh" if language == "zh" else "en"]
+    lines = [said["topic"] + (WORDS["topics"].get(topic, topic) if language == "zh" else topic)]
     for message in messages:
         if message.role != "assistant":
             lines.append(said[message.role] + _short(message.text))

@@ -1,5 +1,6 @@
 """A whole file or page: read, translated, written, and a report of what was done, reused, left and doubted."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from ayllu.apps.translate.splice import Segment, splice
 from ayllu.apps.translate.translator import Translation, Translator
 from ayllu.errors import DataError
 
+_LANG = re.compile(r"<html\b[^<>]*?\slang\s*=\s*[\"']?(\w\w)", re.IGNORECASE)
 MOST_LISTED = 200                                        # doubtful texts that a report names
 MOST_BYTES = 64 << 20
 Progress = Callable[[int, int], None]
@@ -43,7 +45,8 @@ def translate_bytes(raw: bytes, format: Format, to: str, make: Callable[[Pair], 
     segments = [segment for one in split.values() for segment in one]
     if not segments:
         return Done(raw, {"format": format.name, "segments": 0, "notes": unique([text.note, "no text was found"])})
-    language = source or detect(words(s.parts) for s in segments)
+    named = _LANG.search(text.text[:20_000])
+    language = source or detect((words(s.parts) for s in segments), named[1] if named else "")
     if source is None and language == to:
         return Done(raw, {"format": format.name, "segments": 0, "notes": unique([text.note, f"it is in {to} already, "
                           "and stays as it is (--from names another language)"])})

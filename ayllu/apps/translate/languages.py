@@ -1,23 +1,17 @@
 """Which languages: their names, how they are written, and which one a text is in."""
 
 import re
+import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ayllu.data.language import identify
 from ayllu.errors import ConfigError, DataError, MissingExtra
 
-NAMES = {"ar": "Arabic", "bg": "Bulgarian", "bn": "Bengali", "ca": "Catalan", "cs": "Czech", "da": "Danish",
-         "de": "German", "el": "Greek", "en": "English", "es": "Spanish", "et": "Estonian", "fa": "Persian",
-         "fi": "Finnish", "fr": "French", "he": "Hebrew", "hi": "Hindi", "hr": "Croatian", "hu": "Hungarian",
-         "id": "Indonesian", "it": "Italian", "ja": "Japanese", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian",
-         "ms": "Malay", "nl": "Dutch", "no": "Norwegian", "pl": "Polish", "pt": "Portuguese", "qu": "Quechua",
-         "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sl": "Slovenian", "sr": "Serbian", "sv": "Swedish",
-         "sw": "Swahili", "ta": "Tamil", "th": "Thai", "tr": "Turkish", "uk": "Ukrainian", "ur": "Urdu",
-         "vi": "Vietnamese", "zh": "Chinese"}
-# Letters that a text in the language is mostly written with; for the rest any letter will do
-SCRIPTS = {"zh": "㐀-鿿豈-﫿", "ja": "぀-ヿ㐀-鿿", "ko": "가-힣", "ru": "Ѐ-ӿ", "uk": "Ѐ-ӿ", "bg": "Ѐ-ӿ", "el": "Ͱ-Ͽ",
-           "ar": "؀-ۿ", "fa": "؀-ۿ", "ur": "؀-ۿ", "he": "֐-׿", "hi": "ऀ-ॿ", "th": "฀-๿"}
+_KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+NAMES: dict[str, str] = _KNOWN["names"]
+SCRIPTS: dict[str, str] = _KNOWN["scripts"]
 _WIDE = re.compile(r"[　-ヿ㐀-鿿豈-﫿！-｠“”‘’…—]")
 SPACELESS = frozenset({"zh", "ja", "th"})
 
@@ -77,8 +71,9 @@ def spaced(left: str, right: str, target: str, had: bool) -> str:
     return " " if had or (starts and (left[-1].isalnum() or left[-1] in ".,!?;:”’)]")) else ""
 
 
-def detect(texts: Iterable[str]) -> str:
-    """The language of a document. Writing that only one language uses decides; else the identifier of `data`."""
+def detect(texts: Iterable[str], named: str = "") -> str:
+    """The language of a document. Writing that only one language uses decides; else the identifier of `data`, and
+    where that knows none, what the page itself says (`named`)."""
     sample = " ".join(texts)[:8000]
     letters = sum(map(str.isalpha, sample))
     if not letters:
@@ -92,6 +87,7 @@ def detect(texts: Iterable[str]) -> str:
         found = identify(sample)
     except MissingExtra as error:
         raise MissingExtra(f"{error} Or name the language: --from en") from error
-    if found not in NAMES:
+    known = next((code for code in (found, named.lower()[:2]) if code in NAMES), None)
+    if known is None:
         raise DataError(f"the language couldn't be told (found {found!r}): give --from")
-    return found
+    return known

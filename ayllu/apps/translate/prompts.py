@@ -15,7 +15,6 @@ from ayllu.errors import ConfigError
 SHORT = {"zh": ("Translate into Chinese: {text}", "翻译成中文：{text}"),
          "en": ("Translate into English: {text}", "翻译成英文：{text}")}
 BEGIN, END = "<<<", ">>>"
-FIELDS = frozenset({"text", "source", "target"})
 
 
 def check_prompt(prompt: str) -> str:
@@ -24,7 +23,7 @@ def check_prompt(prompt: str) -> str:
         names = {name for _, name, _, _ in Formatter().parse(prompt) if name is not None}
     except ValueError as error:
         raise ConfigError(f"the prompt {prompt!r} has a brace alone ({error}): double it") from error
-    if "text" not in names or names - FIELDS:
+    if "text" not in names or names - {"text", "source", "target"}:
         raise ConfigError(f"the prompt {prompt!r} has the places {sorted(names)}: it needs {{text}}, and may have "
                           "{source} and {target}, the names of the languages")
     return prompt

@@ -9,15 +9,14 @@ from typing import Any
 from ayllu.apps.write.brief import Brief
 from ayllu.apps.write.copies import Copy, Sources
 from ayllu.apps.write.measure import HAN, Span, sentences, units
+from ayllu.text.lexicon import listed
 
 REACHED = (0.8, 1.25)                                    # of the length that was asked for
 COVERED = 0.6                                            # of a point's words that must occur
 N_GRAM = 4                                               # units
 REPEATED = 0.15                                          # of all n-grams that may have occurred before
 SHORTEST = 4                                             # units of a sentence that counts when it comes again
-STOP = frozenset(re.findall(r"\w+", "a an and are as at be been by for from has have he her his in is it its no not of "
-                            "on or our she that the their they this to was we were will with you your "
-                            "的 了 和 与 在 是 有 及 或 也 就 都 对 为 之 其"))
+STOP = frozenset(listed()["common"])
 _NUMBER = re.compile(r"\d|\b(?:two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|half|\w+teen(?:th)?|"
                      r"(?:twen|thir|for|fif|six|seven|eigh|nine)ty|hundreds?|thousands?|[mb]illions?|dozens?|thirds?|"
                      r"quarters?|twice|doubled?|tripled?|percent)\b|[几数一二两三四五六七八九十百千]+分之|一半|半数|翻[番倍]|"

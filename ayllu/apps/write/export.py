@@ -4,29 +4,14 @@ import html
 import io
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from ayllu.apps.write.measure import language_of
 from ayllu.errors import extra
 
 Format = Literal["md", "html", "docx"]
-_PAGE = """<!doctype html>
-<html lang="{language}">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ max-width: 42rem; margin: 3rem auto; padding: 0 1rem; }}
-body {{ font: 1.0625rem/1.7 Georgia, "Noto Serif CJK SC", serif; }}
-h1, h2, h3 {{ line-height: 1.3; }}
-</style>
-</head>
-<body>
-{body}
-</body>
-</html>
-"""
+_PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
 def export(text: str, form: Format, title: str = "") -> bytes:

@@ -114,6 +114,13 @@ def test_a_page_that_is_in_the_language_already_stays():
     assert "is in zh already" in found.report["notes"][0]
 
 
+def test_a_page_says_its_language_where_its_words_do_not():
+    page = b'<html class="x" lang="en-GB"><meta charset="utf-8"><p>Hello caf\xe9</p>' + b" zzgq" * 3
+    assert done(page, says=lambda m: "hallo", source=None).report["from"] == "en"
+    with pytest.raises(DataError, match="language couldn't be told"):
+        done(page.replace(b"en-GB", b"xx"), source=None)
+
+
 def test_files_that_are_too_large_or_no_text():
     with pytest.raises(DataError, match="the most is"):
         done(b"x" * (65 << 20))
