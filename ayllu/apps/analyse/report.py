@@ -32,8 +32,7 @@ def measured() -> Table:
 
 def page(summary: Table) -> str:
     """The whole page as text."""
-    parts = (_actions, _time, _topics, _aspects, _segments, _voice, _labels, _feelings, _examples, _checks, _trust,
-             _law)
+    parts = (_actions, _time, _topics, _aspects, _segments, _voice, _labels, _feelings, _examples, _checks, _trust)
     return PAGE.page("".join(part(summary) for part in parts), model=_told(summary), pick=_tiles(summary))
 
 
@@ -204,10 +203,7 @@ def _trust(summary: Table) -> str:
                    f"<td>{row['macro_f1']:.3f}</td><td>{row['calibration_error']:.3f}</td></tr>"
                    for name, row in measured().items())
     head = "".join(f"<th>{both(key)}</th>" for key in ("set", "language", "accuracy", "macro_f1", "calibration"))
-    lines = "".join(f"<li>{spans(*line)}</li>" for line in TOLD["trust"].values())
+    lines, law = ("".join(f"<li>{spans(*line)}</li>" for line in TOLD[part].values()) for part in ("trust", "law"))
     hidden = both("pseudonyms" if summary["pseudonyms"] else "no_pseudonyms")
-    return _section("trust", f'<table class="told"><tr>{head}</tr>{rows}</table><ul>{lines}<li>{hidden}</li></ul>')
-
-
-def _law(summary: Table) -> str:
-    return _section("law", "<ul>" + "".join(f"<li>{spans(*line)}</li>" for line in TOLD["law"].values()) + "</ul>")
+    table = f'<table class="told"><tr>{head}</tr>{rows}</table>'
+    return _section("trust", f"{table}<ul>{lines}<li>{hidden}</li></ul>") + _section("law", f"<ul>{law}</ul>")
