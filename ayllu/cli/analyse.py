@@ -151,14 +151,16 @@ def _told(found: dict[str, Any], folder: Path) -> str:
     """The result for people."""
     from ayllu.apps.analyse.posts import LONGEST
     from ayllu.apps.analyse.report import UNMEASURED
-    total, n = found["sentiment"], found["posts"]
-    cut = found["flags"].get("cut", 0)
+    total, n, cut = found["sentiment"], found["posts"], found["flags"].get("cut", 0)
+    other = sum(row["n"] for code, row in found["language"].items() if code not in ("en", "zh", "und"))
     lines = [f"{n:,} posts" + f", {found['rejected']:,} rows or files left out (the report names them)" * bool(
         found["rejected"]) + f", {cut:,} post{'s' * (cut > 1)} cut after {LONGEST:,} characters" * bool(cut),
         *(f"left out     {line}" for line in _left_out(found)),
         "sentiment    " + ", ".join(f"{name} {total[name] / n:.0%}" for name in ("positive", "neutral", "negative")),
         *["topics       " + "; ".join(f"{name} ({row['n']:,})" for name, row in list(found["topic"].items())[:5])
           ] * bool(found["topic"])]
+    lines += [f"not read     {other:,} posts are neither English nor Chinese: to the lexicon they are neutral"] * (
+        other > 0 and "lexicon" in found["told"]["sentiment"])
     lines += [f"changed      {c['when']}  {c['of']}: {c['what']} {c['found']:.2f}, expected {c['expected']:.2f}"
               for c in found["trends"].get("changes", [])[:5]]
     lines += [f"to do        {action['en'].replace('{about}', action['about'])}" for action in found["actions"][:5]]

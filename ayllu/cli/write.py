@@ -88,7 +88,7 @@ def write(
         raise ConfigError(f"{', '.join(ignored)} can't be heeded where {way} is given: leave it away (a batch has "
                           "such things in its table's columns, a revision in --wish)")
     sources = read_sources(((str(path), path) for path in source or ()), training or ())
-    form = _form(out, is_batch=batch is not None)
+    _form(out, is_batch=batch is not None)               # known to be right before anything is written
     load = {"adapter": adapter, "dtype": dtype, "device": device}
     if batch is not None:
         _batch(batch, out, model, load, seed, sources, as_json)
@@ -98,14 +98,13 @@ def write(
         brief = validate(Brief, {"topic": topic, "kind": kind, "audience": audience, "tone": tone, "length": length,
                                  "language": language, "points": tuple(point or ()), "forbidden": tuple(forbid or ()),
                                  "sections": sections}, where="ayllu write")
-        _one(brief, _speaker(model, load), sources, tuple(heading or ()), form, out, seed, temperature, as_json, draft)
+        _one(brief, _speaker(model, load), sources, tuple(heading or ()), out, seed, temperature, as_json, draft)
 
 
-def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources", outline: Sequence[str], form: Any,
+def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources", outline: Sequence[str],
          out: Path | None, seed: int | None, temperature: float, as_json: bool, draft: str | None) -> None:
     from ayllu.apps.write.checks import check
     from ayllu.apps.write.compose import compose
-    from ayllu.apps.write.export import export
 
     shows, text = sys.stdout.isatty() and not as_json, ""
     for event in compose(brief, speaker, seed=seed, outline=outline, temperature=temperature):
@@ -122,7 +121,7 @@ def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources", outline: S
             text = event.text
     report = check(text, brief, sources)
     if out is not None:
-        _save(out, export(text, form, brief.topic))
+        _save(out, text, brief.topic)
     if draft:
         keep(draft, brief, (text, ""))
     if as_json:
@@ -148,8 +147,7 @@ def _revise(file: Path | None, draft: str | None, action: Action, tone: str, wis
             write_text(piece)
     new = "".join(pieces)
     if out is not None:
-        from ayllu.apps.write.export import export
-        _save(out, export(new, _form(out, is_batch=False), name))
+        _save(out, new, name)
     if draft and action != "titles":
         whole = f"{text.rstrip()}\n\n{new}" if action == "continue" else new
         keep(draft, Brief(topic=draft[:500]), (text, ""), (whole, action))
@@ -227,6 +225,7 @@ def _form(out: Path | None, *, is_batch: bool) -> Any:
     return FORMS[out.suffix.lower()]
 
 
-def _save(out: Path, data: bytes) -> None:
-    write_bytes(out, data)
+def _save(out: Path, text: str, title: str) -> None:
+    from ayllu.apps.write.export import export
+    write_bytes(out, export(text, _form(out, is_batch=False), title))
     say(f"written to {out}")

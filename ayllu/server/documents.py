@@ -14,7 +14,7 @@ from ayllu.apps.docqa.ask import Asking, ask
 from ayllu.apps.index.cut import page_of
 from ayllu.apps.perceive import describe_named
 from ayllu.errors import NotFound, RequestError
-from ayllu.server.catalogue import Catalogue, Listed
+from ayllu.server.catalogue import Catalogue
 from ayllu.server.openai import prepared, served_of, who
 from ayllu.server.schema import documents as schema
 from ayllu.server.schema.workspace import Deleted
@@ -41,7 +41,7 @@ def catalogue_of(workspace: Workspace) -> Catalogue:
 async def listed(request: Request) -> Response:
     """Your collections, newest first."""
     catalogue, principal = catalogue_of(workspace_of(request)), who(request)
-    return Json({"data": await prepared(lambda: [_facts(one, catalogue.get(principal, one.id)[1])
+    return Json({"data": await prepared(lambda: [{**vars(one), "documents": len(catalogue.get(principal, one.id)[1])}
                                                  for one in catalogue.list(principal)])})
 
 
@@ -60,7 +60,7 @@ async def one(collection: str, request: Request) -> Response:
         it, opened = catalogue_of(workspace_of(request)).get(who(request), collection)
         files = [schema.DocumentFacts(**{**vars(d), "pages": len(d.pages), "notes": list(d.notes)}).model_dump()
                  for d in opened.documents()]
-        return {**_facts(it, opened), "files": files, "left_out": opened.left_out()}
+        return {**vars(it), "documents": len(opened), "files": files, "left_out": opened.left_out()}
     return Json(await prepared(found))
 
 
@@ -161,7 +161,3 @@ def run_index(work: Work) -> dict[str, Any]:
 
 def _opened(request: Request, collection: str) -> Collection:
     return catalogue_of(workspace_of(request)).get(who(request), collection)[1]
-
-
-def _facts(one: Listed, collection: Collection) -> dict[str, Any]:
-    return {**vars(one), "documents": len(collection)}

@@ -191,12 +191,13 @@ def test_bytes_of_a_pipe_that_are_no_text_are_named():
 
 
 def test_the_command_says_what_was_left_out(tmp_path, capsys):
-    (tmp_path / "posts.csv").write_text("text\n" + "good " * 5000 + "\nfine\n,\n")
+    (tmp_path / "posts.csv").write_text("text\n" + "good " * 5000 + "\nfine\n,\nDas Wetter ist heute sehr schön\n")
     assert main(["analyse", str(tmp_path / "posts.csv"), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
     assert "left out     posts.csv, row 4: " in said
     assert "1 post cut after 20,000 characters" in said
     assert "not measured emotions, spam, insults" in said
+    assert "not read     1 posts are neither English nor Chinese" in said
 
 
 def test_a_pipe_is_json_lines_a_table_or_plain_lines():

@@ -187,6 +187,9 @@ def test_office_files(tmp_path):
     book = read(tmp_path, "a.xlsx", xlsx())
     assert "item: lamp; price: 40" in book.text
     assert book.text[book.pages[1]:] == "# Hours\nMonday | 9 to 5"
+    sums = pytest.importorskip("openpyxl").Workbook()
+    sums.active.append(("lamp", "=1+1"))
+    assert "1 formulas have no saved value" in read(tmp_path, "c.xlsx", saved(sums)).notes[0]
     assert read(tmp_path, "b.xlsx", xlsx(), cell=9).notes == ("1 cell was cut after 9 characters",)
 
 

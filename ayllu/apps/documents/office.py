@@ -1,5 +1,6 @@
 """DOCX by python-docx and XLSX by openpyxl, the text and values only: no macros, links or pictures are followed."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from ayllu.apps.documents.plain import rows_as_lines
 from ayllu.apps.documents.zipped import DAMAGED, opened, refuse_entities
 from ayllu.errors import extra
 
+UNSAVED = re.compile(rb"(?:</f>|<f[^<>]*/>)(?:<v\s*/>|<v></v>)?</c>")         # a formula alone
 AROUND = ("sdt", "sdtContent", "ins", "moveTo", "customXml", "smartTag")     # what may stand around what is read
 
 
@@ -87,9 +89,10 @@ def read_xlsx(path: Path, limits: Limits, clock: Clock) -> Document:
     """Each sheet is a page that begins with its name; each row a line as in plain.py. Values, not formulas."""
     with extra("documents", "reading XLSX"):
         import openpyxl
-    notes: list[str] = []
     with opened(path, limits) as whole:
         refuse_entities(whole)
+        n = sum(len(UNSAVED.findall(whole.read(part))) for part in whole.namelist() if "/worksheets/" in part)
+    notes = [f"{n} formulas have no saved value: save it in a spreadsheet program, which works them out"] if n else []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")              # of styles and extensions that it doesn't know
