@@ -16,7 +16,7 @@ from ayllu.apps.documents.document import Document, Limits, clean
 from ayllu.apps.index.adding import TOGETHER, File, Progress, Summary, bring, files_of
 from ayllu.apps.index.embedding import TOKENS, Embedder, embedder_of
 from ayllu.apps.index.prepare import prepared
-from ayllu.apps.index.ranking import Where, by_words, fused, mixed
+from ayllu.apps.index.ranking import Where, by_words, filtered, fused, mixed
 from ayllu.apps.index.store import Put, Store, Stored
 from ayllu.apps.index.vectors import Vectors, add_vectors
 from ayllu.errors import DataError, RequestError
@@ -181,6 +181,11 @@ class Collection:
         if way == "rrf":
             return fused([(1.0, [number for number, _ in ranking]) for ranking in (said, near)])[:k]
         return mixed(said, near, weight, DEEP)[:k]
+
+    def holds(self, where: Where) -> bool:
+        """Whether any document fits."""
+        condition, values = filtered(where)
+        return bool(self.store.rows(f"{condition} LIMIT 1", values))
 
     def dense_weight(self) -> float:
         """Short texts (questions, posts) share few words with a question, so vectors count; among passages of a hundred

@@ -111,7 +111,7 @@ async def asked(body: schema.AskRequest, request: Request) -> Response:
     """Answer a question from a collection. Streamed: "text" and "citation", then "done" with all of it."""
     opened = await prepared(lambda: _opened(request, body.collection))
     speaker = ServedSpeaker(served_of(request), who(request), model=body.model, tally=request.scope["ayllu.tally"])
-    how = Asking(k=body.k, way=body.way, where=body.where, unsupported=body.unsupported)
+    how = Asking(**body.model_dump(include={"k", "way", "where", "unsupported", "fuse", "rerank"}))
     history = [turn.model_dump() for turn in body.history]
     audio = body.audio
     question = body.question if audio is None else await prepared(lambda: spoken(speaker, audio))

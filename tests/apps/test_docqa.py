@@ -402,3 +402,5 @@ def test_a_search_that_finds_nothing_says_why(tmp_path, capsys):
     assert "in no passage: zebra, yak. Try other words" in told("zebra yak")
     assert "no words" in told("?!")
     assert "of those that --where keeps" in told("tea", "--where", "source=cats*")
+    assert run(["ask", str(base), "tea?", "--where", "team=none"]) == 2
+    assert "no document has team=none" in capsys.readouterr().err

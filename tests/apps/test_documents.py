@@ -3,6 +3,7 @@
 import io
 import time
 import zipfile
+from datetime import datetime
 
 import pytest
 
@@ -188,8 +189,11 @@ def test_office_files(tmp_path):
     assert "item: lamp; price: 40" in book.text
     assert book.text[book.pages[1]:] == "# Hours\nMonday | 9 to 5"
     sums = pytest.importorskip("openpyxl").Workbook()
-    sums.active.append(("lamp", "=1+1"))
-    assert "1 formulas have no saved value" in read(tmp_path, "c.xlsx", saved(sums)).notes[0]
+    for row in (("item", "sum", "day"), ("lamp", "=1+1", datetime(2026, 1, 5))):
+        sums.active.append(row)
+    found = read(tmp_path, "c.xlsx", saved(sums))
+    assert "1 formulas have no saved value" in found.notes[0]
+    assert found.text.endswith("item: lamp; day: 2026-01-05")
     assert read(tmp_path, "b.xlsx", xlsx(), cell=9).notes == ("1 cell was cut after 9 characters",)
 
 

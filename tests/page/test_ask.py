@@ -36,7 +36,7 @@ def test_from_a_file_to_a_marked_passage(opened, desk, tmp_path):
     expect(page.locator(".uploads li:not([role])")).to_have_count(2)
     page.get_by_role("button", name="Read them into the collection").click()
     page.locator(".documents .name").filter(has_text="returns.txt").wait_for()
-    expect(page.locator(".left-out summary")).to_have_text("1 files were left out")
+    expect(page.locator(".left-out summary")).to_have_text("Left out: 1")
     assert page.evaluate(FAULTS) == []
 
     page.get_by_label("Your question").fill("How many days do I have to return shoes?")

@@ -138,6 +138,9 @@ def test_collections_are_one_persons(live, shop):
                        bert.post("/v1/ask", json={"collection": shop, "question": "hats"})):
             assert answer.status_code == 404
         other = http.post("/v1/collections", json={"name": "Other"}).json()["id"]
+        for more, status in (({"fuse": "rrf"}, 200), ({"fuse": "no"}, 400), ({"where": {"kind": "'"}}, 400)):
+            asked = {"collection": shop, "question": "hats", **more}
+            assert http.post("/v1/ask", json=asked).status_code == status
         for body, status in (({"question": "x", "way": "dense"}, 400), ({"question": "\0 ' \" * ( NEAR"}, 200),
                              ({"question": "x", "where": {"source": "[", "kind": "'"}}, 200), ({"question": ""}, 400)):
             assert http.post(f"/v1/collections/{other}/search", json=body).status_code == status

@@ -179,6 +179,9 @@ def ask(question: str, collection: Collection, speaker: Speaker | None = None, h
         raise RequestError("the question is empty: write what you want to know")
     if how.way == "write" and speaker is None:
         raise RequestError("way 'write' needs a model: give a speaker, or way 'extract'")
+    if how.where and not collection.holds(how.where):
+        raise RequestError(f"no document has {', '.join(f'{name}={value}' for name, value in how.where.items())}: look "
+                           "at what they have (`ayllu documents list --json`, under meta), or leave the filter away")
     return Asked(question.strip(), collection, speaker, history, how)
 
 

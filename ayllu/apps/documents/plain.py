@@ -64,7 +64,7 @@ def rows_as_lines(rows: Iterable[Iterable[object]], limits: Limits, clock: Clock
     n_cells = n_characters = n_cut = 0
     for row in rows:
         clock.check()
-        cells = [" ".join(str(cell).split()) if cell is not None else "" for cell in row]
+        cells = [" ".join(str(cell).removesuffix(" 00:00:00").split()) if cell is not None else "" for cell in row]
         n_cut += sum(len(cell) > limits.cell for cell in cells)
         cells = [cell[:limits.cell] for cell in cells]
         n_cells += len(cells)

@@ -46,6 +46,8 @@ class AskRequest(WrittenOrSpoken):
     where: Where = Field(default_factory=dict)
     way: Literal["auto", "extract", "write"] = "auto"
     unsupported: Literal["mark", "drop"] = "mark"
+    fuse: Literal["scores", "rrf"] = Field(default="scores", description="How words and vectors are put together.")
+    rerank: bool = Field(default=False, description="The model orders the passages anew: slower, for large ones.")
     model: str | None = Field(default=None, max_length=256)
     stream: bool = False
 

@@ -5,15 +5,16 @@ import { announce, h, icon, iconButton } from "./dom.js";
 import { about, size } from "./roompage.js";
 import { n, t } from "./words.js";
 
-/** `kinds`: endings such as ".csv" (any where left out); `many`: more than one at a time. `onchange(files)` gets the
+/** `kinds`: endings such as ".csv" (any where left out); `many`: more than one at a time; `limit`: bytes of a file,
+    where less is taken than the server keeps. `onchange(files)` gets the
     uploads so far, [{id, name, bytes}], also those in `kept`, which were brought before. Gives the element. */
-export function dropZone({ kinds = [], many = false, kept = [], label, onchange }) {
+export function dropZone({ kinds = [], many = false, kept = [], limit = Infinity, label, onchange }) {
   let files = [...kept];
   const list = h("ul", { class: "uploads" });
   const takes = h("span", { class: "note" });
   about().then(
     ({ upload_bytes }) => {
-      const most = size(upload_bytes);
+      const most = size(Math.min(upload_bytes, limit));
       takes.textContent = kinds.length ? t("drop.takes", { kinds: kinds.join(" "), size: most }) : t("drop.any", { size: most });
     },
     () => {},
@@ -68,7 +69,7 @@ export function dropZone({ kinds = [], many = false, kept = [], label, onchange 
       const says = line.lastChild;
       list.append(line);
       try {
-        await check(file, kinds);
+        await check(file, kinds, limit);
         const found = await upload(file, (share) => {
           says.textContent = t("drop.sending", { name, percent: `${n(share * 100)} %` });
         });
@@ -88,10 +89,10 @@ export function dropZone({ kinds = [], many = false, kept = [], label, onchange 
   return h("div", { class: "drop-zone" }, zone, list);
 }
 
-async function check({ name, size: bytes }, kinds) {
-  const { upload_bytes } = await about();
+async function check({ name, size: bytes }, kinds, limit) {
+  const most = Math.min((await about()).upload_bytes, limit);
   if (!bytes) throw new Error(t("drop.empty"));
-  if (bytes > upload_bytes) throw new Error(t("drop.large", { name, size: size(bytes), most: size(upload_bytes) }));
+  if (bytes > most) throw new Error(t("drop.large", { name, size: size(bytes), most: size(most) }));
   if (kinds.length && !kinds.some((kind) => name.toLowerCase().endsWith(kind)))
     throw new Error(t("drop.wrong", { name, kinds: kinds.join(" ") }));
 }

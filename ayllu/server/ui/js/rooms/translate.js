@@ -152,6 +152,7 @@ function filePanel() {
         zone.replaceChildren(
           dropZone({
             kinds: suffixes,
+            limit: 64 * 2 ** 20, // of apps/translate/document.py
             many: true,
             kept: kept.files,
             label: t("tr.files.drop"),
