@@ -63,7 +63,7 @@ export async function openDocument(collection, { document: number, source, start
     dialog.showModal();
     if (mark) mark.scrollIntoView({ block: "center" });
   } catch (error) {
-    toast(error.message);
+    toast(error.status === 404 ? t("ask.gone", { source }) : error.message); // a document read anew has another number
   }
 }
 

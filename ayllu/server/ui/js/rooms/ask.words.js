@@ -45,6 +45,7 @@ export const WORDS = {
     "ask.before": "What stands before",
     "ask.after": "What follows",
     "ask.close": "Close",
+    "ask.gone": "{source} was replaced or taken out since this answer: ask again.",
   },
   zh: {
     "room.ask": "问文档",
@@ -90,5 +91,6 @@ export const WORDS = {
     "ask.before": "前文",
     "ask.after": "后文",
     "ask.close": "关闭",
+    "ask.gone": "{source} 在这个回答之后被替换或移除了：请再问一次。",
   },
 };
