@@ -222,6 +222,10 @@ def test_html_main_text():
     assert html_text(PAGE) == "Head&line\nOne two three.\nfour\na\nb\nx = 1\n  y = 2"
     assert html_text("<body><header>no</header>" + "<div>" * 20_000 + "deep") == "deep"
     assert html_text("") == ""
+    table = ("<table><tr><th>Port<th>Price<tr><td>Orla<td><p>14</p><p>euros</p><tr><td colspan=2>none</table>"
+             "<table><tr><td>a<td><table><tr><td>b<td>c</table></table>")
+    assert html_text(table, rows=True) == "Port | Price\nPort: Orla | Price: 14 euros\nnone\na | b c"
+    assert html_text("<table><tr><td>" * 20_000 + "deep", rows=True) == "deep"
     assert html_text("<article>one</article><article>two</article>") == "one\ntwo"
 
 

@@ -45,7 +45,7 @@ def _texts(whole: zipfile.ZipFile, names: list[str], limits: Limits, notes: list
             yield ""
         else:
             data = whole.read(name)
-            yield html_text(data.decode(guess_page(data), "replace"))
+            yield html_text(data.decode(guess_page(data), "replace"), rows=True)
 
 
 def _chapters(package: Any, folder: str) -> Iterator[str]:

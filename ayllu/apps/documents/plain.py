@@ -35,7 +35,7 @@ def read_html(path: Path, limits: Limits, clock: Clock) -> Document:
         raise Unreadable(f"{len(data):,} bytes of HTML, the most is {limits.html_bytes:,}: cut it into smaller pages, "
                          "or save its text")
     page = _decoded(data, is_page=True)
-    return Document(clean(html_text(page)), "html", title_of(page))
+    return Document(clean(html_text(page, rows=True)), "html", title_of(page))
 
 
 def title_of(page: str) -> str:
