@@ -1,16 +1,17 @@
-"""A text in Markdown (headings, lists, paragraphs) as a file: Markdown, HTML, DOCX. What people wrote stays text."""
+"""A text in Markdown (headings, lists, strong words) as a file: Markdown, HTML, DOCX. All else stays text."""
 
 import html
 import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ayllu.apps.write.measure import language_of
 from ayllu.errors import extra
 
 Format = Literal["md", "html", "docx"]
+_STRONG = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*")      # larger models write it
 _PAGE = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
 
@@ -46,7 +47,7 @@ def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
 def _html(text: str, title: str) -> str:
     parts = []
     for kind, lines in blocks(text):
-        safe = [html.escape(line) for line in lines]
+        safe = [_STRONG.sub(r"<strong>\1</strong>", html.escape(line)) for line in lines]
         if kind == "list":
             parts.append("<ul>" + "".join(f"<li>{line}</li>" for line in safe) + "</ul>")
         else:
@@ -64,14 +65,20 @@ def _docx(text: str, title: str) -> bytes:
     for kind, lines in blocks(text):
         if kind == "list":
             for line in lines:
-                document.add_paragraph(_xml(line), style="List Bullet")
+                _runs(document.add_paragraph(style="List Bullet"), line)
         elif kind == "p":
-            document.add_paragraph(_xml("\n".join(lines)))
+            _runs(document.add_paragraph(), "\n".join(lines))
         else:
-            document.add_heading(_xml(lines[0]), level=int(kind[1]))
+            _runs(document.add_heading(level=int(kind[1])), lines[0])
     file = io.BytesIO()
     document.save(file)
     return file.getvalue()
+
+
+def _runs(paragraph: Any, text: str) -> None:
+    for number, piece in enumerate(_STRONG.split(_xml(text))):
+        if piece:
+            paragraph.add_run(piece).bold = True if number % 2 else None
 
 
 def _xml(text: str) -> str:

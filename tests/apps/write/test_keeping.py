@@ -21,6 +21,17 @@ ANNA, BERT = (Principal("shop", name, frozenset({"jobs"})) for name in ("anna", 
 TEXT = st.text(alphabet="ab 未来\n.。", max_size=60)
 
 
+def test_strong_words_are_strong():
+    text = "Take **two & more** now, 2 ** 3 ** 4.\n\n- **One**: first"
+    page = export(text, "html").decode()
+    assert "<p>Take <strong>two &amp; more</strong> now, 2 ** 3 ** 4.</p>" in page
+    assert "<li><strong>One</strong>: first</li>" in page
+    docx = pytest.importorskip("docx")
+    paragraphs = docx.Document(io.BytesIO(export(text, "docx"))).paragraphs
+    assert [[(run.text, run.bold) for run in paragraph.runs] for paragraph in paragraphs] == [
+        [("Take ", None), ("two & more", True), (" now, 2 ** 3 ** 4.", None)], [("One", True), (": first", None)]]
+
+
 @given(TEXT, TEXT)
 def test_a_diff_holds_both_texts(old, new):
     changes = diff(old, new)
