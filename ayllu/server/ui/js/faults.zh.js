@@ -1,5 +1,5 @@
 /** What the server and its readers of files say in English, and the same in Chinese: {} are places in the English, {1}
-    is the first of them. tests/server/test_faults_words.py compares it with what the Python files say. */
+    is the first of them. tests/docs/test_faults_words.py compares it with what the Python files say. */
 
 export const FAULTS = {
   // Files that were brought.
@@ -50,6 +50,7 @@ export const FAULTS = {
   "chapter {} is too large": "章节 {1} 太大",
   "page {} can't be read ({})": "第 {1} 页无法读取（{2}）",
   "{} cell{} cut after {} characters": "{1} 个单元格在 {3} 个字符之后截断",
+  "{} formulas have no saved value: save it in a spreadsheet program, which works them out": "{1} 个公式没有保存的值：请用电子表格程序打开并保存一次",
   "no text was found": "没有找到文字",
   "it is in {} already, and stays as it is (--from names another language)": "它已经是 {1}，保持原样",
   "written as UTF-8, for {} lacks its letters": "存成了 UTF-8，因为 {1} 里没有这些字",
@@ -71,6 +72,7 @@ export const FAULTS = {
   "{} jobs of yours wait already: wait for them, or cancel some": "你已有 {1} 个任务在等待：请等一等，或取消几个。",
   // Ask.
   "the question is empty: write what you want to know": "问题是空的：请写下想知道的事。",
+  "no document has {}: look at what they have (`ayllu documents list --json`, under meta), or leave the filter away": "没有文档符合 {1}：请看看它们的属性，或去掉这个条件。",
   "there is no document {} in this collection: list its documents": "这个文档集里没有这份文档：它可能已被替换或移除。",
   "you have {} collections, which is the most: delete one that you no longer need": "你已有 {1} 个文档集，不能再多：请删除一个不再需要的。",
   "{} neither sees nor hears: start the server with --senses FOLDER, or leave pictures out": "{1} 看不见也听不到：请用 --senses FOLDER 启动服务器，或不读图片。",
@@ -91,7 +93,7 @@ export const FAULTS = {
   "{} rows of the training text can't be read, the first {}": "训练文本中有 {1} 行无法读取，没有比较，第一处是 {2}",
   // Translate.
   "the file has {} bytes, the most is {}: split it": "文件有 {1} 字节，最多 {2}：请分开。",
-  "{} has no bilingual form: HTML and Markdown have one": "{1} 没有双语对照的形式：HTML 和 Markdown 有。",
+  "{} has no bilingual form: HTML, Markdown, TXT, SRT, VTT and DOCX have one": "{1} 没有双语对照的形式：HTML、Markdown、TXT、SRT、VTT 和 DOCX 有。",
   "{}: files that end in {} aren't translated; {} are": "{1}：不翻译 {2} 文件；可以翻译的有 {3}。",
   "this isn't text: it holds zero bytes": "这不是文字：里面有零字节。",
   "the ZIP has no word/document.xml, so it is no DOCX": "里面没有 word/document.xml，所以不是 DOCX。",

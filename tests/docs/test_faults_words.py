@@ -24,6 +24,7 @@ MET = ["apps/documents", "apps/docqa/ask.py", "apps/hearing.py", "apps/speaker.p
        "server/uploads.py", "server/work.py"]
 UNMET = {"way 'write' needs a model: give a speaker, or way 'extract'",          # the page asks for nothing of the kind
          "{} hears nothing: give it senses with an ear (--senses FOLDER)",
+         "{} holds something else than texts of briefs: name another file with --out",
          "{} holds texts of other briefs (line {}: {}): name another file with --out, or move it away",
          "the form has no file in its field `file`: curl -F file=@report.pdf",
          "the file has no name: POST /v1/files?name=report.pdf", "{} Or name the language: --from en"}
