@@ -25,6 +25,8 @@ WINDOW = 48                                              # segments that are ask
 MOST_WORDS = 40                                          # of a sentence that a small model is given
 MOST_TOKENS = 400                                        # of a segment that is given whole
 _SPACES = " \t\n\r\f"
+SIGNS = dict(zip(".,!?;:", "。，！？；：", strict=True))
+SIGNS_BACK = {chinese: latin for latin, chinese in SIGNS.items()}
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,9 @@ class Translator:
 
     def _target(self, piece: str, said: dict[str, Said], used: list[Said], notes: list[str]) -> str:
         one = said.get(piece)
-        if one is None:
-            return piece.strip(_SPACES)
+        if one is None:                                  # no words: a sign alone is one of the other language
+            bare = piece.strip(_SPACES)
+            return SIGNS.get(bare, bare) if self.pair.target == "zh" else SIGNS_BACK.get(bare, bare)
         if one.text is None:
             notes.append(f"partly kept: {one.fault}")
             return piece.strip(_SPACES)

@@ -257,6 +257,15 @@ def test_a_glossary_that_came_later_is_held(memory):
 # Pieces
 
 
+@pytest.mark.parametrize(("pair", "text", "terms", "says", "becomes"), [
+    (EN_ZH, "I like dogs.", {"dogs": "狗狗"}, "我喜欢", "我喜欢狗狗。"),
+    (Pair("zh", "en"), "我喜欢狗。", {"狗": "dogs"}, "I like", "I like dogs.")])
+def test_a_sign_after_a_term_is_one_of_the_target_language(pair, text, terms, says, becomes):
+    speaker = ScriptedSpeaker(lambda m: says, is_small=True)
+    found = Translator(speaker, pair, glossary=Glossary(terms)).text(text)
+    assert "".join(p if isinstance(p, str) else p.text for p in found.parts) == becomes
+
+
 def test_glossary_files(tmp_path):
     path = tmp_path / "terms.csv"
     path.write_text("# terms\nLlama,羊驼\nAyllu\n", encoding="utf-8")
