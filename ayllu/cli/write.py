@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 Kind = Literal["article", "story", "poem", "product", "post", "dialogue"]
 Action = Literal["rewrite", "shorten", "expand", "continue", "tone", "titles"]
 ALWAYS = {"topic", "draft", "out", "model", "seed", "adapter", "dtype", "device", "as_json"}
-USED = {"--batch": {"batch", "source", "training"}, "--revise or --action": {"revise", "action", "tone", "wish"},
+USED = {"--batch": {"batch", "source", "training"},
+        "--revise or --action": {"revise", "action", "tone", "wish", "source", "training"},
         "--topic": {"kind", "audience", "tone", "length", "language", "point", "forbid", "sections", "heading",
                     "source", "training", "temperature"}}                    # what each way of writing heeds
 FORMS = {".md": "md", ".txt": "md", ".html": "html", ".docx": "docx"}
@@ -93,7 +94,7 @@ def write(
     if batch is not None:
         _batch(batch, out, model, load, seed, sources, as_json)
     elif topic is None:
-        _revise(revise, draft, action or "rewrite", tone, wish, out, model, load, seed, as_json)
+        _revise(revise, draft, action or "rewrite", tone, wish, out, model, load, seed, sources, as_json)
     else:
         brief = validate(Brief, {"topic": topic, "kind": kind, "audience": audience, "tone": tone, "length": length,
                                  "language": language, "points": tuple(point or ()), "forbidden": tuple(forbid or ()),
@@ -133,8 +134,9 @@ def _one(brief: "Brief", speaker: "LocalSpeaker", sources: "Sources", outline: S
 
 
 def _revise(file: Path | None, draft: str | None, action: Action, tone: str, wish: str, out: Path | None, model: str,
-            load: dict[str, Any], seed: int | None, as_json: bool) -> None:
+            load: dict[str, Any], seed: int | None, sources: "Sources", as_json: bool) -> None:
     from ayllu.apps.write.brief import Brief
+    from ayllu.apps.write.checks import check
     from ayllu.apps.write.copies import read_text
     from ayllu.apps.write.revise import revise
 
@@ -151,8 +153,11 @@ def _revise(file: Path | None, draft: str | None, action: Action, tone: str, wis
     if draft and action != "titles":
         whole = f"{text.rstrip()}\n\n{new}" if action == "continue" else new
         keep(draft, Brief(topic=draft[:500]), (text, ""), (whole, action))
-    print_json({"action": action, "text": new, "model": speaker.name, "is_small": speaker.is_small}) if as_json \
-        else write_text("\n")
+    report = None if action == "titles" else check(new, None, sources)
+    print_json({"action": action, "text": new, "checks": report and report.as_json(), "model": speaker.name,
+                "is_small": speaker.is_small}) if as_json else write_text("\n")
+    if report is not None:
+        say("\n".join(lines_of(report)))
 
 
 def _batch(file: Path, out: Path | None, model: str, load: dict[str, Any], seed: int | None,
@@ -189,14 +194,17 @@ def lines_of(report: "Report") -> list[str]:
     """The checks for people: one line each, and where to look."""
     missing = [p["point"] for p in report.points if not p["covered"]]
     marks = {True: "not met", False: "met"}
-    lines = [f"length      {marks['length' in report.faults]}: {report.length} of {report.target} {report.unit}"]
+    asked = f"{marks['length' in report.faults]}: {report.length} of {report.target}"
+    lines = [f"length      {asked if report.target else report.length} {report.unit}"]
     if report.points:
         lines.append(f"points      {marks[bool(missing)]}: {len(report.points) - len(missing)} of {len(report.points)}"
                      + (f"; missing: {'; '.join(missing)}" if missing else ""))
     if report.forbidden:
-        lines.append(f"forbidden   not met: {', '.join(sorted({span.text for span in report.forbidden}))}")
+        lines.append("forbidden   not met: "
+                     + ", ".join(f"{span.text} (at character {span.start})" for span in report.forbidden))
     lines.append(f"repetition  {marks['repetition' in report.faults]}: {report.repetition:.0%} of runs of 4 stood "
                  f"before, {len(report.repeated)} sentences came again")
+    lines += [f"came again  {span.text[:80]} (at character {span.start})" for span in report.repeated[:20]]
     lines += [f"copy        {copy.n_units} {report.unit} of {copy.source} (from its character {copy.source_start}): "
               f"{copy.text[:80]!r}" for copy in report.copies]
     lines += [f"not read    {report.unread}"] if report.unread else []

@@ -63,15 +63,16 @@ async def write(body: schema.WriteRequest, request: Request) -> Response:
 
 @router.post("/v1/write/revise", responses={200: {"model": schema.Revised, **EVENTS}}, response_model=None)
 async def revised(body: schema.ReviseRequest, request: Request) -> Response:
-    """A text written anew. Streamed: "text", then "done" with all of it."""
-    speaker = _speaker(request, body)
+    """A text written anew, with the checks that need no brief. Streamed: "text", then "done" with all of it."""
+    speaker, sources = _speaker(request, body), await prepared(lambda: _sources(request, ()))
 
     def events() -> Generator[dict[str, Any], None, None]:
         text = ""
         for piece in revise(body.text, body.action, speaker, tone=body.tone, wish=body.wish, seed=body.seed):
             text += piece
             yield {"type": "text", "text": piece}
-        yield {"type": "done", "text": text}
+        report = None if body.action == "titles" else check(text, None, sources)
+        yield {"type": "done", "text": text, "checks": report and report.as_json()}
 
     return await told(request, events(), body.stream)
 

@@ -50,6 +50,23 @@ def test_a_text_is_written_anew(capsys, model, tmp_path):
     assert json.loads(out)["action"] == "continue"
 
 
+def test_a_revision_is_checked_by_what_needs_no_brief(capsys, model, tmp_path, monkeypatch):
+    old, source = tmp_path / "old.md", tmp_path / "source.md"
+    source.write_text("Long ago a fox went down to the river with three of her friends to look for a bird.")
+    new = f"{source.read_text()} It was cold there. It was cold there."
+    monkeypatch.setattr("ayllu.apps.write.revise.revise", lambda *args, **options: iter([new]))
+    old.write_text("the fox")
+    code, out, err = run(capsys, "--revise", old, "--source", source, "--json", *model)
+    found = json.loads(out)["checks"]
+    assert (code, found["target"], found["length"]) == (0, 0, 27)
+    assert sorted(found["faults"]) == ["copies", "repetition"]
+    assert [copy["source"] for copy in found["copies"]] == [str(source)]
+    assert "length      27 words\n" in err
+    assert f"came again  It was cold there. (at character {new.rindex('It')})" in err
+    assert "to check    Long ago a fox" in err
+    assert json.loads(run(capsys, "--revise", old, "--action", "titles", "--json", *model)[1])["checks"] is None
+
+
 def test_a_batch_goes_on_where_it_was_stopped(capsys, model, tmp_path):
     table, out = tmp_path / "briefs.csv", tmp_path / "texts.jsonl"
     table.write_text("topic,kind,length\nfox,post,20\n,post,20\nbird,post,20\nriver,post,20\n")
@@ -102,7 +119,6 @@ def test_a_file_of_something_else_is_no_batch(capsys, tmp_path, held):
     (["--batch", "b.csv", "--out", "x.md"], ".jsonl"), (["--batch", "b.csv", "--kind", "post"], "--kind can't be "),
     (["--revise", "a.md", "--length", "50", "--forbid", "x"], "--length, --forbid can't be heeded where --revise"),
     (["--topic", "x", "--wish", "shorter"], "--wish can't be heeded"), (["--revise", "nowhere.md"], "nowhere.md"),
-    (["--revise", "x.md", "--training", "."], "--training can't be heeded where --revise"),
 ])
 def test_what_it_refuses_before_a_model_is_loaded(capsys, words, says):
     code, _, err = run(capsys, *words, "--model", "there-is-no-such-model")

@@ -97,6 +97,7 @@ def test_revise_check_diff_and_export(live):
     with client(live) as http:
         revised = events(http.post("/v1/write/revise", json={"text": "the fox", "action": "rewrite", "stream": True}))
         assert revised[-1]["text"] == "".join(e["text"] for e in revised[:-1])
+        assert revised[-1]["checks"]["length"] > revised[-1]["checks"]["target"] == 0
         assert http.post("/v1/write/revise", json={"text": "the fox", "action": "tone"}).status_code == 400
         book = b"# Book\n\n" + b"a b c d e f g h i j k l"
         source = http.post("/v1/files", params={"name": "book.md"}, content=book).json()

@@ -8,7 +8,7 @@ from typing import Any
 
 from ayllu.apps.write.brief import Brief
 from ayllu.apps.write.copies import Copy, Sources
-from ayllu.apps.write.measure import HAN, Span, sentences, units
+from ayllu.apps.write.measure import HAN, Span, language_of, sentences, units
 from ayllu.text.lexicon import listed
 
 REACHED = (0.8, 1.25)                                    # of the length that was asked for
@@ -30,7 +30,7 @@ class Report:
     """Everything that was found; `faults` names the checks that aren't met."""
 
     length: int
-    target: int
+    target: int                                          # 0: none was asked for
     unit: str
     points: list[dict[str, Any]]                         # {"point", "covered", "share"}
     forbidden: list[Span]
@@ -45,7 +45,8 @@ class Report:
         """Names of checks that aren't met. Claims are no fault: they are to be looked at."""
         low, high = REACHED[0] * self.target, REACHED[1] * self.target
         return [name for name, is_bad in (
-            ("length", not low <= self.length <= high), ("points", any(not p["covered"] for p in self.points)),
+            ("length", self.target > 0 and not low <= self.length <= high),
+            ("points", any(not p["covered"] for p in self.points)),
             ("forbidden", bool(self.forbidden)), ("repetition", self.repetition > REPEATED or bool(self.repeated)),
             ("copies", bool(self.copies))) if is_bad]
 
@@ -54,13 +55,16 @@ class Report:
         return {**asdict(self), "faults": self.faults}
 
 
-def check(text: str, brief: Brief, sources: Sources | None = None) -> Report:
-    """All checks of a text (Markdown; headings are no sentences of its own, and aren't counted)."""
+def check(text: str, brief: Brief | None, sources: Sources | None = None) -> Report:
+    """All checks of a text (Markdown; headings are no sentences of its own, and aren't counted); without a brief, those
+    that need none."""
     body = _without_headings(text)
     found, copies = units(body), sources.copies(body) if sources else []
     return Report(
-        length=len(found), target=brief.target, unit="characters" if brief.tongue == "zh" else "words",
-        points=[_point(point, body) for point in brief.points], forbidden=_forbidden(text, brief.forbidden),
+        length=len(found), target=brief.target if brief else 0,
+        unit="characters" if (brief.tongue if brief else language_of(body)) == "zh" else "words",
+        points=[_point(point, body) for point in (brief.points if brief else ())],
+        forbidden=_forbidden(text, brief.forbidden if brief else ()),
         repetition=round(repetition([unit.text for unit in found]), 4), repeated=_repeated(body),
         copies=copies, claims=claims(body), unread=sources.unread if sources else "")
 

@@ -84,9 +84,10 @@ class Written(Answer):
 
 
 class Revised(Answer):
-    """What came of a revision: for "continue" only what is added, for "titles" lines."""
+    """What came of a revision: for "continue" only what is added, for "titles" lines, which aren't checked."""
 
     text: str
+    checks: dict[str, Any] | None
 
 
 class Checked(Answer):
