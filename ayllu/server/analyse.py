@@ -15,6 +15,7 @@ from ayllu.apps.analyse.posts import Post, moment
 from ayllu.apps.analyse.reading import Reader
 from ayllu.apps.analyse.report import UNMEASURED, measured
 from ayllu.apps.analyse.run import RIVALS, SAMPLE, analyse
+from ayllu.config import validate
 from ayllu.data.packed import Moved
 from ayllu.errors import RequestError
 from ayllu.server.faults import FieldError
@@ -82,8 +83,8 @@ def _short(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(asked: schema.Wanted) -> Analysis:
-    return Analysis(brands=tuple(asked.brands), pseudonyms=not asked.keep_names,
-                    topics={name: tuple(words) for name, words in asked.topics.items()})
+    return validate(Analysis, {"brands": asked.brands, "pseudonyms": not asked.keep_names, "topics": asked.topics,
+                               "zero_shot": asked.labels}, where="what is asked")
 
 
 def _post(one: str | schema.GivenPost, number: int) -> Post:

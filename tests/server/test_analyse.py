@@ -7,6 +7,8 @@ import pytest
 from server.live import serving
 
 from ayllu.apps.analyse import run as running
+from ayllu.apps.analyse.config import Analysis
+from ayllu.apps.analyse.posts import Post
 from ayllu.apps.analyse.reading import Reader
 from ayllu.apps.analyse.run import SAMPLE
 from ayllu.server.workspace import Workspace
@@ -43,6 +45,22 @@ def test_a_few_posts_at_once(http):
     assert "[user-" in one["text"]
     assert [one["text"][a:b] for a, b, _ in one["why"]] == ["love"]
     assert other["aspects"]["battery"] < 0.5
+
+
+def test_labels_of_ones_own_are_ranked(http, tmp_path):
+    """As `ayllu analyse --labels` does, for a few posts and for a job."""
+    texts, labels = ["where is my parcel?", "what a lovely shop"], {"kind": ["question", "praise"]}
+    answer = http.post("/v1/analyse", json={"posts": texts, "labels": labels}).json()
+    rows = Reader(Analysis(zero_shot=labels))([Post(str(i), text) for i, text in enumerate(texts)])
+    assert [post["labels"]["kind"] for post in answer["posts"]] == [row["labels"]["kind"] for row in rows]
+    assert "kind" in answer["told"]
+    job = http.post("/v1/jobs", json={"kind": "analyse", "payload": {"file": "sample", "labels": labels}}).json()
+    table = http.get(f"/v1/files/{done(http, job)['result']['files'][1]['id']}/content").text
+    assert "kind" in table.splitlines()[0]
+    for bad in (["one"], ["one", "one"]):
+        answer = http.post("/v1/analyse", json={"posts": texts, "labels": {"kind": bad}})
+        assert answer.status_code == 400
+        assert "kind" in answer.text
 
 
 @pytest.mark.parametrize("posts", [[], [""], [" "], [{"text": "x" * 30_000}], ["a"] * 201, [{"body": "a"}], "a"])

@@ -8,6 +8,7 @@ from ayllu.server.schema.base import Answer, Body
 
 Name = Annotated[str, Field(min_length=1, max_length=60)]
 Words = Annotated[list[Name], Field(max_length=50)]
+Labels = Annotated[list[Name], Field(min_length=2, max_length=20)]
 
 
 class Wanted(Body):
@@ -16,6 +17,9 @@ class Wanted(Body):
     brands: list[Name] = Field(default_factory=list, max_length=30, description="Names whose mentions are counted.")
     topics: dict[Name, Words] = Field(default_factory=dict, max_length=30,
                                       description="Given topics with words that name them; none: they are found.")
+    labels: dict[Name, Labels] = Field(default_factory=dict, max_length=4,
+                                       description="Name to labels that the bundled model ranks without examples "
+                                                   "(zero-shot): about chance; /v1/jobs takes examples.")
     keep_names: bool = Field(default=False, description="Leave people's names as they are; mind the law.")
 
 

@@ -77,10 +77,13 @@ function many() {
   let file = null;
   const brands = h("input", { type: "text", id: "brands", maxlength: 400 });
   const topics = h("input", { type: "text", id: "topics", maxlength: 400 });
+  const labels = h("input", { type: "text", id: "labels", maxlength: 400 });
   const submit = async (id, label) => {
     const named = Object.fromEntries(parts(topics.value).map((name) => [name, []]));
+    const own = parts(labels.value);
+    const payload = { file: id, brands: parts(brands.value), topics: named, labels: own.length ? { label: own } : {} };
     try {
-      jobs.add(await call("v1/jobs", { kind: "analyse", label, payload: { file: id, brands: parts(brands.value), topics: named } }));
+      jobs.add(await call("v1/jobs", { kind: "analyse", label, payload }));
     } catch (error) {
       toast(error.message);
     }
@@ -101,6 +104,7 @@ function many() {
       { class: "analyse-wishes" },
       h("div", { class: "field" }, h("label", { for: "brands" }, t("analyse.brands")), brands),
       h("div", { class: "field" }, h("label", { for: "topics" }, t("analyse.topics")), topics, h("p", { class: "note" }, t("analyse.topics.note"))),
+      h("div", { class: "field" }, h("label", { for: "labels" }, t("analyse.labels")), labels, h("p", { class: "note" }, t("analyse.labels.note"))),
     ),
     h("div", { class: "row wrap" }, go, textButton(t("analyse.sample"), () => submit("sample", t("analyse.sample.name")))),
   );
