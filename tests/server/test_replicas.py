@@ -5,12 +5,13 @@ import base64
 import json
 import os
 import pickle
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,12 +57,19 @@ def deployment(port):
     return found
 
 
+def free_port():
+    """One below those that a system gives out by itself: Ray takes dozens of these before its server begins."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
+
+
 @contextmanager
 def running(folder):
     """`serve run FILE`, once the server answers: its address and its process."""
     import yaml
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+    port = free_port()
     (folder / "serve.yaml").write_text(yaml.safe_dump(deployment(port)), encoding="utf-8")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
            "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_raylet_start_wait_time_s": "120"}
