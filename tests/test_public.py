@@ -10,7 +10,7 @@ from ayllu import errors
 
 NAMES = {"__version__", "LLM", "SamplingParams", "LlamaForCausalLM", "LlamaTokenizer", "Llama", "LlamaConfig",
          "image_part", "audio_part"}
-ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type)}
+ERRORS = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
 
 
 def test_all_names_the_public_face_and_all_errors():

@@ -171,15 +171,16 @@ def test_documents_that_are_replaced_meanwhile_still_answer(tmp_path, writes):
 
 def test_another_process_may_replace_documents_while_questions_are_answered(tmp_path):
     path, ids = tmp_path / "c.sqlite", set()
-    script = ("import sys\nfrom apps.test_docqa import SHOP, Collection\nwith Collection(sys.argv[1]) as pages:\n"
-              "    while True:\n        pages.add_texts(SHOP)\n        print('again', flush=True)\n")
+    script = (f"import json, sys\nfrom {Collection.__module__} import Collection\n"
+              "with Collection(sys.argv[1]) as pages:\n"
+              "    while True:\n        pages.add_texts(json.loads(sys.argv[2]))\n        print('again', flush=True)\n")
     with Collection(path) as pages:
         pages.add_texts(SHOP)
-        with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE,
+        with subprocess.Popen([sys.executable, "-c", script, str(path), json.dumps(SHOP)], stdout=subprocess.PIPE,
                               env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}) as other:
             try:
                 for _ in range(50):
-                    other.stdout.readline()                                              # it is at it
+                    assert other.stdout.readline()                                       # it is at it
                     cited, = ask("How many days do I have to return shoes?", pages).reply.citations
                     ids.add(cited.document)
             finally:
