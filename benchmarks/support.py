@@ -161,7 +161,7 @@ def main() -> None:
     print(f"right answers, ours less BM25's: {100 * gain['value']:+.1f} points ({100 * gain['low']:+.1f} to "
           f"{100 * gain['high']:+.1f}, paired)")
     right = [side["right"]["share"] for side in found["sides"].values()]
-    print(f"worst distance: {100 * (right[0] - right[1]):+.1f} points (right answers)")
+    print(f"worst ratio: {right[0] / right[1]:.2f} (right answers)")
     sys.stdout.flush()
 
 

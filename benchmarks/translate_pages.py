@@ -114,6 +114,8 @@ def main() -> int:
         f"texts changed: {sum(one['changed'] for one in found):,} of {sum(one['segments'] for one in found):,}")
     if options.json:
         write_json(options.json, {"model": speaker.name, "pages": found, "total": total})
+    worst = min(CHECKS, key=lambda check: total[check])
+    print(f"worst ratio: {total[worst] / len(pages):.2f} ({worst})")
     return int(len(found) < len(pages) or any(n < len(found) for n in total.values()))
 
 
