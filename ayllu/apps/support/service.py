@@ -23,12 +23,12 @@ from ayllu.apps.support.match import Match
 from ayllu.apps.support.pages import RULES, Pages
 from ayllu.apps.support.phrases import language_of
 from ayllu.apps.support.rules import Language, Rules, Topic, load_rules
-from ayllu.apps.support.talk import follows, small_talk, when_people_answer
+from ayllu.apps.support.talk import accepts, follows, small_talk, when_people_answer
 from ayllu.apps.support.wording import Citation, Worded, cite, in_own_words, shown, summary_of
 from ayllu.errors import DataError, RequestError
 from ayllu.principal import Principal
 
-N_CITED = 3                                              # sections that a model reads
+N_CITED, ALL = 3, 10**6                                  # sections that a model reads; all that share a word
 CLOSE = 0.85                                             # of the best score: what is offered as related
 
 
@@ -116,9 +116,12 @@ class Support:
         language = self._language(text, conversation)
         persona = self.rules.persona_in(language)
         last = next((m for m in reversed(before) if m.role == "assistant"), None)
-        small = small_talk(text)
-        if small == "yes" and last and last.kind == "unknown":
+        is_offered = last is not None and last.kind == "unknown"
+        if is_offered and accepts(text):
             return self._hand_over("unanswered", language)
+        small = small_talk(text)
+        if small == "no":
+            return Draft(small, persona.thanks if is_offered else persona.goodbye)
         if small and small != "yes":
             return Draft(small, getattr(persona, small))
         if topic := self.rules.topic_of(text):
@@ -133,15 +136,15 @@ class Support:
         return found if found in self.rules.persona else conversation.language
 
     def _matches(self, text: str, language: str, before: list[Message]) -> list[Match]:
-        """Sections for a question; where it speaks of what came before, for both together."""
-        alone = self.pages.best(text, language, N_CITED)
-        asked = next((m for m in reversed(before) if m.role == "customer" and not small_talk(m.text)), None)
+        """Sections for a question; where it speaks of what came before, those with its words that fit all best."""
+        alone = self.pages.best(text, language, ALL)
         is_sure = bool(alone) and alone[0].confidence >= self.rules.min_confidence
-        if asked is None or (is_sure and not follows(text)):
-            return alone
-        both = self.pages.best(f"{asked.text}\n{text}", language, N_CITED)
-        adds = both and any(match.section == both[0].section for match in self.pages.best(text, language, 50))
-        return both if adds else alone
+        asked = _asked(before)
+        if not asked or (is_sure and not follows(text)):
+            return alone[:N_CITED]
+        about = {match.section for match in alone}
+        both = [m for m in self.pages.best("\n".join([*asked, text]), language, ALL) if m.section in about]
+        return (both or alone)[:N_CITED]
 
     def _by_rule(self, topic: Topic, language: str) -> Draft:
         own = topic.zh if language == "zh" else topic.en
@@ -176,6 +179,17 @@ class Support:
         if row + 1 >= self.rules.after_unknown and row:
             return self._hand_over("unanswered", language)
         return Draft("unknown", self.rules.persona_in(language).unknown, round(confidence, 3))
+
+
+def _asked(before: list[Message]) -> list[str]:
+    """The customer's last question, with those that it speaks of itself."""
+    asked: list[str] = []
+    for message in reversed(before):
+        if message.role == "customer" and not small_talk(message.text):
+            asked.insert(0, message.text)
+            if not follows(message.text):
+                break
+    return asked
 
 
 def language_in(rules: Rules, tag: str | None) -> Language:

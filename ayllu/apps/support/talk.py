@@ -1,4 +1,4 @@
-"""What needs no pages: greetings, thanks, a yes to an offer, and when people are there."""
+"""What needs no pages: greetings, thanks, a yes or no to an offer, and when people are there."""
 
 import re
 import tomllib
@@ -9,7 +9,7 @@ from typing import Literal
 from ayllu.apps.support.hours import Hours
 from ayllu.apps.support.phrases import plain
 
-Small = Literal["greeting", "thanks", "goodbye", "yes"]
+Small = Literal["greeting", "thanks", "goodbye", "no", "yes"]
 WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
 SMALL: dict[Small, str] = WORDS["small"]
 MARKS = re.compile(r"[\W_]+")
@@ -19,8 +19,16 @@ FOLLOWS = re.compile(r"(?<!\w)(it|that|this|they|them|those|these|one|there|then
 
 def small_talk(text: str) -> Small | None:
     """What kind of small talk a whole message is."""
-    said = MARKS.sub(" ", plain(text)).strip()
-    return next((kind for kind, pattern in SMALL.items() if re.fullmatch(pattern, said)), None)
+    return next((kind for kind in SMALL if _is(kind, text)), None)
+
+
+def accepts(text: str) -> bool:
+    """Whether a whole message takes an offer; "ok, thanks" does so, too."""
+    return _is("yes", text)
+
+
+def _is(kind: Small, text: str) -> bool:
+    return bool(re.fullmatch(SMALL[kind], MARKS.sub(" ", plain(text)).strip()))
 
 
 def follows(text: str) -> bool:

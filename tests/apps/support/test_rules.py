@@ -93,6 +93,8 @@ def test_language(text, language):
     ("Hi!", "greeting"), ("您好！", "greeting"), ("thank you so much :)", "thanks"),
     ("谢谢啦", "thanks"), ("Bye", "goodbye"),
     ("Yes please", "yes"), ("好的", "yes"), ("Hi, where is my order?", None),
+    ("好的，谢谢！", "thanks"), ("ok, thanks", "thanks"), ("yes, thank you", "yes"), ("需要，谢谢", "yes"),
+    ("No.", "no"), ("no, thanks", "no"), ("不用了，谢谢", "no"), ("不需要", "no"), ("no refund?", None),
     ("thanks but it broke", None), ("", None)])
 def test_small_talk(text, kind):
     assert small_talk(text) == kind

@@ -102,6 +102,18 @@ def test_a_yes_that_answers_nothing_hands_nothing_over(service, desk):
     assert desk.tickets(CUSTOMER) == []
 
 
+@pytest.mark.parametrize(("text", "kind"), [("ok, thanks", "hand_over"), ("好的，谢谢", "hand_over"),
+                                            ("yes, thank you", "hand_over"), ("No thanks", "no"), ("No", "no"),
+                                            ("不用了，谢谢", "no"), ("thanks", "thanks")])
+def test_an_offer_is_taken_or_not(service, desk, text, kind):
+    number = service.begin(CUSTOMER)[0].number
+    assert say(service, number, "Do you sell bicycles?").kind == "unknown"
+    assert say(service, number, text).kind == kind
+    assert len(desk.tickets(CUSTOMER)) == (kind == "hand_over")
+    if kind == "no":                                     # and what was refused isn't done by the next question
+        assert say(service, number, "And motorcycles?").kind == "unknown"
+
+
 def test_at_night_it_says_when_people_are_back(shop, desk):
     service = Support(*shop, desk, clock=lambda: SUNDAY)
     assert "Monday, 05 January, at 09:00" in service.answer("I want to talk to a human").text
@@ -114,6 +126,16 @@ def test_a_follow_up_is_read_with_what_came_before(service):
     answer = say(service, number, "and what does it cost?")
     assert answer.facts["citations"][0]["heading"] == "Desk lamp Crane"
     assert service.answer("and what does it cost?").citations[:1] != answer.facts["citations"]
+
+
+@pytest.mark.parametrize(("asked", "heading"), [
+    (("How long is the warranty on lamps?", "And how much does it cost?"), "Repairs"),   # and no cup's price
+    (("How much is the Desk lamp Crane?", "How long is the warranty on it?", "And what colours does it come in?"),
+     "Desk lamp Crane")])
+def test_a_follow_up_is_about_what_was_spoken_of(service, asked, heading):
+    number = service.begin(CUSTOMER)[0].number
+    cited = [say(service, number, text).facts["citations"][0]["heading"] for text in asked]
+    assert cited[-1] == heading
 
 
 def test_the_language_is_the_messages_own(service):
