@@ -5,6 +5,7 @@ AdamW; conversations padded to the longest of so many, with their gradients adde
 its pretraining does: both are tried.
 """
 
+import importlib.metadata
 import sys
 import time
 from pathlib import Path
@@ -15,11 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import lightning
 import torch
 from lightning.fabric import Fabric
-from lines import conversations, peak_bytes, serve
+from lines import conversations, serve
 from litgpt import lora
 from litgpt.config import Config
 from litgpt.model import GPT
 from litgpt.utils import chunked_cross_entropy
+from on_device import GPU, loaded, peak, wait
 
 state: dict[str, Any] = {}
 CHUNK = 128                                              # of the head, as its scripts have it
@@ -38,7 +40,7 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
         "padded_vocab_size": V, "intermediate_size": shape["hidden_dim"], "rotary_percentage": 1.0,
         "parallel_residual": False, "bias": False, "norm_class_name": "RMSNorm", "mlp_class_name": "LLaMAMLP",
         "norm_eps": 1e-5}
-    fabric = Fabric(accelerator="cpu", devices=1, precision=setting.split()[0])
+    fabric = Fabric(accelerator="cuda" if GPU else "cpu", devices=1, precision=setting.split()[0])
     with fabric.init_module():
         if method == "lora":
             model = lora.GPT(lora.Config(**told, lora_r=16, lora_alpha=32, lora_dropout=0.0, lora_query=True,
@@ -51,11 +53,12 @@ def load(shape: dict[str, Any], setting: str, rows: int, threads: int, compiled:
     model = fabric.setup(torch.compile(model) if "compiled" in setting else model)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = fabric.setup_optimizers(torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.0, fused=True))
-    made, size = conversations(rows, shape["vocab_size"]), int(setting.split()[2])
+    made, size = conversations(rows, V, T), int(setting.split()[2])
     flat = [one for window in made for one in window]
     state.update(fabric=fabric, model=model, optimizer=optimizer,
-                 parts=[padded(flat[i:i + size]) for i in range(0, len(flat), size)])
-    return {"version": lightning.__version__, "torch": torch.__version__, "tokens": sum(len(ids) for ids, _ in flat)}
+                 parts=[fabric.to_device(padded(flat[i:i + size])) for i in range(0, len(flat), size)])
+    version = f"{importlib.metadata.version('litgpt')} with lightning {lightning.__version__}"
+    return {"version": version, **loaded(), "tokens": sum(len(ids) for ids, _ in flat)}
 
 
 def padded(made: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,18 +71,21 @@ def padded(made: list[tuple[list[int], int]]) -> tuple[torch.Tensor, torch.Tenso
 
 def run() -> dict[str, Any]:
     """One step."""
-    start, value = time.perf_counter(), 0.0
+    wait()
+    start, losses = time.perf_counter(), []
     for ids, labels in state["parts"]:
         logits = state["model"](ids, lm_head_chunk_size=CHUNK)
         logits[-1] = logits[-1][..., :-1, :]
         loss = chunked_cross_entropy(logits, labels[..., 1:])
         state["fabric"].backward(loss / len(state["parts"]))
-        value += loss.item() / len(state["parts"])
+        losses.append(loss.detach())
     state["fabric"].clip_gradients(state["model"], state["optimizer"], max_norm=1.0)
     state["optimizer"].step()
     state["optimizer"].zero_grad()
+    value = torch.stack(losses).mean().item()
+    wait()
     return {"seconds": time.perf_counter() - start, "loss": value}
 
 
 if __name__ == "__main__":
-    serve({"load": load, "run": run, "peak": peak_bytes})
+    serve({"load": load, "run": run, "peak": peak})

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import select
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -11,11 +12,12 @@ from typing import Any
 
 
 class Worker:
-    """The asking side. Everything that a worker prints on its stderr goes to `log`."""
+    """The asking side. Everything that a worker prints on its stderr goes to `log`; one that takes more than `limit`
+    seconds for an answer is ended."""
 
-    def __init__(self, python: str, script: Path, threads: int, log: Path) -> None:
+    def __init__(self, python: str, script: Path, threads: int, log: Path, limit: float | None = None) -> None:
         threading = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        self.log = log
+        self.log, self.limit = log, limit
         with open(log, "ab") as errors:
             self.process = subprocess.Popen([python, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                             stderr=errors, text=True, env={**os.environ, **threading})
@@ -26,6 +28,9 @@ class Worker:
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"command": command, **options}) + "\n")
         self.process.stdin.flush()
+        if self.limit is not None and not select.select([self.process.stdout], [], [], self.limit)[0]:
+            self.process.kill()
+            raise RuntimeError(f"{command} took more than {self.limit:g} s: see {self.log}")
         line = self.process.stdout.readline()
         if not line:
             raise RuntimeError(f"the worker ended with code {self.process.wait()}: see {self.log}")
@@ -72,13 +77,14 @@ WINDOWS = (((38, 285), (30, 141)), ((27, 185), (22, 143), (22, 99)), ((24, 132),
            ((22, 75), (21, 59), (37, 20), (39, 12), (23, 24), (34, 4), (21, 16), (20, 10)))
 
 
-def conversations(windows: int, vocab_size: int) -> list[list[tuple[list[int], int]]]:
-    """Conversations of fine-tuning, those of each window together: ids, and how many of them are the prompt's."""
+def conversations(windows: int, vocab_size: int, context: int = 512) -> list[list[tuple[list[int], int]]]:
+    """Conversations of fine-tuning, those of each window together: ids, and how many of them are the prompt's. A window
+    of more than 512 places has those of several of WINDOWS."""
     made: list[list[tuple[list[int], int]]] = []
-    number = 0
+    number, each = 0, context // 512
     for window in range(windows):
         made.append([])
-        for prompt, answer in WINDOWS[window % len(WINDOWS)]:
+        for prompt, answer in (one for i in range(each) for one in WINDOWS[(window * each + i) % len(WINDOWS)]):
             ids = [3 + (7919 * (number + 1) + 104_729 * i) % (vocab_size - 3) for i in range(prompt + answer)]
             made[-1].append((ids, prompt))
             number += 1

@@ -1,5 +1,10 @@
-"""The peers' own environments and programs, made once and kept, and what machine this is."""
+"""The peers' own environments and programs, made once and kept, and what machine this is.
 
+With AYLLU_PEERS=here in the environment, a peer that is a Python package runs with this Python, as it is installed: for
+a machine without a network, or whose torch was built for its GPU.
+"""
+
+import importlib.util
 import os
 import platform
 import subprocess
@@ -25,6 +30,11 @@ LLAMA_CPP_BUILD = ("-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON", "-DLLAMA_BU
 def python_of(name: str) -> str:
     """The Python of a peer's environment, made by the first run; this one for whatever is no peer."""
     if name not in PACKAGES:
+        return sys.executable
+    if os.environ.get("AYLLU_PEERS") == "here" and name.isidentifier():
+        if importlib.util.find_spec(name) is None:
+            raise RuntimeError(f"AYLLU_PEERS=here, but {sys.executable} has no {name}: install "
+                               f"{', '.join(PACKAGES[name])}, or leave AYLLU_PEERS out")
         return sys.executable
     folder, wanted = FOLDER / name, "\n".join(PACKAGES[name])
     python, stamp = folder / ("Scripts" if os.name == "nt" else "bin") / "python", folder / "installed.txt"

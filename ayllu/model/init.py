@@ -21,20 +21,21 @@ def initialise(model: nn.Module, n_layers: int, seed: int) -> None:
             parameter.copy_(first_value(name, parameter.shape, n_layers, seed))
 
 
-def first_value(name: str, shape: torch.Size, n_layers: int, seed: int) -> Tensor:
-    """What one parameter begins with."""
+def first_value(name: str, shape: torch.Size, n_layers: int, seed: int,
+                device: torch.device | str = "cpu") -> Tensor:
+    """What one parameter begins with, drawn on the device: a GPU's numbers are others, and come in no time."""
     if name.endswith("bias"):
-        return torch.zeros(shape)
+        return torch.zeros(shape, device=device)
     if len(shape) == 1:
-        return torch.ones(shape)
+        return torch.ones(shape, device=device)
     std = STD / math.sqrt(2 * n_layers) if name.endswith(("wo.weight", "w2.weight")) else STD
-    return torch.empty(shape).normal_(0.0, std, generator=generator(seed, name))
+    return torch.empty(shape, device=device).normal_(0.0, std, generator=generator(seed, name, device))
 
 
-def generator(seed: int, name: str) -> torch.Generator:
-    """A random generator of its own for one name: the same seed and name give the same numbers anywhere."""
+def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator of its own for one name: the same seed and name give the same numbers on every machine."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 class Uninitialised(TorchFunctionMode):

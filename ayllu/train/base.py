@@ -58,7 +58,7 @@ def random_reader(shape: LlamaConfig, seed: int, device: torch.device, dtype: to
 
 
 def random_base(config: Tuning, shape: LlamaConfig, device: torch.device) -> Llama:
-    """A model of this shape with first values, for a rehearsal."""
+    """A model of this shape with first values, drawn where they will lie, for a rehearsal."""
     model, dtype = _empty(shape), dtype_of(config)
     packed = packable(shape) if config.quant == "nf4" else {}
     for name, parameter in list(model.named_parameters()):
@@ -68,8 +68,8 @@ def random_base(config: Tuning, shape: LlamaConfig, device: torch.device) -> Lla
             codes = random_packed(inputs * outputs, STD, generator(config.seed, name), device)
             _set(model, owner, Nf4Linear(inputs, outputs, codes))
         else:
-            value = first_value(name, parameter.shape, shape.n_layers, config.seed)
-            _set(model, name, nn.Parameter(value.to(device, dtype), requires_grad=config.lora is None))
+            value = first_value(name, parameter.shape, shape.n_layers, config.seed, device)
+            _set(model, name, nn.Parameter(value.to(dtype), requires_grad=config.lora is None))
     return model
 
 

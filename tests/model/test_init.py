@@ -7,7 +7,7 @@ import torch
 
 from ayllu.model.build import build_model
 from ayllu.model.config import LlamaConfig, TransformerConfig
-from ayllu.model.init import generator, initialise
+from ayllu.model.init import first_value, generator, initialise
 
 SHAPE = {"dim": 64, "n_layers": 3, "n_heads": 4, "n_kv_heads": 4, "head_dim": 16, "hidden_dim": 96, "vocab_size": 211}
 
@@ -69,3 +69,12 @@ def test_generators_do_not_collide_over_many_names():
     names = [(seed, f"layers.{i}.wq") for seed in range(20) for i in range(50)]
     firsts = {torch.rand(1, generator=generator(seed, name)).item() for seed, name in names}
     assert len(firsts) > 990                             # rand has 2^24 values: a few may meet
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_drawn_on_a_gpu():
+    first, again = (first_value("layers.0.attention.wq.weight", torch.Size((64, 64)), 3, 1, "cuda") for _ in range(2))
+    assert first.device.type == "cuda"
+    assert torch.equal(first, again)
+    assert abs(first.std().item() / 0.02 - 1) < 0.05
