@@ -18,6 +18,9 @@ _CHARSET = re.compile(rb"charset\s*=\s*[\"']?\s*([\w-]{2,40})", re.IGNORECASE)
 _CHARSETS = re.compile(r"gb|big5|euc|shift|iso-8859|windows|koi8|cp\d|us-ascii")   # which pages may name
 _WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "big5hkscs", "shift_jis": "cp932", "euc-kr": "cp949",
           "iso-8859-1": "cp1252", "us-ascii": "cp1252"}  # names are often used for the larger sets, as browsers know
+_KANA, _HANGUL = re.compile("[\u3041-\u30fc]"), re.compile("[\uac00-\ud7a3]")
+_EAST = (("cp932", _KANA, 0.2), ("euc_jp", _KANA, 0.2), ("cp949", _HANGUL, 0.8))   # least share past ASCII
+MOST_BAD = 0.01                                          # of a text's characters that may be bytes of another encoding
 MIXED = "UTF-8, and the file begins in GB 18030: save all of it as UTF-8"
 BROKEN = "broken-bytes"                                  # an error handler: half a surrogate pair for each bad byte
 
@@ -30,7 +33,16 @@ def guess(data: bytes, is_whole: bool = True) -> str:
     is_utf_8 = _is_valid(data, "utf-8", is_whole)
     if b"\0" in data[:SAMPLE] and (wide := _utf_16(data[:SAMPLE], 0.2 if is_utf_8 else 0.005)):
         return wide
-    return "gb18030" if not is_utf_8 and _is_gb(data) else "utf-8"
+    return "gb18030" if not is_utf_8 and _is_gb(data) and not japanese_or_korean(data) else "utf-8"
+
+
+def japanese_or_korean(data: bytes) -> str | None:
+    """The codec of a text that is no UTF-8 and holds kana or Hangul, which Chinese has not."""
+    for name, letters, least in _EAST:
+        other = [c for c in data[:SAMPLE].decode(name, "replace") if c > "\x7f"]
+        if sum(map(bool, map(letters.match, other))) > least * len(other):
+            return name
+    return None
 
 
 def guess_page(data: bytes) -> str:

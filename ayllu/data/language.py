@@ -18,6 +18,11 @@ def identify(text: str) -> str:
     return language if confidence >= LEAST else "und"
 
 
+def likelihoods(text: str) -> dict[str, float]:
+    """How likely each language is, by its ISO 639-1 code."""
+    return {code: float(p) for code, p in _identifier().rank(text[:CHARACTERS])}
+
+
 @cache
 def _identifier() -> Any:
     with extra("data", "identifying languages", "; or set data.prepare.identify=false"):

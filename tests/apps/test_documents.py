@@ -113,6 +113,25 @@ def test_text_stands_as_in_the_file(tmp_path):
     assert (document.title, document.kind, document.pages) == ("Returns policy", "markdown", ())
 
 
+def test_a_few_bad_bytes_are_told_and_cost_no_page(tmp_path):
+    page = b"<p>Shoes go back within 30 days.</p><p>Caf\xe9 Lumi " + b"is open on Sunday. " * 20
+    document = read(tmp_path, "a.html", page)
+    assert "Caf\ufffd Lumi is open" in document.text
+    assert document.notes == ("1 byte of another encoding became \ufffd: save it as UTF-8",)
+    rows = "颜色,天数\n" + "红色,三十天之内可以退货\n" * 40
+    table = read(tmp_path, "a.csv", rows.encode("gb18030") + b"\xff\xff,7\n")
+    assert table.text.startswith("颜色 | 天数\n颜色: 红色; 天数: 三十天之内可以退货")
+    assert table.notes == ("2 bytes of another encoding became \ufffd: save it as UTF-8",)
+    assert "encoding isn't known" in refused(tmp_path, "b.txt", b"caf\xe9 " * 100)
+
+
+def test_japanese_and_korean_are_read_and_said(tmp_path):
+    for encoding, text in (("cp932", "私は犬が好きです。"), ("euc_jp", "今日は天気がいいので、公園へ行きました。"),
+                           ("cp949", "저는 개를 좋아합니다.")):
+        document = read(tmp_path, "a.txt", text.encode(encoding))
+        assert (document.text, document.notes) == (text, (f"no encoding is declared, read as {encoding}",))
+
+
 def test_html_gives_its_main_part(tmp_path):
     page = (f"<html><head><title>Our &amp; shop</title><script>evil()</script></head><body><nav>menu</nav><main>"
             f"<h1>Hi</h1><p>30 days</p><div style='display:none'>{HIDDEN}</div></main></body></html>")

@@ -17,7 +17,8 @@ FAULTS = {json.loads(english): json.loads(chinese) for english, chinese in re.fi
 FORMS = {english: re.compile("(.*)".join(map(re.escape, english.split("{}"))), re.DOTALL) for english in FAULTS}
 MET = ["apps/documents", "apps/docqa/ask.py", "apps/hearing.py", "apps/speaker.py", "apps/translate/document.py",
        "apps/translate/docx.py", "apps/translate/files.py", "apps/translate/formats.py", "apps/translate/languages.py",
-       "apps/write/batch.py", "apps/write/brief.py", "apps/write/compose.py", "apps/write/drafts.py",
+       "apps/translate/po.py", "apps/write/batch.py", "apps/write/brief.py", "apps/write/compose.py",
+       "apps/write/drafts.py",
        "apps/write/revise.py", "apps/analyse/posts.py", "apps/analyse/config.py",
        "apps/index/pool.py", "apps/index/prepare.py", "errors.py", "server/analyse.py", "server/bridge.py",
        "server/catalogue.py", "server/documents.py", "server/filestore.py", "server/pace.py", "server/speaker.py",

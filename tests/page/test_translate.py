@@ -92,6 +92,22 @@ def test_files_survive_a_reload(room, tmp_path):
     assert waited.value.path().read_text(encoding="utf-8") == "<p>我喜欢<b>狗</b>。</p>"
 
 
+def test_a_server_that_is_gone_is_told_while_a_job_waits_for_it(room):
+    job = {"id": "j1", "kind": "translate", "label": "a.html into Chinese", "state": "running", "progress": 0.4,
+           "result": None, "error": None, "created_s": 1.0, "started_s": 1.0, "finished_s": None}
+    room.route("**/v1/jobs?kind=translate", lambda route: route.fulfill(json={"data": [job]}))
+    room.route("**/v1/jobs/j1", lambda route: route.abort())
+    room.reload()
+    told = room.locator(".job").get_by_text("The server can't be reached")
+    told.wait_for()
+    room.wait_for_timeout(1500)                          # it stays as long as that is so
+    assert told.is_visible()
+    room.unroute("**/v1/jobs/j1")
+    room.route("**/v1/jobs/j1", lambda route: route.fulfill(json=job | {"progress": 0.5}))
+    room.locator(".job").get_by_text("50 %").wait_for()
+    assert not told.is_visible()
+
+
 def dropped(page, *files: tuple[str, bytes]) -> None:
     """Files let go over the room's zone."""
     page.locator(".drop").wait_for()

@@ -9,7 +9,7 @@ from typing import Literal
 from ayllu.apps.speaker import Answer, Speaker
 from ayllu.apps.translate import prompts
 from ayllu.apps.translate.holes import numbers
-from ayllu.apps.translate.languages import SCRIPTS, Pair, share_in_script
+from ayllu.apps.translate.languages import SCRIPTS, Pair, share_in_script, strayed
 from ayllu.apps.translate.marks import SHOWN, Parts, read
 from ayllu.apps.translate.memory import PERSON, Entry, Memory
 from ayllu.apps.translate.sentences import length
@@ -99,7 +99,8 @@ class Asker:
 
     def _judged(self, one: Ask, answer: Answer, alike: Entry | None) -> Said:
         text = ending_like(one.text, prompts.answer_text(answer.text))
-        wrong = "cut off" if answer.finish == "length" else fault(one, text, self.pair)
+        wrong = "cut off" if answer.finish == "length" else fault(one, text, self.pair) or (
+            "another language" if strayed(SHOWN.sub("", text), self.pair) else "")
         probability = None if answer.logprob is None else math.exp(answer.logprob)
         return Said(None if wrong else text, "model", probability, wrong, alike)
 

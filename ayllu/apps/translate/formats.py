@@ -9,6 +9,7 @@ from pathlib import PurePath
 
 from ayllu.apps.translate import bilingual, docx, files, markdown, pages, po
 from ayllu.apps.translate.splice import Segment
+from ayllu.data.encodings import MOST_BAD, japanese_or_korean
 from ayllu.errors import DataError
 
 
@@ -51,7 +52,6 @@ LABELS = {"iso-8859-1": "cp1252", "latin-1": "cp1252", "latin1": "cp1252", "asci
           "utf8": "utf-8", "big5": "big5hkscs", "shift_jis": "cp932", "x-sjis": "cp932", "euc-kr": "cp949",
           "ks_c_5601-1987": "cp949"}                     # as browsers take them (WHATWG Encoding)
 MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-MOST_BAD = 0.01                                          # bytes of another encoding in what says it is UTF-8
 
 
 def format_of(name: str, kind: str | None = None) -> Format:
@@ -92,7 +92,7 @@ def decode(raw: bytes, header: str | None = None) -> Text:
     if n_bad <= MOST_BAD * len(bad):
         return Text(bad, "utf-8", f"{n_bad} bytes are no UTF-8; they were kept as they are")
     said = f"declared as {declared}" if declared else "no encoding is declared"
-    for encoding in ("gb18030", "cp1252"):
+    for encoding in filter(None, (japanese_or_korean(raw), "gb18030", "cp1252")):
         text = _exact(raw, encoding)
         if text is not None and (encoding != "gb18030" or _is_chinese(text)):
             return Text(text, encoding, f"{said}, read as {encoding}")

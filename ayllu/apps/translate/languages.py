@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ayllu.data.language import identify
+from ayllu.data.language import identify, likelihoods
 from ayllu.errors import ConfigError, DataError, MissingExtra
 
 _KNOWN = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 NAMES: dict[str, str] = _KNOWN["names"]
 SCRIPTS: dict[str, str] = _KNOWN["scripts"]
 _WIDE = re.compile(r"[　-ヿ㐀-鿿豈-﫿！-｠“”‘’…—]")
+SURE = 20                                                # letters from which two Latin languages are told apart
 SPACELESS = frozenset({"zh", "ja", "th"})
 
 
@@ -59,6 +60,19 @@ def is_other(text: str, pair: Pair) -> bool:
     if pair.source in SCRIPTS and share_in_script(text, pair.source) == 0:
         return True
     return pair.target in SCRIPTS and pair.source not in SCRIPTS and share_in_script(text, pair.target) > 0.6
+
+
+def strayed(text: str, pair: Pair) -> bool:
+    """Whether an answer is surely in English or the source's language, where another one of Latin letters was asked
+    for. Short ones can't be told, nor any without the library of the extra `data`."""
+    if pair.target in SCRIPTS or sum(map(str.isalpha, text)) < SURE:
+        return False
+    try:
+        p = likelihoods(text)
+    except MissingExtra:
+        return False
+    others = {"en", pair.source} - {pair.target}
+    return max(p.get(code, 0.0) for code in others) > 0.9 and p.get(pair.target, 0.0) < 0.01
 
 
 def spaced(left: str, right: str, target: str, had: bool) -> str:

@@ -11,6 +11,7 @@ from functools import partial
 
 from ayllu.apps.translate.files import text_items, value_segments, write_json
 from ayllu.apps.translate.splice import Segment
+from ayllu.errors import DataError
 
 _SLAVIC = "n%10>=2 && n%10<=4 && (n%100<10 || n%100>=20) ? 1 : 2);"
 PLURALS = {"zh": "nplurals=1; plural=0;", "ja": "nplurals=1; plural=0;", "ko": "nplurals=1; plural=0;",
@@ -21,8 +22,10 @@ PLURALS = {"zh": "nplurals=1; plural=0;", "ja": "nplurals=1; plural=0;", "ko": "
            "pl": f"nplurals=3; plural=(n==1 ? 0 : {_SLAVIC}"}
 GERMANIC = "nplurals=2; plural=(n != 1);"
 _ENTRY = re.compile(r"(?:^[^\r\n]+(?:\r?\n|$))+", re.MULTILINE)
-_FIELD = re.compile(r'^(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)[ \t]+'
-                    r'((?:"(?:[^"\\\n]|\\.)*"[ \t]*(?:\r?\n|$))+)', re.MULTILINE)
+_FIELD = re.compile(r'^[ \t]*(msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)[ \t]+'
+                    r'((?:[ \t]*"(?:[^"\\\n]|\\.)*"[ \t]*(?:\r?\n|$))+)', re.MULTILINE)
+_LINE = re.compile(r'[ \t]*(?:#.*|(?:(?:domain|msgctxt|msgid_plural|msgid|msgstr(?:\[\d+\])?)[ \t]+)?'
+                   r'"(?:[^"\\]|\\.)*"[ \t]*)?\r?')
 _QUOTED = re.compile(r'"((?:[^"\\\n]|\\.)*)"')
 _FUZZY = re.compile(r"^#,[^\n]*\bfuzzy\b[^\n]*(?:\n|$)", re.MULTILINE)
 
@@ -30,6 +33,10 @@ _FUZZY = re.compile(r"^#,[^\n]*\bfuzzy\b[^\n]*(?:\n|$)", re.MULTILINE)
 def prepare(source: str, to: str) -> str:
     """The file with the target's language and plural forms in its header, an empty string for each form, and no word
     left of fuzzy translations."""
+    for number, line in enumerate(source.split("\n"), 1):
+        if not _LINE.fullmatch(line):
+            raise DataError(f"line {number} is no PO: found {line.strip()[:60]!r}, expected msgid, msgstr or a text in "
+                            "double quotes, a comment after #, or a blank line; msgfmt --check shows all such lines")
     plural = PLURALS.get(to, GERMANIC)
     forms = int(plural[9])
 

@@ -181,6 +181,19 @@ def test_po_as_polib_reads_it():
     assert [e.msgstr for e in done.obsolete_entries()] == ["alt"]
 
 
+@pytest.mark.parametrize(("source", "line"), [
+    ('msgid "Hello\nmsgstr ""\n', 1), ('msgid "Hello"\nmsgstr ""\n\nmsgid Bye\nmsgstr ""\n', 4),
+    ("Once upon a time\nthere was a file.\n", 1), ('msgid "a"\nmsgstr ""\n"half\n', 3)])
+def test_a_broken_po_file_is_refused(source, line):
+    with pytest.raises(DataError, match=f"^line {line} is no PO"):
+        louder("a.po", source)
+
+
+def test_lines_of_po_may_be_indented():
+    done = louder("a.po", '  msgid "a"\n  "b"\n\tmsgstr ""\n\n\n# note\nmsgid "c"\nmsgstr "d"\n')
+    assert 'msgstr "AB"' in done
+
+
 def test_a_doubted_entry_is_marked_fuzzy():
     done = louder("a.po", PO)
     marked = polib.pofile(mark_fuzzy(done, [done.index("LONG"), done.index('msgctxt "menu"')]))
@@ -264,6 +277,16 @@ def test_wrong_encodings_are_said():
     assert "1 bytes are no UTF-8" in decode(b"<p>ok \xff" + b"x" * 500).note
     with pytest.raises(DataError, match="zero bytes"):
         decode(b"\x7fELF\0\0")
+
+
+@pytest.mark.parametrize(("encoding", "text"), [
+    ("cp932", "私は犬が好きです。カタカナもあります。"), ("euc_jp", "今日は天気がいいので、公園へ行きました。"),
+    ("cp949", "저는 개를 좋아합니다. 오늘은 날씨가 좋습니다.")])
+def test_japanese_and_korean_are_not_taken_for_chinese(encoding, text):
+    raw = f"<p>{text}</p>".encode(encoding)
+    found = decode(raw)
+    assert (found.text, found.note) == (f"<p>{text}</p>", f"no encoding is declared, read as {encoding}")
+    assert encode(found.text, found, "strict") == (raw, "")
 
 
 def test_letters_that_an_encoding_lacks():

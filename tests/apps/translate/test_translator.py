@@ -115,6 +115,20 @@ def test_two_words_stay_as_they_are_or_become_the_other_language(text, says, ori
     assert (words(found.parts), found.origin) == (text if origin == "kept" else says, origin)
 
 
+@pytest.mark.parametrize(("pair", "text", "says", "origin"), [
+    (Pair("zh", "fr"), "她和我的朋友一起回家了。", "She went home with my friend.", "kept"),
+    (Pair("en", "fr"), "She went home with my friend.", "She went back home with my friend.", "kept"),
+    (Pair("en", "fr"), "She went home with my friend.", "Elle est rentrée à la maison avec mon ami.", "model"),
+    (Pair("es", "pt"), "Voy a casa mañana con mi amigo.", "Vou para casa amanhã com o meu amigo.", "model"),
+    (EN_DE, "Microsoft Windows Server", "Microsoft Windows Server", "model"),               # a name
+    (EN_DE, "It is warm.", "Es ist warm.", "model")])
+def test_an_answer_in_the_wrong_latin_language_is_no_translation(pair, text, says, origin):
+    pytest.importorskip("py3langid")
+    found = Translator(ScriptedSpeaker(lambda m: says, is_small=True), pair).text(text)
+    assert (found.origin, words(found.parts)) == (origin, says if origin == "model" else text)
+    assert ("partly kept: another language" in found.notes) == (origin == "kept")
+
+
 def test_a_second_try_may_pass():
     answers = iter(["", "Ein Satz."])
     found = Translator(ScriptedSpeaker(lambda m: next(answers), is_small=True), EN_DE).text("A sentence.")

@@ -108,6 +108,7 @@ export const FAULTS = {
   "the language couldn't be told (found {}): give --from": "看不出是什么语言（像是 {1}）：请选择原文的语言。",
   "from {} to {}: there is nothing to translate; --from and --to name two languages": "从 {1} 到 {2}，没有可以翻译的：请选两种不同的语言。",
   "the language {} isn't known: give one of {}": "不认识语言 {1}：请选其中之一：{2}。",
+  "line {} is no PO: found {}, expected msgid, msgstr or a text in double quotes, a comment after #, or a blank line; msgfmt --check shows all such lines": "第 {1} 行不是 PO：读到 {2}，应为 msgid、msgstr 或双引号里的文字、# 开头的注释或空行；msgfmt --check 会列出所有这样的行。",
   "{} can't be read as a glossary ({}): give a UTF-8 file of term,translation": "{1} 无法当作术语表读取：每行写“术语,译法”，用 UTF-8 保存。",
   "{}:{}: found {} cells, {}; expected term,translation, or a term alone that is kept": "{1} 第 {2} 行有 {3} 格：每行应是“术语,译法”，或只写一个保持原样的术语。",
   "{}:{}: {} has two translations: keep one": "{1} 第 {2} 行：{3} 有两种译法，请只留一种。",

@@ -35,12 +35,12 @@ export function jobCard(job, { show, ongone = () => {} }) {
   const end = iconButton("close", "", () => stop());
   const card = h("article", { class: "job" }, h("div", { class: "row" }, h("h3", { class: "grow" }, name), state, end));
   card.append(bar, says, result);
-  const draw = () => {
+  const draw = (isLost = false) => {
     state.textContent = t(`job.${job.state}`);
     card.dataset.state = job.state;
     bar.hidden = !isLive(job);
     bar.value = job.progress;
-    says.textContent = job.state === "failed" ? explained(job.error, { code: "job" }) : isLive(job) ? progressOf(job) : "";
+    says.textContent = job.state === "failed" ? explained(job.error, { code: "job" }) : isLost ? t("job.lost") : isLive(job) ? progressOf(job) : "";
     says.classList.toggle("wrong", job.state === "failed");
     const label = t(isLive(job) ? "job.cancel" : "job.delete", { name });
     end.setAttribute("aria-label", label);
@@ -62,13 +62,15 @@ export function jobCard(job, { show, ongone = () => {} }) {
   async function watch() {
     try {
       if (!isLive(job)) job = await call(`v1/jobs/${job.id}`); // a list comes without results
+      let isLost = false;
       while (isLive(job)) {
-        draw();
+        draw(isLost);
         await new Promise((done) => setTimeout(done, EVERY_MS));
         if (!card.isConnected) return;
+        isLost = false;
         job = await call(`v1/jobs/${job.id}`).catch((error) => {
           if (!(error instanceof Lost)) throw error;
-          says.textContent = t("job.lost");
+          isLost = true;
           return job;
         });
         if (!isLive(job)) announce(`${name}: ${t(`job.${job.state}`)}`);

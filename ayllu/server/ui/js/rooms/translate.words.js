@@ -48,7 +48,7 @@ export const WORDS = {
     "tr.job.one": "{names} into {language}",
     "tr.jobs": "Translated files",
     "tr.file.done": "{name}: {n} texts",
-    "tr.file.memory": ", {n} from the memory",
+    "tr.file.memory": ", {n} sentences from the memory",
     "tr.file.look": ", {n} to look at",
     "tr.file.failed": "{name} was left out: {why}",
     "tr.file.low": "What to look at in {name}",
