@@ -44,7 +44,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from heads import CHINESE, DATA, SETS, load, tfidf_tables, trained
+from head_sets import CHINESE, DATA, SETS, load
+from heads import tfidf_tables, trained
 from lines import Worker, peak_bytes
 from peers import machine, python_of
 

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from heads import DATA, RECIPE, load
+from head_sets import DATA, load
+from heads import RECIPE
 
 from ayllu.config import build_recipe
 from ayllu.data.label_loader import LabelLoader

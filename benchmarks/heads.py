@@ -9,65 +9,61 @@ the original Transformer hold a tenth of the training rows back for calibration 
 learns all of them. Its words (1-2-grams; rjieba's for Chinese) and characters (1-5-grams, those that occur twice) have
 sublinear counts, and its C is the best of three in 3-fold cross-validation.
 
-    python benchmarks/heads.py [--sets trec sst2 ...] [--seeds 3] [--sides ours tfidf original] [--quick]
-                               [--related] [--baseline FOLDER] [--runs FILE] [--json FILE] [--data FOLDER]
-                               [KEY=VALUE ...]
+    python benchmarks/heads.py [--sets trec sst2 ...] [--seeds 3] [--sides ours tfidf original] [--quick] [--related]
+                               [--base NAME ...] [--baseline FOLDER ...] [--rates 1e-3 ...] [--logits FOLDER]
+                               [--runs FILE] [--json FILE] [--data FOLDER] [KEY=VALUE ...]
 
 --related gives what stands beside a head the training rows of sets with the same labels (`data.related`).
 KEY=VALUE changes the recipe of ours and of the original Transformer, as in `ayllu train-head`. Every run's predictions
-are a line of --runs as soon as they are there, and what stands there isn't run again. --baseline names a trained
-original Transformer (recipes/mini-baseline.toml); without it, one of that shape begins with first values. Needs the
-extra `baselines`.
+are a line of --runs as soon as they are there, and what stands there isn't run again. --base names the model of ours,
+--baseline a trained original Transformer (recipes/mini-baseline.toml); without it, one of that shape begins with first
+values. `{group}` in them stands for the kind of texts (benchmarks/adapt.py). Of several bases and --rates (optim.lr)
+each set and side has those with which the model alone, with seed 0 and calibrated, has the lowest loss on the rows held
+out. --logits keeps what the models say, so that a GPU may train them and another machine fit what stands beside them,
+which is the same for all models and fitted once. Needs the extra `baselines`.
 """
 
 import argparse
+import hashlib
 import json
-import re
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from head_sets import CHINESE, DATA, GROUPS, RELATED, SETS, Split, load, parted, related
 from torch import Tensor
 
 from ayllu.checkpoint.load import open_checkpoint
 from ayllu.config import build_recipe, load_recipe
-from ayllu.data.label_loader import Texts
-from ayllu.data.labelled import Labelled, names_of, position
-from ayllu.data.readers import columns, records
-from ayllu.data.rows import Reject
+from ayllu.data.label_loader import Texts, as_numbers
+from ayllu.data.labelled import Labelled, names_of
 from ayllu.errors import DataError, MissingExtra
 from ayllu.evaluate.intervals import bootstrap, bootstrap_mean
 from ayllu.evaluate.metrics import macro_f1_of
-from ayllu.files import write_json
+from ayllu.files import atomic_path, write_json
 from ayllu.log import say, setup
 from ayllu.model.build import build_model
 from ayllu.model.init import initialise
+from ayllu.train.calibrate import temperature
 from ayllu.train.export import export
 from ayllu.train.heads import train_head
 from ayllu.train.heads_config import HeadRecipe
-from ayllu.train.heads_lesson import as_words, prepared_head
+from ayllu.train.heads_lesson import prepared_head
 from ayllu.train.heads_loss import logits_of
 from ayllu.train.labeller import Labeller
 from ayllu.train.pretrain import PretrainConfig
+from ayllu.train.wide import Fits
 
 ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
-SETS = {                                                 # set: its files to train and to test on, None: a hash decides
-    "trec": ("train", "test"), "sst2": ("train", "test"), "tnews": ("train", "test"), "movie_reviews": ("train", None),
-    "chnsenticorp_htl": ("train", None), "waimai_10k": ("train", None), "ag_news_test": ("test", None),
-    "banking77": ("train", "test"), "clinc150": ("train", "test"), "online_shopping_10_cats": ("train", None)}
-RELATED = {                                              # set: others with its labels, for --related
-    "sst2": ("movie_reviews",), "movie_reviews": ("sst2",),
-    "chnsenticorp_htl": ("online_shopping_10_cats", "waimai_10k"),
-    "waimai_10k": ("online_shopping_10_cats", "chnsenticorp_htl"),
-    "online_shopping_10_cats": ("waimai_10k", "chnsenticorp_htl")}
-SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")              # where one ends, in texts without capital letters
-CHINESE = {"tnews", "chnsenticorp_htl", "waimai_10k", "online_shopping_10_cats"}
 SIDES = ("ours", "tfidf", "original")
 ALONE = {"ours": "ours_alone", "original": "original_alone"}
 PAIRS = (("ours", "tfidf"), ("ours", "original"), ("ours_alone", "original_alone"))
@@ -78,46 +74,6 @@ RECIPE = ("ngrams=true", "epochs=4", "optim.lr=1e-3", "label_smoothing=0.1", "wo
 BESIDE = 3                    # of what stands beside a head: 2 knows the lexicon and corrects; 3: words by their share
 CUT = 4                       # and the words of Chinese
 Run = dict[str, Any]
-Split = tuple[list[Labelled], list[Labelled]]
-
-
-def load(name: str, data: Path, quick: bool) -> Split:
-    """The rows to learn and those to test."""
-    train, test = (None if part is None else _read(data / name / f"{part}.jsonl.zst") for part in SETS[name])
-    assert train is not None
-    if test is None:
-        train, test = [[r for r in train if (position(r.text) < 0.2) is tested] for tested in (False, True)]
-    return (train[::len(train) // 200], test[::len(test) // 100]) if quick else (train, test)
-
-
-def related(name: str, split: Split, data: Path) -> list[Labelled]:
-    """The rows to learn of related sets, each sentence of a long English review by itself; those of which a third of
-    the runs of 10 characters stands in this set are left out, since some sets have reviews of each other."""
-    known = {run for part in split for row in part for run in _runs(row)}
-    rows = [row for other in RELATED[name] for row in load(other, data, False)[0]]
-    if "movie_reviews" in RELATED[name]:
-        rows = [replace(row, text=text) for row in rows for text in SENTENCE.split(str(row.text))
-                if len(text.split()) > 3]
-    kept = [row for row in rows if 3 * sum(run in known for run in _runs(row)) < len(_runs(row))]
-    say(f"{name}: {len(kept):,} related rows; {len(rows) - len(kept):,} more are much like its own and left out")
-    return kept
-
-
-def _runs(row: Labelled) -> set[str]:
-    text = as_words(row.text)
-    return {text[i:i + 10] for i in range(max(len(text) - 9, 1))}
-
-
-def _read(file: Path) -> list[Labelled]:
-    """As `read_labelled`; a title stands above its text."""
-    rows = []
-    for record in records(file, (), file.name):
-        if isinstance(record, Reject):
-            raise DataError(f"{record.file}, row {record.line}: {record.reason}")
-        row: Any = columns(record)
-        text = f"{row['title']}\n{row['text']}" if "title" in row else row["text"]
-        rows.append(Labelled(file.name, record.line, text, str(row["label"])))
-    return rows
 
 
 def tfidf(name: str, split: Split, quick: bool) -> list[str]:
@@ -151,27 +107,62 @@ def tfidf_tables(name: str, split: Split, quick: bool) -> list[dict[str, float]]
     return [dict(zip(map(str, search.classes_), row, strict=True)) for row in p.tolist()]
 
 
-def headed(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool,
-           more: Sequence[Labelled] = ()) -> dict[str, list[str]]:
-    """What a head says that was trained on the training rows: with its grams (`predicted`), and the model `alone`."""
-    both, texts = trained(split, base, seed, changes, quick, more), [str(row.text) for row in split[1]]
-    known = Known(both)
-    return {name: [answer.labels[0] for answer in replace(both, packed=known, wide=wide)(texts)]
-            for name, wide in (("predicted", both.wide), ("alone", None))}
+@dataclass(frozen=True)
+class Deep:
+    """What a model says by itself, its head trained on the training rows; rounded as --logits keeps it."""
+
+    held: Tensor                                         # (n, N) logits of the rows held out
+    tested: Tensor                                       # (m, N) of those to test
+    loss: float                                          # on the rows held out, after calibration
+    seconds: float
+    device: str
+
+    def write(self, path: Path) -> None:
+        """One file, whole or not at all."""
+        parts = {"held": self.held.half().numpy(), "tested": self.tested.half().numpy()}
+        with atomic_path(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, facts=json.dumps([self.loss, self.seconds, self.device]), **parts)
+
+    @classmethod
+    def read(cls, path: Path) -> "Deep":
+        """What `write` wrote."""
+        with np.load(path) as found:
+            held, tested = (torch.from_numpy(found[name]).float() for name in ("held", "tested"))
+            return cls(held, tested, *json.loads(str(found["facts"])))
 
 
-class Known:
-    """What a head's model gives for some texts, computed once."""
+def said(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool) -> Deep:
+    """Train a head, and ask it."""
+    start = time.perf_counter()
+    labeller = trained(split, base, seed, [*changes, "ngrams=false"], quick)
+    held = parted(split[0])[1]
+    ids = [labeller.reading.fit(labeller.reading.ids(str(row.text))[0]) for row in (*held, *split[1])]
+    many = Texts(ids, [0] * len(ids))
+    logits = torch.stack(labeller.packed.logits(many) if labeller.packed else
+                         logits_of(labeller.model, many, 32, labeller.device)).half().float()
+    labels = as_numbers(held, labeller.facts.names, "single")
+    loss = F.cross_entropy(logits[:len(held)] / temperature(logits[:len(held)], labels, "single"), labels).item()
+    device = torch.cuda.get_device_name() if labeller.device.type == "cuda" else labeller.device.type
+    return Deep(logits[:len(held)], logits[len(held):], loss, round(time.perf_counter() - start, 1), device)
 
-    def __init__(self, labeller: Labeller) -> None:
-        self.labeller, self.found = labeller, list[Tensor]()
 
-    def logits(self, texts: Texts) -> list[Tensor]:
-        """They are the same texts each time."""
-        if not self.found:
-            packed, model = self.labeller.packed, self.labeller.model
-            self.found = packed.logits(texts) if packed else logits_of(model, texts, 32, self.labeller.device)
-        return self.found
+def fits_of(split: Split, more: Sequence[Labelled] = ()) -> Fits:
+    """What may stand beside any model of a set."""
+    names = names_of(split[0])
+    near, own, *others = (([str(row.text) for row in rows], as_numbers(rows, names, "single"))
+                          for rows in (*reversed(parted(split[0])), more) if rows)
+    return Fits(*near, *own, "single", len(names), *others)
+
+
+def answers(deep: Deep, split: Split, fits: Fits) -> dict[str, Any]:
+    """What a model says with what stands beside it (`predicted`), and `alone`."""
+    wide, before, _ = fits.beside(list(deep.held))
+    names, texts = names_of(split[0]), [str(row.text) for row in split[1]]
+    right = {key: (logits.argmax(-1) == fits.held_labels).float().mean().item()
+             for key, logits in (("accuracy", torch.stack(before)), ("alone", deep.held))}
+    return {"held_out": {"loss_alone": deep.loss, **right}, "seconds": deep.seconds, "device": deep.device,
+            **{key: [names[i] for i in torch.stack(list(logits)).argmax(-1).tolist()]
+               for key, logits in (("predicted", wide.beside(list(deep.tested), texts)), ("alone", deep.tested))}}
 
 
 def trained(split: Split, base: str, seed: int, changes: Sequence[str], quick: bool,
@@ -179,9 +170,7 @@ def trained(split: Split, base: str, seed: int, changes: Sequence[str], quick: b
     """A head that learned the training rows; what stands beside the model, related ones, too."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        held = [position(f"held out {row.text}") < 0.1 for row in split[0]]
-        parts = {"train": [row for row, out in zip(split[0], held, strict=True) if not out],
-                 "held_out": [row for row, out in zip(split[0], held, strict=True) if out], "test": split[1],
+        parts = {**dict(zip(("train", "held_out"), parted(split[0]), strict=True)), "test": split[1],
                  **({"related": more} if more else {})}
         for file, rows in parts.items():
             lines = (json.dumps({"text": row.text, "label": row.label}, ensure_ascii=False) + "\n" for row in rows)
@@ -208,14 +197,61 @@ def untrained(folder: Path, seed: int) -> str:
     return str(folder / f"original-{seed}")
 
 
-def measure(side: str, name: str, split: Split, seed: int, options: argparse.Namespace,
-            folder: Path) -> dict[str, list[str]]:
-    """The answers of one side."""
+@dataclass(frozen=True)
+class Way:
+    """On what and how the heads of a side are trained."""
+
+    base: str | None                                     # None: the bundled model; the original with first values
+    changes: tuple[str, ...] = ()
+
+
+def ways(side: str, name: str, options: argparse.Namespace) -> list[Way]:
+    """All that are to be tried."""
+    group = next(group for group, sets in GROUPS.items() if name in sets)
+    bases = [None if base in (None, "ayllu-mini") else base.format(group=group)
+             for base in (options.base if side == "ours" else options.baseline) or [None]]
+    rates: list[Any] = [[f"optim.lr={rate}"] for rate in options.rates] or [[]]
+    return [Way(base, (*RECIPE, *options.changes, *rate)) for base, rate in product(bases, rates)]
+
+
+def key_of(side: str, name: str, seed: int, way: Way, options: argparse.Namespace) -> dict[str, Any]:
+    """What makes a run the same as another."""
+    key = {"set": name, "side": side, "seed": seed, "quick": options.quick}
     if side == "tfidf":
-        return {"predicted": tfidf(name, split, options.quick)}
-    base = "ayllu-mini" if side == "ours" else str(options.baseline or untrained(folder, seed))
-    more = related(name, split, options.data) if options.related and name in RELATED else ()
-    return headed(split, base, seed, options.changes, options.quick, more)
+        return key
+    return {**key, "changes": list(way.changes), "beside": CUT if name in CHINESE else BESIDE,
+            "related": list(RELATED[name]) if options.related and name in RELATED else None,
+            "base" if side == "ours" else "baseline": way.base}
+
+
+def deep_of(key: dict[str, Any], split: Split, options: argparse.Namespace) -> Deep:
+    """What a run's model says, read where it was kept."""
+    way = {k: v for k, v in key.items() if k not in ("beside", "related")}
+    name = ".".join(str(way[k]) for k in ("set", "side", "seed"))
+    path = options.logits and options.logits / f"{name}.{hashlib.sha256(json.dumps(way).encode()).hexdigest()[:8]}.npz"
+    if path and path.exists():
+        return Deep.read(path)
+    with tempfile.TemporaryDirectory() as folder:
+        base = key["base"] or "ayllu-mini" if key["side"] == "ours" else key["baseline"] or untrained(Path(folder),
+                                                                                                    key["seed"])
+        deep = said(split, base, key["seed"], key["changes"], key["quick"])
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        deep.write(path)
+    return deep
+
+
+def runs_of(side: str, split: Split, several: Sequence[Way], seeds: int, run: Callable[[Way, int], Run]) -> list[Run]:
+    """A side's runs of a set: seed 0 in each way, and the other seeds in the best of them."""
+    if side == "tfidf":
+        return [run(several[0], 0)]
+    first, best = [run(way, 0) for way in several], 0
+    if len(first) > 1:
+        if old := [one for one in first if "held_out" not in one]:
+            raise DataError(f"a run of {old[0]['set']} from before the held-out loss was kept can't be compared with "
+                            "others: take it out of --runs")
+        best = min(range(len(first)), key=lambda i: first[i]["held_out"]["loss_alone"])
+    return [first[best], *(run(several[best], seed) for seed in range(1, seeds))]
 
 
 def table_row(name: str, split: Split, runs: Sequence[Run]) -> dict[str, Any]:
@@ -273,42 +309,47 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES), metavar="SIDE")
     parser.add_argument("--quick", action="store_true", help="200 rows, 3 steps: whether it works, not how well")
-    parser.add_argument("--baseline", type=Path, help="the folder of a trained original Transformer")
+    parser.add_argument("--base", nargs="+", metavar="NAME", help="models of ours; the best on rows held out is taken")
+    parser.add_argument("--baseline", nargs="+", metavar="FOLDER", help="trained original Transformers, likewise")
+    parser.add_argument("--rates", nargs="+", default=[], metavar="RATE", help="rates of learning to choose from")
+    parser.add_argument("--logits", type=Path, help="a folder that keeps what the models say")
     parser.add_argument("--related", action="store_true", help="rows of related sets help what stands beside a head")
     parser.add_argument("--runs", type=Path, help="JSON lines: read at first, and written to after each run")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--data", type=Path, default=DATA)
     options = parser.parse_args()
-    how = {"ours": {"changes": [*RECIPE, *options.changes], "beside": BESIDE, "quick": options.quick},
-           "tfidf": {"quick": options.quick}}
-    how["original"] = {**how["ours"], "baseline": str(options.baseline) if options.baseline else None}
     lines = options.runs.read_text(encoding="utf-8").splitlines() if options.runs and options.runs.exists() else []
-    runs: list[Run] = [json.loads(line) for line in lines]
+    known: list[Run] = [json.loads(line) for line in lines]
     table = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in options.sets:
-            split = load(name, options.data, options.quick)
-            mine = []
-            for side in options.sides:
-                for seed in range(1 if side == "tfidf" else options.seeds):
-                    key = {"set": name, "side": side, "seed": seed, **how[side]}
-                    if side != "tfidf" and name in CHINESE:
-                        key["beside"] = CUT
-                    if side != "tfidf":
-                        key["related"] = list(RELATED[name]) if options.related and name in RELATED else None
-                    run = next((run for run in runs if {k: run.get(k) for k in key} == key), None)
-                    if run is None:
-                        start = time.perf_counter()
-                        found = measure(side, name, split, seed, options, Path(folder))
-                        run = {**key, "seconds": round(time.perf_counter() - start, 1), **found}
-                        if options.runs:
-                            with open(options.runs, "a", encoding="utf-8") as file:
-                                file.write(json.dumps(run, ensure_ascii=False) + "\n")
-                    mine.append(run)
-            table.append(table_row(name, split, mine))
-            print(shown(table[-1]), flush=True)
-    result = {"table": table, "recipe": how["ours"]["changes"],
-              "baseline": how["original"]["baseline"] or "from first values"}
+    for name in options.sets:
+        split = load(name, options.data, options.quick)
+        fits: list[Fits] = []                            # for all of a set's models; none where all runs are known
+
+        def run(way: Way, seed: int, side: str, name: str = name, split: Split = split,
+                fits: list[Fits] = fits) -> Run:
+            key = key_of(side, name, seed, way, options)
+            if (found := next((run for run in known if {k: run.get(k) for k in key} == key), None)) is not None:
+                return found
+            start = time.perf_counter()
+            if side == "tfidf":
+                made: Run = {"predicted": tfidf(name, split, options.quick)}
+            else:
+                deep = deep_of(key, split, options)
+                if not fits:
+                    fits.append(fits_of(split, related(name, split, options.data) if key["related"] else ()))
+                made = answers(deep, split, fits[0])
+            made = {"seconds": round(time.perf_counter() - start, 1), **key, **made}
+            if options.runs:
+                with open(options.runs, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(made, ensure_ascii=False) + "\n")
+            return made
+
+        runs = [one for side in options.sides
+                for one in runs_of(side, split, ways(side, name, options), options.seeds, partial(run, side=side))]
+        table.append(table_row(name, split, runs))
+        print(shown(table[-1]), flush=True)
+    result = {"table": table, "recipe": [*RECIPE, *options.changes], "base": options.base or ["ayllu-mini"],
+              "baseline": options.baseline or "from first values"}
     if options.json:
         write_json(options.json, result)
     print(json.dumps(result))

@@ -151,7 +151,15 @@ def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bo
          dropout: float = 0.0) -> Tensor:
     """softmax(q kT / sqrt(E)) v by torch's fused kernels; key/value heads are shared among groups of query heads."""
     grouped = q.shape[2] != k.shape[2]
+    if grouped and mask is not None and q.device.type == "cuda":      # where both leave torch only its slow way
+        k, v, grouped = *repeated(k, v, q.shape[2]), False
     y = F.scaled_dot_product_attention(
         q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, is_causal=causal,
         dropout_p=dropout, enable_gqa=grouped)                               # (B, H, T, E)
     return y.transpose(1, 2)
+
+
+def repeated(k: Tensor, v: Tensor, H: int) -> tuple[Tensor, Tensor]:          # (B, S, K, E) -> (B, S, H, E)
+    """Each group of query heads with a copy of its key/value head for each."""
+    times = H // k.shape[2]
+    return k.repeat_interleave(times, 2), v.repeat_interleave(times, 2)

@@ -289,10 +289,13 @@ def _taken_out(model: Path, folder: Path) -> Path:
 
 def _load_weights(model: torch.nn.Module, recipe_folder: Path, name: str) -> None:
     from ayllu.checkpoint.load import open_checkpoint
+    from ayllu.checkpoint.transformer import is_transformer, open_transformer
     path = recipe_folder / name if (recipe_folder / name).exists() else Path(name)
     target = dict(model.named_parameters())
+    found = (((key, entry.read()) for key, entry in open_transformer(path).entries.items()) if is_transformer(path)
+             else open_checkpoint(path).tensors())
     with torch.no_grad():
-        for key, tensor in open_checkpoint(path).tensors():
+        for key, tensor in found:
             if key not in target or target[key].shape != tensor.shape:
                 raise CheckpointError(f"{path} has {key} of shape {tuple(tensor.shape)}, which the recipe's model "
                                       "has not: the shapes of both must agree")

@@ -148,30 +148,61 @@ def weighed(deep: Tensor, wide: Tensor, labels: Tensor, kind: str) -> tuple[tupl
 
 def fit_beside(deep: Sequence[Tensor], held: Sequence[str], held_labels: Tensor, texts: Sequence[str], labels: Tensor,
                kind: str, related: tuple[Sequence[str], Tensor] | None = None) -> tuple[Wide, list[Tensor], float]:
-    """The wide layer that helps a deep one most; `deep` are that one's logits of the held-out texts, n of (N,).
+    """The wide layer that helps a deep one most; `deep` are that one's logits of the held-out texts, n of (N,)."""
+    return Fits(held, held_labels, texts, labels, kind, len(deep[0]), related).beside(deep)
 
-    Of STRENGTHS, the one with the lowest held-out loss of both together, and then of 0 and RELATED, what the `related`
-    texts of another source count; then all texts are learned, the held-out ones too. Beside it the logits of both of
-    the held-out texts, from before these were learned: what may be calibrated on; and what related texts count.
-    """
-    known, n_outputs = torch.stack(list(deep)), len(deep[0])
-    form = form_of([*texts, *held])
-    more, theirs = related or ((), labels[:0])
-    best, found = (float("inf"), 0.0, 0.0), None         # the loss, the strength, what related texts count
-    vocabulary = Vocabulary.of(texts, form)              # of related texts what these have, too
-    rows, others, every = vocabulary.matrix([*texts, *more]), vocabulary.matrix(held), torch.cat((labels, theirs))
-    for weight in (0.0, *RELATED) if more else (0.0,):
-        for strength in (best[1],) if weight else STRENGTHS:
-            counts = torch.cat((torch.ones(len(texts)), torch.full((len(more),), weight)))
-            found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, strength, found, counts)
-            wide = others.times(found[:-1]) + found[-1]                       # (n, N)
-            (a, b), correction, loss = weighed(known, wide, held_labels, kind)
-            if (loss, strength, weight) < best:
-                best, shares = (loss, strength, weight), (a, b)
-                added = correction / b                                        # a part of the wide one's bias
-                before = list(a * known + b * (wide + added))
-    vocabulary = Vocabulary.of([*texts, *held], form)
-    rows, every = vocabulary.matrix([*texts, *held, *more]), torch.cat((labels, held_labels, theirs))
-    counts = torch.cat((torch.ones(len(texts) + len(held)), torch.full((len(more),), best[2])))
-    found = fit_wide(rows, len(vocabulary), every, kind, n_outputs, best[1], counts=counts)
-    return Wide(vocabulary, found[:-1].clone(), found[-1] + added, shares), before, best[2]
+
+class Fits:
+    """The wide layers of some texts, each fitted once: several deep ones may be weighed against them."""
+
+    def __init__(self, held: Sequence[str], held_labels: Tensor, texts: Sequence[str], labels: Tensor, kind: str,
+                 n_outputs: int, related: tuple[Sequence[str], Tensor] | None = None) -> None:
+        self.held, self.held_labels, self.texts, self.labels = held, held_labels, texts, labels
+        self.kind, self.n_outputs = kind, n_outputs
+        self.more, self.theirs = related or ((), labels[:0])
+        self.form = form_of([*texts, *held])
+        self.vocabulary = Vocabulary.of(texts, self.form)    # of related texts what these have, too
+        self.rows, self.others = self.vocabulary.matrix([*texts, *self.more]), self.vocabulary.matrix(held)
+        self.last: Tensor | None = None                      # weights (F + 1, N) from which the next fit begins
+        self.plain: Tensor | None = None                     # the last that no related text has helped
+        self._tried: dict[tuple[float, float], Tensor] = {}
+        self._whole: dict[tuple[float, float], tuple[Vocabulary, Tensor]] = {}
+
+    def beside(self, deep: Sequence[Tensor]) -> tuple[Wide, list[Tensor], float]:
+        """That of STRENGTHS with the lowest held-out loss of both together, and then of 0 and RELATED, what the related
+        texts count; then all texts are learned, the held-out ones too. Beside it the logits of both of the held-out
+        texts, from before these were learned: what may be calibrated on; and what related texts count.
+        """
+        known = torch.stack(list(deep))
+        best = (float("inf"), 0.0, 0.0)                      # the loss, the strength, what related texts count
+        for weight in (0.0, *RELATED) if self.more else (0.0,):
+            for strength in (best[1],) if weight else STRENGTHS:
+                wide = self.tried(strength, weight)
+                (a, b), correction, loss = weighed(known, wide, self.held_labels, self.kind)
+                if (loss, strength, weight) < best:
+                    best, shares = (loss, strength, weight), (a, b)
+                    added = correction / b                   # a part of the wide one's bias
+                    before = list(a * known + b * (wide + added))
+        vocabulary, found = self.whole(*best[1:])
+        return Wide(vocabulary, found[:-1].clone(), found[-1] + added, shares), before, best[2]
+
+    def tried(self, strength: float, weight: float) -> Tensor:
+        """The held-out texts' logits (n, N), which aren't learned."""
+        if (strength, weight) not in self._tried:
+            counts = torch.cat((torch.ones(len(self.texts)), torch.full((len(self.more),), weight)))
+            found = fit_wide(self.rows, len(self.vocabulary), torch.cat((self.labels, self.theirs)), self.kind,
+                             self.n_outputs, strength, self.plain if weight == RELATED[0] else self.last, counts)
+            self._tried[strength, weight] = self.others.times(found[:-1]) + found[-1]
+            self.last, self.plain = found, self.plain if weight else found
+        return self._tried[strength, weight]
+
+    def whole(self, strength: float, weight: float) -> tuple[Vocabulary, Tensor]:
+        """The weights (F + 1, N) after all texts."""
+        if (strength, weight) not in self._whole:
+            vocabulary = Vocabulary.of([*self.texts, *self.held], self.form)
+            rows = vocabulary.matrix([*self.texts, *self.held, *self.more])
+            labels = torch.cat((self.labels, self.held_labels, self.theirs))
+            counts = torch.cat((torch.ones(len(labels) - len(self.more)), torch.full((len(self.more),), weight)))
+            self._whole[strength, weight] = vocabulary, fit_wide(rows, len(vocabulary), labels, self.kind,
+                                                                 self.n_outputs, strength, counts=counts)
+        return self._whole[strength, weight]

@@ -60,6 +60,18 @@ def test_a_longer_context_starts_from_given_weights(recipe, tmp_path):
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
 
 
+def test_an_original_transformer_goes_on_from_its_weights(recipe, tmp_path):
+    shape = ["model.kind=transformer", "model.dropout=0.0"]
+    assert ayllu("pretrain", recipe("first"), "loop.steps=3", *shape).returncode == 0
+    done = ayllu("pretrain", recipe("more"), "loop.steps=1", "optim.lr=1e-12", *shape,
+                 f"init_from={tmp_path / 'first' / 'model'}", f"tokenizer={tmp_path / 'first' / 'tokenizer.model'}")
+    assert done.returncode == 0, done.stderr
+    a, b = (load_file(tmp_path / n / "model" / "model.safetensors") for n in ("first", "more"))
+    assert a.keys() == b.keys()
+    for name in a:                                       # one step at a vanishing rate moves nothing
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=1e-6)
+
+
 def test_the_bundled_models_tokenizer_and_weights_by_its_name(recipe, tmp_path):
     text = recipe("run").read_text(encoding="utf-8").replace("[tokenizer]\nvocab_size = 480\ncoverage = 1.0\n", "")
     (tmp_path / "run.toml").write_text(text.replace("context = 16", 'context = 16\ntokenizer = "ayllu-mini"'),

@@ -5,7 +5,18 @@ import math
 import pytest
 import torch
 
-from ayllu.model.attend import Causal, Masked, Within, apart, packed, padded, prefix, window_mask, within
+from ayllu.model.attend import (
+    Causal,
+    Masked,
+    Within,
+    apart,
+    packed,
+    padded,
+    prefix,
+    repeated,
+    window_mask,
+    within,
+)
 
 B, T, H, K, E = 2, 11, 6, 2, 5
 
@@ -52,6 +63,14 @@ def test_masked_by_one_mask_and_by_one_for_each_row(n_kv_heads):
     mask |= torch.eye(T, dtype=torch.bool)
     assert_sees(Masked(mask), lambda b, i, j: mask[b, i, j], n_kv_heads)
     assert_sees(Masked(mask[0]), lambda b, i, j: mask[0, i, j], n_kv_heads)
+
+
+@pytest.mark.parametrize("n_kv_heads", [1, 2, 3])
+def test_repeated_heads_are_those_of_the_groups(n_kv_heads):
+    mask = torch.rand(B, T, T, generator=torch.Generator().manual_seed(1)) < 0.4
+    mask |= torch.eye(T, dtype=torch.bool)
+    q, k, v = qkv(n_kv_heads)
+    torch.testing.assert_close(Masked(mask)(q, *repeated(k, v, H)), Masked(mask)(q, k, v))
 
 
 @pytest.mark.parametrize("window", [None, 3])

@@ -20,7 +20,7 @@ from ayllu.errors import CheckpointError, ConfigError, DataError, MissingExtra
 from ayllu.train.heads import train_head
 from ayllu.train.heads_lesson import prepared_head
 from ayllu.train.labeller import Labeller
-from ayllu.train.wide import FILE, fit_beside, fit_wide, weighed
+from ayllu.train.wide import FILE, Fits, fit_beside, fit_wide, weighed
 
 TEXTS = ["A fine film, a fine day", "a dull film", "没有意思的电影", "很好的电影 很好", "a day", ""]
 
@@ -206,6 +206,24 @@ def test_related_texts_count_where_they_help(helps):
     else:
         assert count <= 0.1
         assert losses[0] <= losses[1] + 1e-3
+
+
+@pytest.mark.parametrize("related", [True, False])
+def test_fits_that_serve_several_deep_ones_are_those_that_each_would_have(related):
+    random = torch.Generator().manual_seed(2)
+    texts = [f"{'abcdefgh'[i % 8]}{i % 30} film row{i}" for i in range(150)]
+    labels = torch.randint(2, (150,), generator=random)
+    more = (texts[120:], labels[120:]) if related else None
+    parts = texts[80:120], labels[80:120], texts[:80], labels[:80], "single"
+    shared = Fits(*parts, 2, more)
+    for scale in (0.1, 5.0, 0.5):
+        deep = list((scale * torch.randn(40, 2, generator=random)) + F.one_hot(parts[1], 2) * scale)
+        wide, before, count = shared.beside(deep)
+        alone, by_itself, counted = fit_beside(deep, *parts, more)
+        assert (wide.shares, count) == (alone.shares, counted)
+        assert torch.equal(wide.weight, alone.weight)
+        assert torch.equal(wide.bias, alone.bias)
+        assert torch.equal(torch.stack(before), torch.stack(by_itself))
 
 
 @pytest.fixture
