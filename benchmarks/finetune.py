@@ -37,7 +37,7 @@ GPU = torch.cuda.is_available()
 ON_GPU: dict[str, tuple[str, ...]] = {
     "ayllu": ("bf16_masters by 1", "bf16_masters by 2", "bf16_masters by 4", "bf16_masters by 2 eager"),
     "trl": ("bf16 packed by 1", "bf16 packed by 2", "bf16 packed by 1 flex", "bf16 packed by 4 flex checkpointed",
-            "bf16 packed by 1 compiled"),
+            "bf16 packed by 2 checkpointed", "bf16 packed by 1 compiled"),
     "litgpt": ("bf16-true by 1", "bf16-true by 4", "bf16-true by 8", "bf16-true by 4 compiled")}
 ON_CPU: dict[str, tuple[str, ...]] = {
     "ayllu": ("bf16_masters by 4", "bf16_masters by 1"),
