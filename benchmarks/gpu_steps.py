@@ -2,13 +2,15 @@
 
     python benchmarks/gpu_steps.py                       # llama2-7b, random weights: needs about 20 GB on the GPU
     python benchmarks/gpu_steps.py --quick               # fewer steps, the fast way only
+    python benchmarks/gpu_steps.py --steps 32            # every way, with fewer steps than 128
     python benchmarks/gpu_steps.py --shape tinyllama-1.1b --json out.json
 
 Bandwidth and peak are measured in the run. A decoding step must read every matrix but the embedding once, and the keys
 and values of each row; a prompt takes two operations for each weight and token, and attention. Whole steps of the
 engine are timed, choosing included; each figure is the median of all steps. Goals: at batch 1, decoding reaches 70 % of
-the bandwidth; a prompt of 2048 tokens reaches 60 % of the peak. Ways beside the fast one (Triton with CUDA graphs) are
-Triton alone and plain torch. Without a GPU it says so and ends with code 2.
+the bandwidth; a prompt of 2048 tokens reaches 60 % of the peak. The fast way has everything: a fused runner, Triton and
+CUDA graphs. The others leave one thing out: the fused runner (the model file as it is, with Triton's attention in CUDA
+graphs), the graphs, or Triton and graphs. Without a GPU it says so and ends with code 2.
 """
 
 import argparse
@@ -24,13 +26,14 @@ import torch
 from ayllu.device import matrix_peak
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.request import Request
+from ayllu.engine.runner import make_runner
 from ayllu.model.config import LlamaConfig
 from ayllu.model.llama import Llama
 from ayllu.model.params import SamplingParams
 from ayllu.model.presets import preset
 
 GOALS = {"decode": 0.70, "prompt": 0.60}
-WAYS: dict[str, dict[str, Any]] = {"triton, graphs": {}, "triton": {"cuda_graphs": "off"},
+WAYS: dict[str, dict[str, Any]] = {"fast": {}, "no fusion": {"runner": "eager"}, "no graphs": {"cuda_graphs": "off"},
                                    "torch": {"attention": "torch"}}
 N_BEFORE = 128                                           # tokens that a decoding row begins with
 WARM = 4                                                 # steps that aren't counted: kernels are compiled, graphs made
@@ -75,8 +78,10 @@ def step_seconds(model: Llama, n_rows: int, n_prompt: int, n_steps: int, setting
     ids = torch.randint(3, model.config.vocab_size, (n_rows, n_prompt), generator=torch.Generator().manual_seed(0))
     n_new = n_steps + WARM + n_rows                      # the first row waits for the last one's prompt
     n_pages = n_rows * (-(-(n_prompt + n_new) // 16) + 1)
-    engine = Engine(model, EngineSettings(n_pages=n_pages, max_rows=n_rows, token_budget=n_prompt + n_rows,
-                                          prefix_cache=False, **settings))
+    runner = make_runner(model, settings.get("runner", "auto"), shares=True)
+    settings = {name: value for name, value in settings.items() if name != "runner"}
+    engine = Engine(runner, EngineSettings(n_pages=n_pages, max_rows=n_rows, token_budget=n_prompt + n_rows,
+                                           prefix_cache=False, **settings))
     for row in ids.tolist():
         engine.submit(Request(tuple(row), SamplingParams(temperature=0, max_tokens=n_new)))
     prompts, steps = list[float](), list[float]()
@@ -109,11 +114,11 @@ def prompt_cell(model: Llama, n_prompt: int, n_prompts: int, way: str, peak: flo
             "share": work / seconds / peak}
 
 
-def measure(model: Llama, rate: float, peak: float, is_quick: bool) -> list[dict[str, Any]]:
+def measure(model: Llama, rate: float, peak: float, is_quick: bool, n_steps: int = 128) -> list[dict[str, Any]]:
     """All cells; those with a goal are the fast way's."""
     ways = list(WAYS)[:1] if is_quick else list(WAYS)
     n_prompt = min(2048, model.config.max_context - 2 * WARM)
-    n_steps = 16 if is_quick else 128
+    n_steps = 16 if is_quick else n_steps
     found = [decode_cell(model, n_rows, n_steps, way, rate) for n_rows in (1, 8, 32) for way in ways]
     found += [prompt_cell(model, n_prompt, 3 if is_quick else 5, way, peak) for way in ways]
     for cell, goal in ((found[0], GOALS["decode"]), (found[-len(ways)], GOALS["prompt"])):
@@ -125,6 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="llama2-7b", help="a name that `ayllu info` knows")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--steps", type=int, default=128, help="decoding steps of a cell; --quick has 16")
     parser.add_argument("--json", type=Path, help="also write the cells here")
     args = parser.parse_args()
     if not torch.cuda.is_available():
@@ -135,7 +141,8 @@ def main() -> None:
     rate, peak = bandwidth(device, 2**31), matrix_peak(device, torch.bfloat16)
     print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}: {rate / 1e9:.0f} GB/s, "
           f"{peak / 1e12:.0f} Tflop/s in bfloat16", flush=True)
-    found = measure(random_model(preset(args.shape), torch.bfloat16, device), rate, peak, args.quick)
+    found = measure(random_model(preset(args.shape), torch.bfloat16, device), rate, peak, args.quick,
+                    args.steps)
     for cell in found:
         print(f"{cell['cell']:32} {cell['ms']:9.2f} ms {cell['tokens_s']:9.0f} tokens/s {cell['share']:7.1%}")
     if args.json:

@@ -7,7 +7,7 @@ N tokens of all rows  C choosing tokens
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,14 @@ class FlatBatch:
     def spans(self) -> tuple[Span, ...]:
         """Of all rows."""
         return self.singles + self.chunks
+
+    def on(self, device: torch.device) -> "FlatBatch":
+        """The same with its tensors there."""
+        if self.ids.device == device:
+            return self
+        ids, positions, slots = torch.stack((self.ids, self.positions, self.slots)).to(device)
+        shown = None if self.shown is None else Shown(*(tensor.to(device) for tensor in self.shown))
+        return replace(self, ids=ids, positions=positions, slots=slots, shown=shown)
 
 
 def flat_batch(plan: Plan, page_size: int, device: torch.device, shows: torch.dtype | None = None) -> FlatBatch:

@@ -110,7 +110,7 @@ class Engine:
         graphs = (triton and self.settings.cuda_graphs == "auto" and self.runner.device.type == "cuda"
                   and held is self.config)               # what ranks send each other was never recorded
         native = uses_native(self.settings.attention, self.runner.device, dtype)
-        self.runner = runner_for(self.runner, native)
+        self.runner = runner_for(self.runner, native, triton)
         n_more = self.settings.deterministic or graphs or native             # a page for what fills a step up
         self.cache = PagedCache(held, n_pages + n_more, self.settings.page_size,
                                 dtype=dtype, device=self.runner.device, is_int8=self.settings.kv_dtype == "int8")
@@ -207,7 +207,7 @@ class Engine:
         if self._draft is not None:
             plan = self._draft.guess(plan, lambda logits, rows, ahead: self.tables.guess(
                 logits, [self._places[row] for row in rows], ahead))
-        batch = flat_batch(plan, self.settings.page_size, self.runner.device, self.runner.dtype)
+        batch = flat_batch(plan, self.settings.page_size, self.paths.reads_at, self.runner.dtype)
         hidden = self._hidden(batch)
         drafted = None if self._draft is None else self._draft.follow(batch)
         self._read_prompts(batch, hidden)

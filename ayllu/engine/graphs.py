@@ -6,10 +6,11 @@ writes to and reads from the scratch page, which nobody else has. Steps that hav
 guesses, adapters) or more rows than the ladder has are not recorded: `hidden` gives None, and the caller goes another
 way.
 
-What records is an argument. `CudaRecorder` needs a GPU and has never met one; the tests record on the CPU, by a tracer
-that replays the same operations on the same buffers and runs no line of Python again (tests/engine/test_graphs.py).
+What records is an argument. `CudaRecorder` needs a GPU (it ran on an H100 on 2026-11-27, with torch 2.11); elsewhere
+the tests record on the CPU, by a tracer that replays the same operations on the same buffers and runs no line of Python
+again (tests/engine/test_graphs.py).
 
-N rows of a rung  W pages of a full context  D width
+R rows of the longest rung  N rows of a rung  W pages of a full context  D width
 """
 
 from collections.abc import Callable
@@ -74,17 +75,19 @@ class DecodeGraphs:
         self.scratch = cache.n_pages - 1
         self.width = -(-context // cache.page_size)
         slot = self.scratch * cache.page_size
-        self.filler = torch.tensor([[0], [0], [slot]], device=device)         # id, position, slot
-        self.numbers = self.filler.repeat(1, max_rows)                        # (3, N)
-        self.tiles = torch.zeros(max_rows, 4, dtype=torch.int32, device=device)
-        self.table = torch.full((max_rows, self.width), self.scratch, dtype=torch.int32, device=device)   # (N, W)
+        self.filler = torch.tensor([[0], [0], [slot]], dtype=torch.int32)     # id, position, slot
+        # All that changes from step to step lies in one buffer, which goes to the GPU in one copy. It is pinned, so
+        # that nobody waits for the copy: what was chosen is read back before the next step is filled in.
+        n = max_rows * (7 + self.width)
+        self.here = torch.zeros(n, dtype=torch.int32, pin_memory=device.type == "cuda")
+        self.there = torch.zeros(n, dtype=torch.int32, device=device)
         self._replays: dict[int, Replay] = {}
         self._is_full = False
 
     @property
     def nbytes(self) -> int:
         """Bytes of the buffers and of what was recorded."""
-        return self.record.nbytes + sum(x.numel() * x.element_size() for x in (self.numbers, self.tiles, self.table))
+        return self.record.nbytes + self.there.numel() * self.there.element_size()
 
     def hidden(self, batch: FlatBatch) -> Tensor | None:                      # (N, D), good until the next call
         """What `logits` takes, for all tokens; None where no recording serves."""
@@ -99,22 +102,35 @@ class DecodeGraphs:
 
     def _fill(self, batch: FlatBatch, rung: int) -> None:
         n = len(batch.singles)
-        for numbers, new in zip(self.numbers, (batch.ids, batch.positions, batch.slots), strict=True):
-            numbers[:n].copy_(new)
-        self.numbers[:, n:rung] = self.filler
-        tiles = [(i, 1, batch.singles[i].start if i < n else 0, i) for i in range(rung)]
-        self.tiles[:rung].copy_(torch.tensor(tiles, dtype=torch.int32))
-        table = table_of(batch.singles, self.views.cache.page_size)
-        self.table[:n, :table.shape[1]].copy_(table)                          # what stands behind is read by no row
-        self.table[n:rung, 0] = self.scratch
+        numbers, tiles, table = self._parts(self.here, rung)
+        for row, new in zip(numbers, (batch.ids, batch.positions, batch.slots), strict=True):
+            row[:n] = new
+        numbers[:, n:] = self.filler
+        tiles.copy_(torch.tensor([(i, 1, batch.singles[i].start if i < n else 0, i) for i in range(rung)]))
+        pages = table_of(batch.singles, self.views.cache.page_size)
+        table[:n, :pages.shape[1]] = pages                                    # what stands behind is read by no row
+        table[n:, 0] = self.scratch
+        n_used = 7 * self.rungs[-1] + rung * pages.shape[1]
+        self.there[:n_used].copy_(self.here[:n_used], non_blocking=True)
+
+    def _parts(self, buffer: Tensor, rung: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, positions and slots (3, N), tiles (N, 4) and table (N, W). The table is last and lies column by column,
+        so that what short rows need of it stands at its beginning."""
+        R = self.rungs[-1]
+        return (buffer[:3 * R].view(3, R)[:, :rung], buffer[3 * R:7 * R].view(R, 4)[:rung],
+                buffer[7 * R:][:rung * self.width].view(self.width, rung).T)
 
     def _record(self, rung: int) -> bool:
-        ids, positions, slots = self.numbers[:, :rung]
+        numbers, tiles, table = self._parts(self.there, rung)
         n_parts = self.views.n_parts(rung, self.width * self.views.cache.page_size)
-        reads = Reads(self.tiles[:rung], self.table[:rung], 1, n_parts)
-        attends = self.views.layers(slots, (reads,))
+        reads = Reads(tiles, table, 1, n_parts)
+
+        def step() -> Tensor:
+            ids, positions, slots = numbers.long()
+            return self.runner.flat(ids, positions, self.views.layers(slots, (reads,)))
+
         try:
-            self._replays[rung] = self.record(lambda: self.runner.flat(ids, positions, attends))
+            self._replays[rung] = self.record(step)
         except torch.OutOfMemoryError:
             say(f"no memory left to record a step of {rung} rows: such steps go on without CUDA graphs; "
                 "a smaller cache_mib leaves more, cuda_graphs='off' records none")

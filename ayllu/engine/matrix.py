@@ -41,7 +41,7 @@ class NativeMatrix(OwnedMatrix):
         return self._of(x, None)
 
     def add(self, x: Tensor, other: Tensor) -> Tensor:
-        """The product plus `other` (N, out), which stays as it is."""
+        """The product plus `other` (N, out)."""
         return self._of(x, other.contiguous())
 
     def _of(self, x: Tensor, more: Tensor | None) -> Tensor:

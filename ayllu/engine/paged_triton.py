@@ -6,7 +6,8 @@ few tiles, as in a decoding step, several programs share a tile's keys and a sec
 reduction, as in Flash-Decoding). int8 pages become the queries' dtype as they are read, exactly as stores.py does it.
 
 It was written without a GPU: it ran in Triton's interpreter on the CPU against a plain twin, and Triton's compiler
-accepts it for sm_80 and sm_90 (tests/engine/test_paged_triton.py). The block sizes are not tuned.
+accepts it for sm_80 and sm_90 (tests/engine/test_paged_triton.py); later it ran on an H100. The block sizes are not
+tuned.
 
 M tiles  N tokens  H query heads  K key/value heads  G = H / K  E head width  Q queries of a tile  S slots of a block
 """
@@ -43,9 +44,10 @@ def _dot(a: tl.tensor, b: tl.tensor, IS_WIDE: tl.constexpr) -> tl.tensor:
     return tl.dot(a, b, input_precision="ieee")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["q_stride", "line_stride", "page_stride"])
 def _attend(q: tl.tensor, y: tl.tensor, peaks: tl.tensor, keys: tl.tensor, key_scales: tl.tensor, values: tl.tensor,
-            value_scales: tl.tensor, tiles: tl.tensor, table: tl.tensor, width: tl.tensor, factor: tl.tensor,
+            value_scales: tl.tensor, tiles: tl.tensor, table: tl.tensor, q_stride: tl.tensor,
+            line_stride: tl.tensor, page_stride: tl.tensor, factor: tl.tensor,
             H: tl.constexpr, K: tl.constexpr, E: tl.constexpr, PAGE: tl.constexpr, WINDOW: tl.constexpr,
             N_PARTS: tl.constexpr, IS_INT8: tl.constexpr, IS_WIDE: tl.constexpr, Q: tl.constexpr, S: tl.constexpr,
             E2: tl.constexpr) -> None:
@@ -60,7 +62,7 @@ def _attend(q: tl.tensor, y: tl.tensor, peaks: tl.tensor, keys: tl.tensor, key_s
     token, head = query // G, kv * G + query % G
     is_query = token < count
     inside = is_query[:, None] & (e < E)[None, :]
-    x = tl.load(q + ((begin + token) * H + head)[:, None] * E + e[None, :], mask=inside, other=0.0)
+    x = tl.load(q + ((begin + token) * q_stride + head * E)[:, None] + e[None, :], mask=inside, other=0.0)
 
     end = start + count                                  # of the slots that any token of the tile sees
     first = 0
@@ -76,7 +78,7 @@ def _attend(q: tl.tensor, y: tl.tensor, peaks: tl.tensor, keys: tl.tensor, key_s
     for at in range(low, high, S):
         s = at + tl.arange(0, S)
         exists = s < end
-        page = tl.load(table + line * width + s // PAGE, mask=exists, other=0).to(tl.int64)
+        page = tl.load(table + line * line_stride + s // PAGE * page_stride, mask=exists, other=0).to(tl.int64)
         slot = (page * PAGE + s % PAGE) * K + kv
         scores = _dot(x, tl.trans(_read(keys, key_scales, slot, exists, IS_INT8, DTYPE, E, E2)), IS_WIDE) * factor
         seen = s[None, :] <= place[:, None]
@@ -115,15 +117,15 @@ def _join(parts: tl.tensor, peaks: tl.tensor, y: tl.tensor, tiles: tl.tensor, H:
 
 
 def mix_by_triton(q: Tensor, y: Tensor, keys: Store, values: Store, reads: Reads, window: int | None) -> None:
-    """Mix of reads.py: q and y (N, H, E), both contiguous."""
+    """Mix of reads.py: q and y (N, H, E), of which y is contiguous."""
     (_, H, E), (_, page, K, _), (M, _), n_parts = q.shape, keys.shape, reads.tiles.shape, reads.n_parts
     (key_data, key_scales), (value_data, value_scales) = _tensors(keys), _tensors(values)
     Q, E2 = (max(16, triton.next_power_of_2(n)) for n in (reads.size * H // K, E))   # a product needs 16 on each side
     found = (y, y) if n_parts == 1 else (q.new_empty(M, H, n_parts, E, dtype=torch.float32),
                                          q.new_empty(M, H, n_parts, dtype=torch.float32))
     _attend[M, K, n_parts](
-        q, *found, key_data, key_scales, value_data, value_scales, reads.tiles, reads.table, reads.table.shape[1],
-        E**-0.5 * LOG2_E, H=H, K=K, E=E, PAGE=page, WINDOW=window or 0, N_PARTS=n_parts,
+        q, *found, key_data, key_scales, value_data, value_scales, reads.tiles, reads.table, q.stride(0),
+        *reads.table.stride(), E**-0.5 * LOG2_E, H=H, K=K, E=E, PAGE=page, WINDOW=window or 0, N_PARTS=n_parts,
         IS_INT8=isinstance(keys, Int8Store), IS_WIDE=INTERPRETED, Q=Q, E2=E2, **block_of(q.dtype, Q))
     if n_parts > 1:
         _join[M, H](*found, y, reads.tiles, H=H, E=E, N_PARTS=n_parts, E2=E2)

@@ -48,6 +48,7 @@ class Paths:
         self.runner, self.cache, self.views = runner, cache, views or cache
         self.graphs, self.kernels, self.step = graphs, kernels, step
         self.fills_up = isinstance(views, NativeViews)
+        self.reads_at = runner.device if graphs is None else torch.device("cpu")   # graphs take a batch from there
 
     def hidden(self, batch: FlatBatch, adapt: Callable[[int], Adapt | None]) -> Tensor:       # (N, D)
         """What `logits` takes, for all tokens; good until the next call. `adapt` is told how many tokens fill the step
@@ -62,6 +63,7 @@ class Paths:
         found = self.graphs.hidden(batch) if self.graphs is not None and is_plain else None
         if found is not None:
             return found
+        batch = batch.on(self.runner.device)
         return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch), adapter, batch.shown)[:n]
 
     def logits(self, hidden: Tensor) -> Tensor:                               # (C, D) -> (C, V)
@@ -124,13 +126,18 @@ def uses_native(kind: AttentionKind, device: torch.device, dtype: torch.dtype) -
     return reason is None
 
 
-def runner_for(model: Model | Runner, native: bool) -> Runner:
-    """A runner, in C++ between its products if it is a fused one; a runner that was given stays as it is."""
+def runner_for(model: Model | Runner, native: bool, triton: bool = False) -> Runner:
+    """A runner, in C++ or Triton between its products if it is a fused one; a runner that was given stays as it is."""
     runner = as_runner(model)
-    if not native or not isinstance(runner, FusedRunner):
+    if not (native or triton) or not isinstance(runner, FusedRunner):
         return runner
     faster = copy.copy(runner)
-    faster.pointwise = pointwise.Kernels()
+    if triton:
+        from ayllu.engine.pointwise_triton import Kernels as TritonKernels
+
+        faster.pointwise = TritonKernels()
+    else:
+        faster.pointwise = pointwise.Kernels()
     return faster
 
 
@@ -146,7 +153,8 @@ def make_paths(runner: Runner, cache: PagedCache, *, native: bool, triton: bool,
 
     is_cuda = runner.device.type == "cuda"
     n_processors = torch.cuda.get_device_properties(runner.device).multi_processor_count if is_cuda else 1
-    tables = TableViews(cache, mix_by_triton, n_processors)
+    has_flash = is_cuda and runner.dtype.itemsize == 2   # torch's attention has no such kernel for float32
+    tables = TableViews(cache, mix_by_triton, n_processors, has_flash)
     if not graphs:
         return Paths(runner, cache, tables)
     return Paths(runner, cache, tables, DecodeGraphs(runner, tables, context, max_rows, CudaRecorder(runner.device)))

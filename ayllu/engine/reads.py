@@ -17,10 +17,12 @@ from torch import Tensor
 from ayllu.engine.batch import FlatBatch, Span
 from ayllu.engine.paged import PagedCache
 from ayllu.engine.stores import Store
+from ayllu.model.attend import sdpa
 
 TILE_ROWS = 64                                           # queries of a tile: tokens times the heads that share a key
 SHARE = 128                                              # slots that are worth a part of their own
 MOST_PARTS = 64
+ALONE = 256                                              # tokens of a prompt that are worth a call of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +37,16 @@ class Reads:
 
 
 class Mix(Protocol):
-    """Write y (N, H, E) for the tokens of all tiles; q (N, H, E). A token sees its row up to itself, `window` at most.
-    """
+    """Write y (N, H, E) for the tokens of all tiles; q (N, H, E), whose tokens may lie apart. A token sees its row up
+    to itself, `window` at most."""
 
     def __call__(self, q: Tensor, y: Tensor, keys: Store, values: Store, reads: Reads, window: int | None) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
 class TableAttend:
-    """One layer's view of the pool: writes the step's keys and values, then mixes."""
+    """One layer's view of the pool: writes the step's keys and values, then mixes. Tokens that are `alone` see nothing
+    but each other, and don't read the pool."""
 
     keys: Store                                          # (P, page, K, E)
     values: Store                                        # (P, page, K, E)
@@ -51,34 +54,45 @@ class TableAttend:
     reads: tuple[Reads, ...]
     window: int | None
     mix: Mix
+    alone: tuple[slice, ...] = ()                        # tokens (of N): a whole prompt each
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:            # (1, N, H, E), (1, N, K, E)
         self.keys.write(self.slots, k[0])
         self.values.write(self.slots, v[0])
-        q = q[0].contiguous()
-        y = torch.empty_like(q)
+        if len(self.alone) == 1 and not self.reads:
+            return sdpa(q, k, v, causal=True)
+        y = q.new_empty(q.shape)
+        for own in self.alone:
+            y[:, own] = sdpa(q[:, own], k[:, own], v[:, own], causal=True)
         for reads in self.reads:
-            self.mix(q, y, self.keys, self.values, reads, self.window)
-        return y[None]
+            self.mix(q[0], y[0], self.keys, self.values, reads, self.window)
+        return y
 
 
 class TableViews:
-    """Makes the views of a step. `n_processors`: of the GPU, all of which shall have something to do."""
+    """Makes the views of a step. `n_processors`: of the GPU, all of which shall have something to do. `has_flash`:
+    torch's attention is the faster way for a prompt that sees nothing before it and all of itself."""
 
-    def __init__(self, cache: PagedCache, mix: Mix, n_processors: int) -> None:
-        self.cache, self.mix, self.n_processors = cache, mix, n_processors
+    def __init__(self, cache: PagedCache, mix: Mix, n_processors: int, has_flash: bool = False) -> None:
+        self.cache, self.mix, self.n_processors, self.has_flash = cache, mix, n_processors, has_flash
+        self.windows = [cache.config.window(layer) for layer in range(cache.config.n_layers)]
         self.tile = max(1, TILE_ROWS * cache.config.n_kv_heads // cache.config.n_heads)
 
     def attends(self, batch: FlatBatch) -> list[TableAttend]:
         """A view for each layer: rows with one new token apart from the others, whose tiles are larger."""
-        reads = [self._reads(spans, size) for spans, size in ((batch.singles, 1), (batch.chunks, self.tile)) if spans]
-        return self.layers(batch.slots, tuple(reads))
+        alone = tuple(slice(span.begin, span.end) for span in batch.chunks if self._is_alone(span))
+        chunks = [span for span in batch.chunks if not self._is_alone(span)]
+        reads = [self._reads(spans, size) for spans, size in ((batch.singles, 1), (chunks, self.tile)) if spans]
+        return self.layers(batch.slots, tuple(reads), alone)
 
-    def layers(self, slots: Tensor, reads: tuple[Reads, ...]) -> list[TableAttend]:
+    def layers(self, slots: Tensor, reads: tuple[Reads, ...], alone: tuple[slice, ...] = ()) -> list[TableAttend]:
         """The same for reads that are there already."""
-        windows = [self.cache.config.window(layer) for layer in range(self.cache.config.n_layers)]
-        return [TableAttend(keys, values, slots, reads, window, self.mix)
-                for (keys, values), window in zip(self.cache.stores, windows, strict=True)]
+        return [TableAttend(keys, values, slots, reads, window, self.mix, alone)
+                for (keys, values), window in zip(self.cache.stores, self.windows, strict=True)]
+
+    def _is_alone(self, span: Span) -> bool:
+        return (self.has_flash and span.start == 0 and span.length >= ALONE
+                and all(window is None or window >= span.length for window in self.windows))
 
     def n_parts(self, n_tiles: int, n_slots: int) -> int:
         """A power of two: twice as many programs as the GPU has processors, where rows are long enough."""

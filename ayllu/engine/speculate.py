@@ -85,4 +85,5 @@ class Draft:
         return self._flat(batch)
 
     def _flat(self, batch: FlatBatch) -> Tensor:                              # (N, D)
+        batch = batch.on(self.runner.device)
         return self.runner.flat(batch.ids, batch.positions, self.views.attends(batch))

@@ -1,9 +1,10 @@
-"""A fast runner for Llama on the CPU: the arithmetic of llama.py in fewer and larger operations.
+"""A fast runner for Llama on the CPU and on CUDA: the arithmetic of llama.py in fewer and larger operations.
 
-wq, wk, wv become one matrix, w1 and w3 another; products go through oneDNN, which splits even a single row of a
-float32 product among the threads (MKL's does not), and which reads bfloat16 weights fastest in a blocked layout of its
-own; residuals are added inside the product; rotations come from a table; a step of one token reads the cache through
-views made once. The slow twin is EagerRunner (step.py); tests/model/test_fused.py says how far they may differ.
+wq, wk, wv become one matrix, w1 and w3 another; residuals are added inside the product; rotations come from a table; a
+step of one token reads the cache through views made once. On the CPU products go through oneDNN, which splits even a
+single row of a float32 product among the threads (MKL's does not), and which reads bfloat16 weights fastest in a
+blocked layout of its own. The slow twin is EagerRunner (step.py); tests/model/test_fused.py says how far they may
+differ.
 
 B rows  T new tokens  N = B T  Q queries  S slots  D width  H query heads  K key/value heads  E head width
 F feed-forward width
@@ -26,7 +27,7 @@ from ayllu.model.shown import Shown
 from ayllu.model.step import Batch, prompt_parts
 
 Modules = Sequence[nn.Linear | nn.Embedding]
-DTYPES = (torch.float32, torch.bfloat16)
+DTYPES = {"cpu": (torch.float32, torch.bfloat16), "cuda": (torch.float32, torch.bfloat16, torch.float16)}
 _QKV = ("attention.wq", "attention.wk", "attention.wv")
 PACKED_FOR = 128                                         # rows that oneDNN is told to expect when it picks a layout
 
@@ -39,13 +40,14 @@ def why_not_fused(model: nn.Module, make: "type[Matrix] | None" = None) -> str |
     if len(weights) != 1:
         return "its weights are of several dtypes or on several devices"
     device, dtype = next(iter(weights))
-    if device != "cpu" or dtype not in DTYPES:
-        return f"its weights are {dtype} on {device}: fused are float32 and bfloat16 on the CPU"
+    if dtype not in DTYPES.get(device, ()):
+        return f"its weights are {dtype} on {device}: fused are float32, bfloat16 and, on CUDA alone, float16"
     plain = (Attention, FeedForward, Block, RMSNorm, nn.Linear, nn.Embedding, nn.Dropout, nn.ModuleList)
     replaced = [name for name, module in model.named_modules() if name and type(module) not in plain]
     if replaced:
         return f"{replaced[0]} was replaced (adapted or quantised)"
-    return None if make or onednn_works(dtype) else f"this torch or processor has no oneDNN product for {dtype}"
+    works = make is not None or device == "cuda" or onednn_works(dtype)
+    return None if works else f"this torch or processor has no oneDNN product for {dtype}"
 
 
 class FusedRunner:
@@ -55,7 +57,7 @@ class FusedRunner:
     those that make one matrix here become views of it. Slower for bfloat16, which gains most from another layout. Make
     a new runner after the weights changed; where these views are in place, that copies nothing.
 
-    `make`: what computes the products, in place of oneDNN; not for runners that share.
+    `make`: what computes the products, in place of oneDNN; not for runners that share. On CUDA all of them share.
     """
 
     def __init__(self, model: Llama, shares: bool = False, make: "type[Matrix] | None" = None) -> None:
@@ -67,7 +69,9 @@ class FusedRunner:
         self._model: Llama | None = model
         self.embedding = model.tok_embeddings.weight.detach()                 # (V, D)
         self.dtype = self.embedding.dtype
-        make = make or (Matrix if shares or self.dtype != torch.bfloat16 else _PackedMatrix)
+        is_cuda = self.device.type == "cuda"
+        make = make or (TorchMatrix if is_cuda else
+                        Matrix if shares or self.dtype != torch.bfloat16 else _PackedMatrix)
         # the head first: while it is packed it is held twice, and what the allocator keeps of the layers comes later
         self.head = make([model.tok_embeddings if self.config.tie_embeddings else model.output])
         self.layers = [Layer(block, make) for block in model.layers if isinstance(block, Block)]
@@ -75,7 +79,10 @@ class FusedRunner:
         self.pointwise: Pointwise = Plain()              # a kernel may take its place (engine/paths.py)
         scaling = self.config.rope_scaling
         self._follows_length = scaling is not None and scaling.follows_length
-        self._rotations = _rotation(model, torch.arange(1), self.dtype)      # of positions 0.., grows with the caches
+        n_positions = self.config.max_context if is_cuda else 1               # of 0..; it grows with the caches
+        self._rotations = _rotation(model, torch.arange(n_positions, device=self.device), self.dtype)
+        if is_cuda:                                      # matrices that were joined are kept by torch for others, too
+            torch.cuda.empty_cache()
 
     def give_back(self) -> Llama:
         """The model with its own weights again, bit for bit; this runner can't be used any more."""
@@ -109,7 +116,8 @@ class FusedRunner:
         if self._follows_length:
             cos, sin = (turn[:, 0] for turn in _rotation(self._own(), positions[:, None], self.dtype))
         else:
-            self._turn_to(int(positions.max()) + 1)
+            if len(self._rotations[0]) < self.config.max_context:             # else no look at them: CUDA would wait,
+                self._turn_to(int(positions.max()) + 1)                       # and no graph could be recorded
             cos, sin = (table[positions] for table in self._rotations)        # (N, 1, E)
         mix = _PromptMix(attends, self.config.n_heads, self.config.n_kv_heads)
         return self._normed(self._through(ids[None], cos, sin, mix, adapt, shown, last_only=False), self.norm)
@@ -190,7 +198,8 @@ class FusedRunner:
         """Let the table of rotations have so many positions; it grows by doubling."""
         have = len(self._rotations[0])
         if n_positions > have:
-            self._rotations = _rotation(self._own(), torch.arange(max(n_positions, 2 * have)), self.dtype)
+            self._rotations = _rotation(self._own(), torch.arange(max(n_positions, 2 * have), device=self.device),
+                                        self.dtype)
 
 
 class Layer:
@@ -234,7 +243,7 @@ class Matrix:
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
     def add(self, x: Tensor, other: Tensor) -> Tensor:
-        """The product plus `other` (N, out), which stays as it is."""
+        """The product plus `other` (N, out), whose memory the result may take."""
         return torch.ops.mkldnn._linear_pointwise.binary(x, other, self.weight, self.bias, "add")
 
     def plain(self) -> Tensor:                                                # (out, in)
@@ -243,6 +252,18 @@ class Matrix:
 
     def give_back(self) -> None:
         """Nothing was taken: the modules' weights are views."""
+
+
+class TorchMatrix(Matrix):
+    """The same by torch's own products, as on CUDA."""
+
+    def __call__(self, x: Tensor) -> Tensor:                                  # (N, in) -> (N, out)
+        return F.linear(x, self.weight, self.bias)
+
+    def add(self, x: Tensor, other: Tensor) -> Tensor:
+        """In the memory of `other`: a result elsewhere would begin as a copy of it."""
+        y = other.addmm_(x, self.weight.t())
+        return y if self.bias is None else y.add_(self.bias)
 
 
 class OwnedMatrix(Matrix):

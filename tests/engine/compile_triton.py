@@ -8,6 +8,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from ayllu.engine.paged_triton import _attend, _join, block_of
+from ayllu.engine.pointwise_triton import _gate, _norm, _turn
 
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -27,14 +28,26 @@ def attend(capability, dtype, is_decode):
                "IS_WIDE": False, "Q": 16 if is_decode else 64, "S": options.pop("S")}
     pages, scales, found = ("*i8", "*fp32", "*fp32") if is_decode else (f"*{dtype}",) * 3
     types = {"q": f"*{dtype}", "y": found, "peaks": found, "keys": pages, "key_scales": scales, "values": pages,
-             "value_scales": scales, "tiles": "*i32", "table": "*i32", "width": "i32", "factor": "fp32"}
+             "value_scales": scales, "tiles": "*i32", "table": "*i32", "q_stride": "i32", "line_stride": "i32",
+             "page_stride": "i32", "factor": "fp32"}
     kernel = compiled(_attend, types, numbers, capability, **options)
     return {"dtype": dtype, "capability": capability, "shared": kernel.metadata.shared,
             "bytes": len(kernel.asm["cubin"]), "has_tensor_cores": "mma" in kernel.asm["ptx"]}
 
 
+def pointwise(capability, dtype):
+    """Llama 2 7B's."""
+    x = f"*{dtype}"
+    compiled(_norm, {"x": x, "weight": x, "y": x, "eps": "fp32"}, {"D": 4096, "D2": 4096}, capability, num_warps=8)
+    compiled(_turn, {"x": x, "cos": x, "sin": x, "stride": "i32"}, {"H": 64, "E": 128, "HALF2": 64, "BLOCK": 8},
+             capability)
+    compiled(_gate, {"both": x, "y": x}, {"F": 11008, "BLOCK": 1024}, capability)
+
+
 if __name__ == "__main__":
     for capability in (80, 90):
+        for dtype in (*DTYPES, "fp16"):
+            pointwise(capability, dtype)
         compiled(_join, {"parts": "*fp32", "peaks": "*fp32", "y": "*bf16", "tiles": "*i32"},
                  {"H": 32, "E": 80, "N_PARTS": 8, "E2": 128}, capability)
     print(json.dumps([attend(capability, dtype, is_decode) for capability in (80, 90) for dtype in DTYPES

@@ -51,10 +51,11 @@ def test_shares_and_goals(script, monkeypatch):
     assert asked == [*((n, 128, 16, {}) for n in (1, 8, 32)), *[(1, 88, 4, {})] * 3]
 
 
-def test_steps_are_timed(script):
+@pytest.mark.parametrize("settings", [{}, {"runner": "eager"}])
+def test_steps_are_timed(script, settings):
     """Each step once: eight read a prompt, the others choose one token for each row."""
     model = script.random_model(MODELS["gqa"], torch.float32, torch.device("cpu"))
-    found = script.step_seconds(model, 8, 9, 4, {})
+    found = script.step_seconds(model, 8, 9, 4, settings)
     assert 0 < found["decode_s"] < 1
     assert 0 < found["prompt_s"] < 1
 

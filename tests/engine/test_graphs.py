@@ -12,7 +12,7 @@ from engine.small import MODELS, TIGHT, ids_of, model_of, requests_of, run
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ayllu.engine import paths
-from ayllu.engine.batch import flat_batch
+from ayllu.engine.batch import Span, flat_batch
 from ayllu.engine.engine import Engine, EngineSettings
 from ayllu.engine.graphs import DecodeGraphs, ladder
 from ayllu.engine.paged import PagedCache
@@ -21,6 +21,7 @@ from ayllu.engine.plan import Plan, Row, Work
 from ayllu.engine.reads import TableViews
 from ayllu.engine.request import Request
 from ayllu.errors import ConfigError
+from ayllu.model.fused import FusedRunner, TorchMatrix
 from ayllu.model.params import SamplingParams
 
 
@@ -72,6 +73,48 @@ def test_replayed_steps_choose_the_ids_of_plain_ones():
     assert ids_of(run(engine_of(model_of("gqa"), settings, tracer=tracer), requests)) == want
     assert len(tracer.replayed) == 2
     assert sum(tracer.replayed) > 10
+
+
+def test_a_fused_runner_is_recorded():
+    """As on CUDA, where its table of rotations holds the whole context from the beginning: it asks the device nothing.
+    """
+    settings = TIGHT.model_copy(update={"max_rows": 2, "attention": "torch"})      # no C++, which a tracer doesn't see
+    requests, tracer, runner = requests_of(3), Tracer(), FusedRunner(model_of("gqa"), make=TorchMatrix)
+    runner.rotations(runner.config.max_context)
+    want = ids_of(run(Engine(model_of("gqa"), settings), requests))
+    assert ids_of(run(engine_of(runner, settings, tracer=tracer), requests)) == want
+    assert sum(tracer.replayed) > 10
+
+
+@pytest.mark.parametrize("kv_dtype", ["auto", "int8"])
+def test_whole_prompts_read_no_pages(kv_dtype, monkeypatch):
+    """Prompts of 9 tokens or more by themselves, two at a time, beside rows with one token and pieces of prompts."""
+    monkeypatch.setattr("ayllu.engine.reads.ALONE", 9)
+    settings = TIGHT.model_copy(update={"kv_dtype": kv_dtype, "token_budget": 40, "n_pages": 60})
+    requests, seen = requests_of(12), set()
+    want = ids_of(run(Engine(model_of("gqa"), settings), requests))
+    engine = engine_of(model_of("gqa"), settings)
+    engine.paths.views.has_flash = True
+    make = engine.paths.views.layers
+
+    def layers(slots, reads, alone=()):
+        seen.add((len(alone), len(reads)))
+        return make(slots, reads, alone)
+
+    monkeypatch.setattr(engine.paths.views, "layers", layers)
+    assert ids_of(run(engine, requests)) == want
+    assert ids_of(run(engine, requests_of(1, seed=9))) == ids_of(run(engine_of(model_of("gqa"), settings),
+                                                                     requests_of(1, seed=9)))
+    assert {(1, 0), (2, 0), (1, 2)} <= seen
+
+
+def test_a_prompt_with_a_window_or_something_before_it_reads_pages(monkeypatch):
+    monkeypatch.setattr("ayllu.engine.reads.ALONE", 5)
+    views = engine_of(model_of("mistral")).paths.views
+    spans = [Span(0, 7, 0, [0, 1]), Span(0, 8, 0, [0, 1]), Span(0, 7, 4, [0, 1, 2]), Span(0, 4, 0, [0])]
+    assert [views._is_alone(span) for span in spans] == [False] * 4
+    views.has_flash = True
+    assert [views._is_alone(span) for span in spans] == [True, False, False, False]
 
 
 @pytest.mark.slow
@@ -147,7 +190,7 @@ def test_ladder():
 
 def test_bytes_are_counted():
     engine = engine_of(model_of("gqa"), tracer=Tracer())
-    assert engine.paths.graphs.nbytes == 6 * (3 * 8 + 4 * 4 + 24 * 4)         # 96 tokens are 24 pages of 4
+    assert engine.paths.graphs.nbytes == 6 * 4 * (3 + 4 + 24)                 # 96 tokens are 24 pages of 4
 
 
 def test_parts_fill_a_gpu():
