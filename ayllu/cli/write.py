@@ -1,5 +1,6 @@
 """`ayllu write`: a text from a brief, many from a table, or a text written anew."""
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,14 +27,16 @@ Action = Literal["rewrite", "shorten", "expand", "continue", "tone", "titles"]
 ALWAYS = {"topic", "draft", "out", "model", "seed", "adapter", "dtype", "device", "as_json"}
 USED = {"--batch": {"batch", "source", "training"},
         "--revise or --action": {"revise", "action", "tone", "wish", "source", "training"},
-        "--topic": {"kind", "audience", "tone", "length", "language", "point", "forbid", "sections", "heading",
-                    "source", "training", "temperature"}}                    # what each way of writing heeds
+        "--topic": {"keywords", "kind", "audience", "tone", "length", "language", "point", "forbid", "sections",
+                    "heading", "source", "training", "temperature"}}                    # what each way of writing heeds
 FORMS = {".md": "md", ".txt": "md", ".html": "html", ".docx": "docx"}
 
 
 def write(
     ctx: typer.Context,
     topic: Annotated[str | None, typer.Option(help="What the text is about; enough by itself.")] = None,
+    keywords: Annotated[str | None, typer.Option(help="Words that are to occur, with commas between; enough without a "
+                                                 "topic.")] = None,
     kind: Annotated[Kind, typer.Option(help="What it becomes.")] = "article",
     audience: Annotated[str, typer.Option(help="For whom.")] = "",
     tone: Annotated[str, typer.Option(help="How it sounds: friendly, formal, ...")] = "",
@@ -52,7 +55,7 @@ def write(
     revise: Annotated[Path | None, typer.Option(help="A text to work on instead of writing a new one.")] = None,
     action: Annotated[Action | None, typer.Option(help="What is done with it; rewrite by default.")] = None,
     wish: Annotated[str, typer.Option(help="What is to be minded at that.")] = "",
-    batch: Annotated[Path | None, typer.Option(help="A table of briefs (.csv, .jsonl): columns topic, kind, points... "
+    batch: Annotated[Path | None, typer.Option(help="A table of briefs (.csv, .jsonl): columns topic, keywords... "
                                                "--out keeps each text when it is finished; called again, it goes on.")]
     = None,
     draft: Annotated[str | None, typer.Option(help="Keep the text as a version of this draft. Alone it shows the "
@@ -77,14 +80,16 @@ def write(
     from ayllu.apps.write.copies import read_sources
     from ayllu.config import validate
 
-    given = sum(value is not None for value in (topic, revise, batch))
+    is_new = topic is not None or keywords is not None
+    given = is_new + sum(value is not None for value in (revise, batch))
     if drafts or (draft is not None and not given and action is None):
         list_drafts(as_json=as_json) if drafts else show_draft(draft or "", diff, as_json=as_json)
         return
     if given + (not given and draft is not None) != 1 or diff or (batch and draft):
-        raise ConfigError("say what is to be written: one of --topic TEXT, --revise FILE, --batch FILE and --draft "
-                          "NAME with --action; --diff goes with --draft alone, and --batch keeps no drafts")
-    way = "--batch" if batch is not None else "--revise or --action" if topic is None else "--topic"
+        raise ConfigError("say what is to be written: one of --topic TEXT (or --keywords), --revise FILE, "
+                          "--batch FILE and --draft NAME with --action; --diff goes with --draft alone, and --batch "
+                          "keeps no drafts")
+    way = "--batch" if batch is not None else "--topic" if is_new else "--revise or --action"
     if ignored := [word.partition("=")[0] for word in words_of(ctx, without=ALWAYS | USED[way])]:
         raise ConfigError(f"{', '.join(ignored)} can't be heeded where {way} is given: leave it away (a batch has "
                           "such things in its table's columns, a revision in --wish)")
@@ -93,12 +98,13 @@ def write(
     load = {"adapter": adapter, "dtype": dtype, "device": device}
     if batch is not None:
         _batch(batch, out, model, load, seed, sources, as_json)
-    elif topic is None:
+    elif not is_new:
         _revise(revise, draft, action or "rewrite", tone, wish, out, model, load, seed, sources, as_json)
     else:
-        brief = validate(Brief, {"topic": topic, "kind": kind, "audience": audience, "tone": tone, "length": length,
-                                 "language": language, "points": tuple(point or ()), "forbidden": tuple(forbid or ()),
-                                 "sections": sections}, where="ayllu write")
+        words = tuple(re.split("[,;，；、]", keywords or ""))
+        brief = validate(Brief, {"topic": topic or "", "keywords": words, "kind": kind, "audience": audience,
+                                 "tone": tone, "length": length, "language": language, "points": tuple(point or ()),
+                                 "forbidden": tuple(forbid or ()), "sections": sections}, where="ayllu write")
         _one(brief, _speaker(model, load), sources, tuple(heading or ()), out, seed, temperature, as_json, draft)
 
 
@@ -199,6 +205,8 @@ def lines_of(report: "Report") -> list[str]:
     if report.points:
         lines.append(f"points      {marks[bool(missing)]}: {len(report.points) - len(missing)} of {len(report.points)}"
                      + (f"; missing: {'; '.join(missing)}" if missing else ""))
+    if report.missing:
+        lines.append(f"keywords    not met: {', '.join(report.missing)} not said")
     if report.forbidden:
         lines.append("forbidden   not met: "
                      + ", ".join(f"{span.text} (at character {span.start})" for span in report.forbidden))

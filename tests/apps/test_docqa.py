@@ -99,7 +99,7 @@ def test_what_a_thing_is_stands_where_its_sentence_begins_so(tmp_path, question,
     ("We train adapters. In short, LoRA is a method that adds two thin matrices.", True),
     ("Two thin matrices per layer are called LoRA.", True), ("我们支持LoRA等适配器。", True),
     ("我们用LoRA。这种低秩矩阵的方法称为LoRA。", True), ("Low-Rank Adaptation (LORA) adds two thin matrices.", True),
-    ("训练LoRA（低秩适配）只需少量显存。", True),
+    ("训练LoRA（低秩适配）只需少量显存。", True), ("It reads [LoRA, the adapter format](https://x.y) of others.", True),
     ("# Adapters\n\nThey are small.\n\n## LoRA\n\nTwo thin matrices are trained.", True)])
 def test_a_term_that_no_sentence_defines_is_not_answered_by_its_word(tmp_path, question, text, is_defined):
     with Collection(tmp_path / "c.sqlite") as pages:

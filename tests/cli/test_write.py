@@ -69,12 +69,13 @@ def test_a_revision_is_checked_by_what_needs_no_brief(capsys, model, tmp_path, m
 
 def test_a_batch_goes_on_where_it_was_stopped(capsys, model, tmp_path):
     table, out = tmp_path / "briefs.csv", tmp_path / "texts.jsonl"
-    table.write_text("topic,kind,length\nfox,post,20\n,post,20\nbird,post,20\nriver,post,20\n")
+    table.write_text("topic,kind,length,keywords\nfox,post,20,\n,post,20,\n,post,20,bird\nriver,post,20,\n")
     code, said, err = run(capsys, "--batch", table, "--out", out, "--json", *model)
     whole = out.read_text()
     assert code == 0
     assert json.loads(said)["texts"] == 3
     assert "briefs.csv:3: topic: the topic is empty" in err
+    assert [json.loads(line)["topic"] for line in whole.splitlines()] == ["fox", "bird", "river"]
     out.write_text(whole.splitlines(keepends=True)[0])
     code, said, err = run(capsys, "--batch", table, "--out", out, "--json", *model)
     assert "1 of 3 texts are in" in err
@@ -112,9 +113,10 @@ def test_a_file_of_something_else_is_no_batch(capsys, tmp_path, held):
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    ([], "one of --topic"), (["--topic", "x", "--batch", "y.csv"], "one of --topic"),
+    ([], "one of --topic"), (["--keywords", "fox; river", "--forbid", "Fox"], "is in 'fox', "),
+    (["--topic", "x", "--batch", "y.csv"], "one of --topic"),
     (["--topic", "  "], "the topic is empty"), (["--topic", "x", "--out", "x.pdf"], "the ending says the format"),
-    (["--topic", "x", "--point", "a cat", "--forbid", "cat"], "in the must-have point"),
+    (["--topic", "x", "--point", "a cat", "--forbid", "cat"], "is in 'a cat', which is to occur"),
     (["--topic", "x", "--source", "nowhere.txt"], "nowhere.txt"), (["--batch", "nowhere.csv"], "nowhere.csv"),
     (["--batch", "b.csv", "--out", "x.md"], ".jsonl"), (["--batch", "b.csv", "--kind", "post"], "--kind can't be "),
     (["--revise", "a.md", "--length", "50", "--forbid", "x"], "--length, --forbid can't be heeded where --revise"),

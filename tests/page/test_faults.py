@@ -76,8 +76,8 @@ def test_an_answer_that_fails(chinese, status, code, words, chinese_words):
 
 def test_an_empty_or_contradicting_brief(chinese):
     page = chinese("write")
-    words = "brief: the forbidden word 'fox' is in the must-have point 'a fox': take one of them away"
+    words = "brief: the forbidden word 'fox' is in 'a fox', which is to occur: take one of them away"
     page.route("**/v1/write", lambda route: refuse(route, 400, words, param="brief"))
     page.get_by_label("主题", exact=True).fill("狐狸")
     page.get_by_role("button", name="开始写").click()
-    expect(page.get_by_text("不许出现的词 'fox' 在要点 'a fox' 里")).to_be_visible()
+    expect(page.get_by_text("不许出现的词 'fox' 在必须写到的 'a fox' 里")).to_be_visible()

@@ -9,8 +9,9 @@ from server.live import serving
 from ayllu.server.workspace import Workspace
 
 TEXT = "# Sea\n\n## Cold\n\nThe sea is cold in 1999. The sea is cold in 1999.\n\n## Warm\n\nIt is warm.\n"
-CHECKS = {"length": 14, "target": 20, "unit": "words", "faults": ["length", "points"], "repetition": 0.1,
-          "points": [{"point": "salt", "covered": False, "share": 0.0}], "forbidden": [], "repeated": [], "copies": [],
+CHECKS = {"length": 14, "target": 20, "unit": "words", "faults": ["length", "points", "keywords"], "repetition": 0.1,
+          "points": [{"point": "salt", "covered": False, "share": 0.0}], "missing": ["gull"], "forbidden": [],
+          "repeated": [], "copies": [],
           "claims": [{"start": 16, "end": 40, "text": TEXT[16:40]}]}
 
 
@@ -63,14 +64,17 @@ def test_a_brief_becomes_a_text_with_its_checks(room):
     assert page.evaluate("document.getElementById('app').scrollTop") == 0
     brief(page, "  the sea ")
     page.get_by_label("Must be covered").fill("salt\n\n wind ")
+    page.get_by_label("Keywords").fill("gull， sea ")
     page.get_by_role("button", name="Write", exact=True).click()
     checks = page.get_by_role("region", name="Checks")
     checks.get_by_text("Missing: salt").wait_for()
-    assert asked[0]["brief"] == {"topic": "  the sea ", "kind": "post", "language": "auto", "audience": "", "tone": "",
+    checks.get_by_text("Keywords that don't occur: gull").wait_for()
+    assert asked[0]["brief"] == {"topic": "  the sea ", "keywords": ["gull", "sea"], "kind": "post",
+                                 "language": "auto", "audience": "", "tone": "",
                                  "points": ["salt", "wind"], "forbidden": [], "length": 20}
     assert page.locator(".paper h3").inner_text() == "Sea"
     assert page.locator(".plan li").all_inner_texts() == ["Cold", "Warm"]
-    assert checks.locator(".unmet").count() == 2
+    assert checks.locator(".unmet").count() == 3
     checks.get_by_role("button", name="The sea is cold").click()
     field = page.locator("textarea.paper")
     assert field.evaluate("e => e.value.slice(e.selectionStart, e.selectionEnd)") == TEXT[16:40]
@@ -89,6 +93,18 @@ def test_what_stands_in_the_training_text_is_flagged(room, locale, again, unread
     expect(checks).to_contain_text("train.jsonl, row 1")
     expect(checks).to_contain_text(unread)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_keywords_are_enough_without_a_topic(room, kept):
+    page = room()
+    brief(page, topic="")
+    page.get_by_label("Keywords").fill("fox, river")
+    page.get_by_role("button", name="Write", exact=True).click()
+    page.get_by_role("combobox", name="Versions").wait_for()
+    assert page.locator(".paper h3").inner_text() == "fox, river"
+    page.reload()
+    page.get_by_role("combobox", name="Versions").wait_for()
+    assert [page.get_by_label(label).input_value() for label in ("Topic", "Keywords")] == ["fox, river"] * 2
 
 
 def test_a_real_text_is_kept_changed_compared_and_saved(room, kept):

@@ -84,7 +84,8 @@ def _term(text: str, needs_definition: bool) -> Term:
     name = f"{_MARKS}{name}{_MARKS}"
     article = r"(?:(?:an?|the|each|every) |[一每][个個种種份项項张張])?"
     forms = [rf"[,，、:：;；.。]\s*{article}{name}{_SHORT}\s*[,，]?\s*{_VERB}", _NAMED + name, name + _GLOSS,
-             name + _BESIDE, name + r"\s*等\s*[\u4e00-\u9fff]"]      # "X等方法" says that X is a method
+             name + _BESIDE, rf"\[{name},\s(?:an?|the)\s[^\]\n]+\]",        # a link's words
+             name + r"\s*等\s*[\u4e00-\u9fff]"]      # "X等方法" says that X is a method
     if len(initials := re.sub("[^A-Z]", "", text)) > 1:  # "Byte Pair Encoding (BPE)"
         forms.append(r"\b" + r"\w*[ -]+".join(initials) + rf"\w*\s*[(（]{name}[)）]")
     return Term(text, needs_definition, re.compile(

@@ -19,7 +19,7 @@ from ayllu.data.rows import Reject
 from ayllu.errors import DataError
 
 COLUMNS = tuple(Brief.model_fields)
-LISTS = ("points", "forbidden")                          # several in one cell, between semicolons
+LISTS = ("points", "forbidden", "keywords")                    # several in one cell, between semicolons
 MOST = 10_000
 
 
@@ -34,7 +34,7 @@ class Row:
 def read_briefs(path: Path, name: str = "") -> tuple[list[Row], list[str]]:
     """The briefs of a table (CSV, TSV, JSON Lines or Parquet), and what is wrong with its other rows, by their lines.
 
-    Columns are the fields of a brief; only `topic` is needed. A column of another name is an error.
+    Columns are the fields of a brief; only `topic` or `keywords` is needed. A column of another name is an error.
     """
     rows, faults = [], []
     for record in tables(path, name or path.name):
@@ -55,7 +55,7 @@ def read_briefs(path: Path, name: str = "") -> tuple[list[Row], list[str]]:
         raise DataError(f"{len(rows)} briefs, at most {MOST} are taken at a time: split the table")
     if not rows:
         raise DataError(f"{name or path.name} has no brief that can be used: " + ("; ".join(faults[:5]) or
-                        "write one row for each text, below a header with `topic`"))
+                        "write one row for each text, below a header with `topic` or `keywords`"))
     return rows, faults
 
 

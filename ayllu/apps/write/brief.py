@@ -1,6 +1,6 @@
-"""What is to be written: a topic alone is enough."""
+"""What is to be written: a topic alone is enough, or keywords."""
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,7 +19,8 @@ LONGEST = 20_000
 class Brief(Settings):
     """Topic, form and wishes. `length` counts words, in Chinese characters."""
 
-    topic: str = Field(max_length=500)
+    topic: str = Field(default="", max_length=500, validate_default=True)      # the keywords, where it is left away
+    keywords: tuple[str, ...] = Field(default=(), max_length=50)       # words that are to occur
     kind: Kind = "article"
     audience: str = Field(default="", max_length=200)
     tone: str = Field(default="", max_length=200)
@@ -29,14 +30,24 @@ class Brief(Settings):
     forbidden: tuple[str, ...] = Field(default=(), max_length=200)     # words that must not occur
     sections: int | None = Field(default=None, ge=1, le=40)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, values: Any) -> Any:
+        words = values.get("keywords") if isinstance(values, dict) else None
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words) or \
+                str(values.get("topic") or "").strip():
+            return values
+        mark = "、" if language_of("".join(words)) == "zh" else ", "
+        return values | {"topic": mark.join(filter(None, map(str.strip, words)))[:500]}
+
     @field_validator("topic")
     @classmethod
     def _said(cls, topic: str) -> str:
         if not topic.strip():
-            raise ValueError("the topic is empty: say in a few words what the text is to be about")
+            raise ValueError("the topic is empty: say in a few words what the text is to be about, or give keywords")
         return " ".join(topic.split())
 
-    @field_validator("points", "forbidden")
+    @field_validator("points", "forbidden", "keywords")
     @classmethod
     def _listed(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         found = tuple(dict.fromkeys(" ".join(value.split()) for value in values if value.strip()))
@@ -47,9 +58,9 @@ class Brief(Settings):
     @model_validator(mode="after")
     def _agree(self) -> Self:
         for word in self.forbidden:
-            for point in self.points:
+            for point in (*self.points, *self.keywords):
                 if word.casefold() in point.casefold():
-                    raise ValueError(f"the forbidden word {word!r} is in the must-have point {point!r}: take one of "
+                    raise ValueError(f"the forbidden word {word!r} is in {point!r}, which is to occur: take one of "
                                      "them away")
         return self
 

@@ -33,6 +33,7 @@ class Report:
     target: int                                          # 0: none was asked for
     unit: str
     points: list[dict[str, Any]]                         # {"point", "covered", "share"}
+    missing: list[str]                                   # keywords that don't occur
     forbidden: list[Span]
     repetition: float                                    # share of n-grams that occurred before
     repeated: list[Span]                                 # sentences that stood before, word for word
@@ -47,7 +48,8 @@ class Report:
         return [name for name, is_bad in (
             ("length", self.target > 0 and not low <= self.length <= high),
             ("points", any(not p["covered"] for p in self.points)),
-            ("forbidden", bool(self.forbidden)), ("repetition", self.repetition > REPEATED or bool(self.repeated)),
+            ("keywords", bool(self.missing)), ("forbidden", bool(self.forbidden)),
+            ("repetition", self.repetition > REPEATED or bool(self.repeated)),
             ("copies", bool(self.copies))) if is_bad]
 
     def as_json(self) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def check(text: str, brief: Brief | None, sources: Sources | None = None) -> Rep
         length=len(found), target=brief.target if brief else 0,
         unit="characters" if (brief.tongue if brief else language_of(body)) == "zh" else "words",
         points=[_point(point, body) for point in (brief.points if brief else ())],
+        missing=[word for word in (brief.keywords if brief else ()) if covered(word, body) < 1],
         forbidden=_forbidden(text, brief.forbidden if brief else ()),
         repetition=round(repetition([unit.text for unit in found]), 4), repeated=_repeated(body),
         copies=copies, claims=claims(body), unread=sources.unread if sources else "")

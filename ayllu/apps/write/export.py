@@ -27,19 +27,24 @@ def export(text: str, form: Format, title: str = "") -> bytes:
 
 
 def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
-    """("h1" to "h6", [line]), ("list", [items]) and ("p", [lines]), in their order."""
+    """("h1" to "h6", [line]), ("list", [items]), ("numbers 3", [items from 3 on]), ("p", [lines]), in their order."""
     for part in re.split(r"\n\s*\n", text.replace("\r\n", "\n").strip("\n")):
         kind = "p"
         lines: list[str] = []
         for line in part.split("\n"):
             heading = re.match(r"(#{1,6})\s+(.*)", line)
             item = re.match(r"\s*[-*+]\s+(.*)", line)
+            number = re.match(r"\s*(\d{1,3})[.)]\s+(.*)", line)
+            if number and kind == "p" and lines and number[1] != "1":        # within a paragraph, as CommonMark has it
+                number = None
             new = f"h{len(heading[1])}" if heading else "list" if item else "p"
+            if number:
+                new = kind if kind.startswith("numbers") else f"numbers {number[1]}"
             if (new != kind or heading) and lines:
                 yield kind, lines
                 lines = []
             kind = new
-            lines.append(heading[2] if heading else item[1] if item else line)
+            lines.append(number[2] if number else heading[2] if heading else item[1] if item else line)
         if any(line.strip() for line in lines):
             yield kind, lines
 
@@ -50,6 +55,8 @@ def _html(text: str, title: str) -> str:
         safe = [_STRONG.sub(r"<strong>\1</strong>", html.escape(line)) for line in lines]
         if kind == "list":
             parts.append("<ul>" + "".join(f"<li>{line}</li>" for line in safe) + "</ul>")
+        elif kind.startswith("numbers"):
+            parts.append(f'<ol start="{kind[8:]}">' + "".join(f"<li>{line}</li>" for line in safe) + "</ol>")
         else:
             parts.append(f"<{kind}>" + "<br>\n".join(safe) + f"</{kind}>")
     language = "zh-CN" if language_of(text) == "zh" else "en"
@@ -66,6 +73,8 @@ def _docx(text: str, title: str) -> bytes:
         if kind == "list":
             for line in lines:
                 _runs(document.add_paragraph(style="List Bullet"), line)
+        elif kind.startswith("numbers"):
+            _numbered(document, lines, int(kind[8:]))
         elif kind == "p":
             _runs(document.add_paragraph(), "\n".join(lines))
         else:
@@ -73,6 +82,17 @@ def _docx(text: str, title: str) -> bytes:
     file = io.BytesIO()
     document.save(file)
     return file.getvalue()
+
+
+def _numbered(document: Any, lines: list[str], start: int) -> None:
+    """A list that counts by itself from `start`: all lists of the style would count on from each other."""
+    numbering, style = document.part.numbering_part.element, document.styles["List Number"].element
+    number = numbering.add_num(numbering.num_having_numId(style.pPr.numPr.numId.val).abstractNumId.val)
+    number.add_lvlOverride(ilvl=0).add_startOverride(start)
+    for line in lines:
+        paragraph = document.add_paragraph(style="List Number")
+        paragraph._p.get_or_add_pPr().get_or_add_numPr().get_or_add_numId().val = number.numId
+        _runs(paragraph, line)
 
 
 def _runs(paragraph: Any, text: str) -> None:

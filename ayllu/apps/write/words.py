@@ -22,5 +22,6 @@ def told(language: str, instruction: str, facts: Sequence[tuple[str, str]]) -> l
 def facts_of(brief: Brief, points: Sequence[str] = ()) -> list[tuple[str, str]]:
     """The wishes of a brief that each call repeats."""
     mark = "；" if brief.tongue == "zh" else "; "
-    return [("topic", brief.topic), ("audience", brief.audience), ("tone", brief.tone),
-            ("points", mark.join(points)), ("forbidden", mark.join(brief.forbidden))]
+    keywords = [word for word in brief.keywords if word not in brief.topic]              # said once
+    return [("topic", brief.topic), ("keywords", mark.join(keywords)), ("audience", brief.audience),
+            ("tone", brief.tone), ("points", mark.join(points)), ("forbidden", mark.join(brief.forbidden))]

@@ -98,6 +98,7 @@ class Checked(Answer):
     unit: str
     faults: list[str]
     points: list[dict[str, Any]]
+    missing: list[str]
     forbidden: list[dict[str, Any]]
     repetition: float
     repeated: list[dict[str, Any]]

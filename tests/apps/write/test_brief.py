@@ -24,14 +24,23 @@ def test_a_topic_is_enough():
 
 
 @pytest.mark.parametrize(("fields", "says"), [
-    ({"topic": "   "}, "the topic is empty"), ({"topic": ""}, "the topic is empty"), ({}, "Field required"),
-    ({"topic": "x", "points": ["the Old sea"], "forbidden": ["old"]}, "is in the must-have point 'the Old sea'"),
+    ({"topic": "   "}, "the topic is empty"), ({"topic": ""}, "the topic is empty"), ({}, "or give keywords"),
+    ({"topic": "x", "points": ["the Old sea"], "forbidden": ["old"]}, "is in 'the Old sea', which is to occur"),
     ({"topic": "x", "length": 5}, "greater than or equal to 20"), ({"topic": "x", "kind": "novel"}, "'article'"),
     ({"topic": "x", "points": ["y" * 301]}, "more briefly"), ({"topic": "x", "subject": "y"}, "Extra inputs"),
 ])
 def test_a_bad_brief_says_what_is_wrong(fields, says):
     with pytest.raises(ValidationError, match=re.escape(says)):
         Brief.model_validate(fields)
+
+
+def test_keywords_are_enough_too():
+    brief = Brief(keywords=(" 大海 ", "盐", "大海"))
+    assert (brief.topic, brief.keywords, brief.tongue) == ("大海、盐、大海", ("大海", "盐"), "zh")
+    assert Brief(topic="Waves", keywords=("sea", "salt")).topic == "Waves"
+    assert Brief.model_validate({"topic": " ", "keywords": ["sea", "salt"]}).topic == "sea, salt"
+    with pytest.raises(ValidationError, match="is in 'Sea salt', which is to occur"):
+        Brief(keywords=("Sea salt",), forbidden=("sea",))
 
 
 def test_units_are_words_and_characters():

@@ -28,6 +28,13 @@ def test_length_counts_words_or_characters_without_headings():
     assert report("字" * 30, topic="字", length=100).unit == "characters"
 
 
+def test_keywords_are_said_or_told():
+    found = report("# Nest\n\nThe birds of the sea.", keywords=("bird", "the sea", "nest"))
+    assert found.missing == ["nest"]                     # a heading is no sentence
+    assert "keywords" in found.faults
+    assert "keywords" not in report("海上有鸟。", topic="海", keywords=("海上", "鸟")).faults
+
+
 def test_points_are_covered_by_words():
     text = "Solar panels are cheaper now, and batteries store their power at night. 政府应当保护个人隐私和数据。"
     assert covered("cheap solar panel", text) > 0.6

@@ -32,6 +32,23 @@ def test_strong_words_are_strong():
         [("Take ", None), ("two & more", True), (" now, 2 ** 3 ** 4.", None)], [("One", True), (": first", None)]]
 
 
+def test_numbered_lists_are_lists_that_count_by_themselves():
+    text = "Do this:\n1. **Peel** it\n2. Eat it\n\nThen:\n\n3) Rest\n\n1. Wake\n\nIn 1998\n2024. So it was.\n"
+    page = export(text, "html").decode()
+    for part in ('<ol start="1"><li><strong>Peel</strong> it</li><li>Eat it</li></ol>',
+                 '<ol start="3"><li>Rest</li></ol>', '<ol start="1"><li>Wake</li></ol>',
+                 "<p>In 1998<br>\n2024. So it was.</p>"):
+        assert part in page
+    found = docx.Document(io.BytesIO(export(text, "docx")))
+    listed = [p for p in found.paragraphs if p.style.name == "List Number"]
+    assert [p.text for p in listed] == ["Peel it", "Eat it", "Rest", "Wake"]
+    ids = [p._p.pPr.numPr.numId.val for p in listed]
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    numbers = found.part.numbering_part.element
+    assert [numbers.num_having_numId(i).lvlOverride_lst[0].startOverride.val for i in ids] == [1, 1, 3, 1]
+
+
 @given(TEXT, TEXT)
 def test_a_diff_holds_both_texts(old, new):
     changes = diff(old, new)

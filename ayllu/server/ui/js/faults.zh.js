@@ -78,9 +78,9 @@ export const FAULTS = {
   "{} neither sees nor hears: start the server with --senses FOLDER, or leave pictures out": "{1} 看不见也听不到：请用 --senses FOLDER 启动服务器，或不读图片。",
   "{}: no words were made out: speak closer to the microphone, or write the question": "没有听出话来：请离话筒近一些，或把问题写下来。",
   // Write.
-  "the topic is empty: say in a few words what the text is to be about": "主题是空的：请用几个词说明要写什么。",
+  "the topic is empty: say in a few words what the text is to be about, or give keywords": "主题是空的：请用几个词说明要写什么，或给出关键词。",
   "a point or word has more than 300 characters: say it more briefly": "有一个要点或词超过 300 个字符：请说得短一些。",
-  "the forbidden word {} is in the must-have point {}: take one of them away": "不许出现的词 {1} 在要点 {2} 里：请去掉其中一个。",
+  "the forbidden word {} is in {}, which is to occur: take one of them away": "不许出现的词 {1} 在必须写到的 {2} 里：请去掉其中一个。",
   "there is no text to work on: select some, or write some first": "没有可以修改的文字：请先选一段，或先写一些。",
   "tone: say which tone is wanted, such as friendly or formal": "请说明想要的语气，例如友好或正式。",
   "there is no draft {}; the newest are: {}": "没有草稿 {1}；最新的是：{2}。",

@@ -20,7 +20,7 @@ export function checks() {
   return element;
 }
 
-function rows({ faults, length, target, unit, points, forbidden, repetition, repeated, copies, claims, unread }) {
+function rows({ faults, length, target, unit, points, missing, forbidden, repetition, repeated, copies, claims, unread }) {
   const units = t(`write.unit.${unit}`);
   const row = (name, says, ...more) => verdict(!faults.includes(name), says, more);
   const places = (spans) => spans.slice(0, 20).map(({ start, end, text }) => place(start, end, text));
@@ -32,6 +32,7 @@ function rows({ faults, length, target, unit, points, forbidden, repetition, rep
         t("write.check.points", { n: points.filter(({ covered }) => covered).length, all: points.length }),
         points.filter(({ covered }) => !covered).map(({ point }) => h("li", {}, t("write.check.missing", { point }))),
       ),
+    missing.length && row("keywords", t("write.check.keywords", { words: missing.join(", ") })),
     forbidden.length && row("forbidden", t("write.check.forbidden", { n: forbidden.length }), places(forbidden)),
     row("repetition", t("write.check.repetition", { share: `${n(repetition * 100)} %`, n: repeated.length }), places(repeated)),
     copies.length &&

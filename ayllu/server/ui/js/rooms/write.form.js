@@ -21,7 +21,7 @@ export function form() {
     go.hidden = isBusy();
     stop.hidden = !isBusy();
     anew.hidden = !state.text;
-    go.disabled = !state.brief.topic.trim();
+    go.disabled = !state.brief.topic.trim() && !state.brief.keywords.trim();
   };
   const changed = (name, value) => {
     state.brief[name] = value;
@@ -38,7 +38,8 @@ export function form() {
         if (matchMedia("(width < 60rem)").matches) document.querySelector(".write-paper").scrollIntoView();
       },
     },
-    text("topic", changed, { rows: 2, required: true, maxlength: 500 }),
+    text("topic", changed, { rows: 2, maxlength: 500 }),
+    line("keywords", changed, { maxlength: 500 }),
     choice("kind", KINDS.map((kind) => [kind, t(`write.kind.${kind}`)]), changed),
     h(
       "div",
@@ -68,7 +69,7 @@ export function form() {
   return element;
 }
 
-const NOTED = ["topic", "length", "points", "forbidden", "outline"];
+const NOTED = ["topic", "keywords", "length", "points", "forbidden", "outline"];
 
 function labelled(name, control) {
   const note = NOTED.includes(name) && h("p", { class: "note", id: `write-${name}-note` }, t(`write.${name}.note`));

@@ -7,7 +7,7 @@ import { announce } from "../dom.js";
 import { events } from "../stream.js";
 import { t } from "../words.js";
 
-const BRIEF = { topic: "", kind: "article", language: "auto", length: "", audience: "", tone: "", points: "", forbidden: "", outline: "" };
+const BRIEF = { topic: "", keywords: "", kind: "article", language: "auto", length: "", audience: "", tone: "", points: "", forbidden: "", outline: "" };
 
 export const state = { brief: { ...BRIEF }, sources: [], mode: "read", ...blank() };
 
@@ -16,11 +16,12 @@ function blank() {
 }
 
 export const isBusy = () => state.ending !== null;
-const lines = (text) => text.split("\n").map((line) => line.trim()).filter(Boolean);
+const lines = (text, between = "\n") => text.split(between).map((line) => line.trim()).filter(Boolean);
+const keywordsOf = (text) => lines(text, /[,;，；、]/);
 
 /** The brief as the server takes it. */
-export function briefOf({ topic, kind, language, length, audience, tone, points, forbidden }) {
-  const brief = { topic, kind, language, audience, tone, points: lines(points), forbidden: lines(forbidden) };
+export function briefOf({ topic, keywords, kind, language, length, audience, tone, points, forbidden }) {
+  const brief = { topic, keywords: keywordsOf(keywords), kind, language, audience, tone, points: lines(points), forbidden: lines(forbidden) };
   return length === "" ? brief : { ...brief, length: Number(length) };
 }
 
@@ -37,7 +38,7 @@ export function begin() {
   const parts = [];
   const shown = () => {
     const heads = state.outline.length > 1;
-    state.text = [`# ${state.brief.topic.trim()}`, ...parts.flatMap((text, i) => [heads && `## ${state.outline[i]}`, text])]
+    state.text = [`# ${state.brief.topic.trim() || keywordsOf(state.brief.keywords).join(", ")}`, ...parts.flatMap((text, i) => [heads && `## ${state.outline[i]}`, text])]
       .filter(Boolean)
       .join("\n\n");
   };
@@ -123,7 +124,7 @@ function settle(draft) {
 
 async function load(draft) {
   const { brief, versions } = await call(`v1/write/drafts/${draft}`);
-  const texts = { points: brief.points.join("\n"), forbidden: brief.forbidden.join("\n"), length: brief.length ?? "" };
+  const texts = { keywords: (brief.keywords ?? []).join(", "), points: brief.points.join("\n"), forbidden: brief.forbidden.join("\n"), length: brief.length ?? "" };
   if (draft !== state.draft) state.brief = { ...BRIEF, ...brief, ...texts };
   Object.assign(state, { draft, versions, diff: null });
 }
