@@ -69,6 +69,21 @@ def test_from_a_file_to_a_marked_passage(opened, desk, tmp_path):
     page.get_by_text("0 documents").wait_for()
 
 
+def test_how_passages_are_found_is_chosen_beside_the_question(opened, desk):
+    page = opened(f"{desk.url}/#/ask", waits=False, width=390)
+    page.get_by_label("Name of a collection").fill("Ways")
+    page.get_by_role("button", name="New").click()
+    page.get_by_text("How passages are found").click()
+    page.get_by_label("How words and vectors are put together").select_option("rrf")
+    page.get_by_label("Let the model order the passages anew").check()
+    assert page.evaluate(FAULTS) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.get_by_label("Your question").fill("What is sold?")
+    with page.expect_request("**/v1/ask") as asked:
+        page.get_by_label("Your question").press("Enter")
+    assert {key: asked.value.post_data_json[key] for key in ("fuse", "rerank")} == {"fuse": "rrf", "rerank": True}
+
+
 def test_a_spoken_question_and_a_described_picture(speaking, chat_checkpoint, tmp_path, monkeypatch):
     words = "How many days do I have to return shoes?"
     monkeypatch.setattr(ServedSpeaker, "__init__", hearing(ServedSpeaker.__init__, words))

@@ -9,6 +9,7 @@ import { n, t } from "../words.js";
 import { openDocument } from "./ask.reader.js";
 
 const said = new Map(); // collection -> [{question, answer, ...}]: lives as long as the page
+const how = { fuse: "scores", rerank: false };
 
 /** The elements of the conversation with `collection` (null: there is none yet); `hears`: questions may be spoken. */
 export function talk(collection, hears) {
@@ -57,7 +58,7 @@ export function talk(collection, hears) {
     stopping = new AbortController();
     busy(true);
     try {
-      const body = { collection, ...asked, history: historyOf(turns.slice(0, -1)), stream: true };
+      const body = { collection, ...asked, ...how, history: historyOf(turns.slice(0, -1)), stream: true };
       const response = await open("v1/ask", body, stopping.signal);
       for await (const event of events(response.body)) {
         if (event.type === "text") turn.answer += event.text;
@@ -84,7 +85,17 @@ export function talk(collection, hears) {
     submit();
   });
   const form = h("form", { class: "ask-form", onsubmit: (event) => event.preventDefault() }, field, speak, go, end);
-  return [list, form];
+  return [list, form, searching()];
+}
+
+/** How passages are found: what the command has as --fuse and --rerank. */
+function searching() {
+  const ways = ["scores", "rrf"].map((way) => h("option", { value: way }, t(`ask.fuse.${way}`)));
+  const fuse = h("select", { "aria-label": t("ask.fuse"), onchange: () => (how.fuse = fuse.value) }, ways);
+  fuse.value = how.fuse;
+  const box = h("input", { type: "checkbox", checked: how.rerank, onchange: () => (how.rerank = box.checked) });
+  const rerank = h("label", { class: "row check" }, box, h("span", {}, t("ask.rerank"), h("br"), h("span", { class: "note" }, t("ask.rerank.note"))));
+  return h("details", { class: "more" }, h("summary", {}, t("ask.how")), fuse, rerank);
 }
 
 const historyOf = (turns) =>
