@@ -6,23 +6,24 @@ import zipfile
 from pathlib import Path
 
 MODEL = "ayllu/weights/ayllu-mini/"
+LARGER = "ayllu/weights/ayllu-small/"
 CHAT = "ayllu/weights/ayllu-mini-chat/"
 SENSES = "ayllu/weights/ayllu-mini-senses/"
 SEARCH = "ayllu/weights/ayllu-mini-search/"
 READER = "ayllu/weights/ayllu-reader/"
-WEIGHTS = (MODEL + "model.gguf", CHAT + "model.gguf", READER + "weights.npy",
+WEIGHTS = (MODEL + "model.gguf", LARGER + "model.gguf", CHAT + "model.gguf", READER + "weights.npy",
            SENSES + "senses.safetensors", SENSES + "senses.json",
            SENSES + "adapter/adapter_model.safetensors", SENSES + "adapter/adapter_config.json",
            SEARCH + "space.safetensors", SEARCH + "space.json")
 NEEDED = {
     ".whl": ("ayllu/__init__.py", "ayllu/py.typed", "ayllu/cli/table.py", *WEIGHTS, MODEL + "README.md",
-             CHAT + "README.md", SENSES + "README.md", SEARCH + "README.md", READER + "README.md",
+             LARGER + "README.md", CHAT + "README.md", SENSES + "README.md", SEARCH + "README.md", READER + "README.md",
              "ayllu/server/ui/index.html", "ayllu/server/ui/js/main.js", "ayllu/server/ui/css/theme.css"),
     ".gz": ("ayllu/__init__.py", "ayllu/py.typed", *WEIGHTS, "README.md", "README.zh-CN.md", "LICENSE",
             "constraints.txt", "recipes/mini.toml", "tests/test_architecture.py", "docs/architecture.md"),
 }
 FORMATS_OF_WEIGHTS = (".safetensors", ".gguf", ".npy", ".bin", ".pt")     # a stray checkpoint must not ship
-MOST_BYTES = 40 * 1000**2                                # what the bundled weights may take
+MOST_BYTES = 60 * 1000**2                                # what the bundled weights may take
 
 
 def names_of(archive: Path) -> dict[str, int]:

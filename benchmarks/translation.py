@@ -8,7 +8,7 @@ intervals, and ours minus the original over the same sentences.
 
     python benchmarks/translation.py --baseline FOLDER --out runs/translation [--epochs 3] [--best 2] [--quick]
                                      [--sides ours original] [--stages trial train decode] [--sets unseen]
-                                     [--rates 2e-3] [--precision float32]
+                                     [--rates 2e-3] [--precision float32] [--base ayllu-small] [--seeds 3]
                                      [--json FILE] [--compare ayllu-mini-chat]
 
 `unseen` are pairs of Tatoeba that pretraining left out, and of which neither sentence occurs twice. `test` is the test
@@ -24,10 +24,11 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ayllu import LLM
@@ -39,6 +40,7 @@ from ayllu.data.chats import PLAIN, Chats, ChatSource, Gathered, gather
 from ayllu.data.corpus import uniform
 from ayllu.data.mask_marks import Marks
 from ayllu.data.packed import open_binary
+from ayllu.device import pick_device
 from ayllu.engine.dialogue import as_prompt
 from ayllu.engine.runner import make_runner
 from ayllu.evaluate.intervals import Interval, bootstrap, compare
@@ -69,14 +71,17 @@ ASKED = {"en_zh": "Translate into Chinese: {}", "zh_en": "翻译成英文：{}"}
 RATES = (5e-4, 1e-3, 2e-3)                               # of AdamW; a step of Muon takes twice the time
 CONTEXT, ROWS, TRIAL_STEPS, BEAMS = 256, 8, 120, 4
 STAGES = ("trial", "train", "decode")
-CPU = torch.device("cpu")
+DEVICE = pick_device()
+CLOCK = time.process_time if DEVICE.type == "cpu" else time.perf_counter   # a GPU is waited for, not computed with
 Row = dict[str, Any]
+Score = Callable[[np.ndarray], float]                     # of the sentences with these numbers
 Tests = dict[str, dict[str, list[Item]]]
 
 
 def main() -> int:
     setup()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", default="ayllu-mini", help="the pretrained Llama")
     parser.add_argument("--baseline", type=Path, help="the folder of a trained original Transformer")
     parser.add_argument("--out", type=Path, default=ROOT / "runs/translation")
     parser.add_argument("--sides", nargs="+", choices=("ours", "original"), default=["ours", "original"])
@@ -84,6 +89,7 @@ def main() -> int:
     parser.add_argument("--sets", nargs="+", choices=("unseen", "test"), default=["unseen", "test"])
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--best", type=int, default=2, help="so many of the rates are trained to the end")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings with the best rate, in orders of their own")
     parser.add_argument("--rates", nargs="+", type=float, help="train these to the end, not the best of the trials")
     parser.add_argument("--precision", choices=("bf16_masters", "float32"), default="bf16_masters")
     parser.add_argument("--compare", help="another model, which is asked in conversation")
@@ -93,7 +99,7 @@ def main() -> int:
     options = parser.parse_args()
     if "original" in options.sides and set(options.stages) & {"trial", "train"} and not options.baseline:
         parser.error("the original's side needs --baseline; what was run already is shown with --sides ours")
-    bases = {"ours": "ayllu-mini", "original": str(options.baseline)}
+    bases = {"ours": options.base, "original": str(options.baseline)}
     options.out.mkdir(parents=True, exist_ok=True)
     study = Study(options, bases)
     for side in options.sides:
@@ -115,7 +121,7 @@ class Study:
         self.options, self.bases = options, bases
         self.file = options.out / "runs.jsonl"
         lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.exists() else []
-        self.runs: list[Row] = [{"precision": "bf16_masters"} | json.loads(line) for line in lines]
+        self.runs: list[Row] = [{"precision": "bf16_masters", "seed": 0} | json.loads(line) for line in lines]
         found = tests(options.data, 8 if options.quick else None)
         self.tests = {name: found[name] for name in options.sets}
         self.pairs = options.out / "pairs.jsonl"
@@ -148,63 +154,73 @@ class Study:
                   and run["precision"] == self.options.precision]
         best = sorted(trials, key=lambda run: run["held_out"])[:self.options.best]
         for rate in self.options.rates or [trial["rate"] for trial in best]:
-            key = {"stage": "train", "side": side, "epochs": self.options.epochs, "rate": rate,
-                   "precision": self.options.precision}
-            if not self.run(**key):
-                model, tokenizer, found = self.taught(side, rate, 3 if self.options.quick else None)
-                export(model, tokenizer, self.folder(key), {"sources": [TATOEBA, STORIES]}, None)
-                self.keep(**key, **found)
+            self.trained(side, rate, 0)
+        chosen = self.best(side)
+        for seed in range(1, self.options.seeds):
+            if chosen is not None:
+                self.trained(side, chosen["rate"], seed)
+
+    def trained(self, side: str, rate: float, seed: int) -> None:
+        """One training to the end, kept."""
+        key = {"stage": "train", "side": side, "epochs": self.options.epochs, "rate": rate,
+               "precision": self.options.precision, "seed": seed}
+        if not self.run(**key):
+            model, tokenizer, found = self.taught(side, rate, 3 if self.options.quick else None, seed)
+            export(model, tokenizer, self.folder(key), {"sources": [TATOEBA, STORIES]}, None)
+            self.keep(**key, **found)
 
     def folder(self, run: Row) -> Path:
         """Where the weights of a training lie."""
         apart = "" if run["precision"] == "bf16_masters" else f"-{run['precision']}"
+        apart += f"-seed-{run['seed']}" if run["seed"] else ""
         return self.options.out / f"{run['side']}-{run['epochs']:g}-{run['rate']:g}{apart}"
 
     def best(self, side: str) -> Row | None:
-        """The training of a side with the lowest held-out loss."""
+        """The training of a side with the lowest held-out loss, of those with the first seed."""
         done = [run for run in self.runs if run["stage"] == "train" and run["side"] == side
-                and run["epochs"] == self.options.epochs]
+                and run["epochs"] == self.options.epochs and run["seed"] == 0]
         return min(done, key=lambda run: run["held_out"], default=None)
 
-    def taught(self, side: str, rate: float, steps: int | None) -> tuple[CausalModel, Tokenizer, Row]:
-        """The base after so many steps, by default all epochs, with its held-out loss and the steps' CPU seconds."""
-        torch.manual_seed(0)
+    def taught(self, side: str, rate: float, steps: int | None, seed: int = 0) -> tuple[CausalModel, Tokenizer, Row]:
+        """The base after so many steps, by default all epochs, with its held-out loss and its seconds, a CPU's own."""
+        torch.manual_seed(seed)
         model, tokenizer = opened(self.bases[side])
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()      # what a file lends must not be written to
         pairs: Gathered = gather(Chats(sources=(ChatSource(path=self.pairs.name),), template=PLAIN, held_out=0.01,
                                        too_long="drop"), self.options.out, tokenizer, None, CONTEXT)
-        batches = ChatLoader(pairs.train, Marks.of(tokenizer), CONTEXT, ROWS)
+        batches = ChatLoader(pairs.train, Marks.of(tokenizer), CONTEXT, ROWS, seed)
         steps = steps or round(self.options.epochs * len(batches.packing) / ROWS)
         schedule = Schedule(kind="linear", warmup_steps=min(50, steps // 3), floor=0.02)
         optim = OptimConfig(lr=rate, schedule=schedule)
         loop = LoopConfig(steps=steps, batch_size=ROWS, micro_batch=ROWS, precision=self.options.precision)
         state = TrainState(model, build_optimizer(model, optim))
-        run = self.options.out / f"unfinished-{side}-{rate:g}-{loop.precision}-{steps}"
+        run = self.options.out / f"unfinished-{side}-{rate:g}-{loop.precision}-{steps}-{seed}"
         if restore(state, run):
             say(f"{side} {rate:g}: goes on at step {state.step:,}")
         # what `ayllu sft` computes the loss with; its own checks want a Llama, and the loss doesn't
         how = validate(SftConfig, {"name": side, "out": "", "base": self.bases[side], "data": {"sources": [
             {"path": self.pairs.name}]}, "loop": loop.model_dump()}, where="translation")
-        loss = training_loss(how, CPU, model)
+        loss = training_loss(how, DEVICE, model)
         began = state.step
         while state.step < steps:
-            used = time.process_time()
-            last = step(state, batches.batch(state.step), loss, loop, optim, CPU)
+            used = CLOCK()
+            last = step(state, batches.batch(state.step), loss, loop, optim, DEVICE)
             if state.step > began + 3:                   # compiled by now
-                state.seconds += time.process_time() - used
+                state.seconds += CLOCK() - used
             if state.step % 20 == 0 or state.step == steps:
                 say(f"{side} {rate:g}: step {state.step:,}/{steps:,}, loss {last['loss']:.3f}, "
-                    f"{state.seconds / state.step:.2f} CPU s a step")
+                    f"{state.seconds / state.step:.2f} s a step")
             if state.step % 200 == 0:
                 save(state.state_dict(), run, 1)
         seconds = state.seconds                          # over all its stretches
         held = ChatLoader(pairs.held_out, Marks.of(tokenizer), CONTEXT, 1)
         model.eval()
-        found = {"held_out": answer_loss(model, held.in_order(ROWS), CPU, torch.bfloat16, state.layout), "steps": steps,
-                 "tokens": steps * ROWS * CONTEXT, "cpu_seconds": round(seconds, 1),
+        left = answer_loss(model, held.in_order(ROWS), DEVICE, torch.bfloat16, state.layout)
+        found = {"held_out": left, "steps": steps, "tokens": steps * ROWS * CONTEXT, "device": DEVICE.type,
+                 "cpu_seconds": round(seconds, 1),
                  "parameters": sum(p.numel() for p in model.parameters())}
-        say(f"{side} {rate:g}: held-out loss {found['held_out']:.4f}, {steps:,} steps, {seconds:,.0f} CPU s")
+        say(f"{side} {rate:g}: held-out loss {found['held_out']:.4f}, {steps:,} steps, {seconds:,.0f} s")
         return model.eval(), tokenizer, found
 
     def decode(self, side: str) -> None:
@@ -212,8 +228,16 @@ class Study:
         best = self.best(side)
         if best is None:
             return
+        for run in list(self.runs):
+            same = run["stage"] == "train" and all(run[k] == best[k] for k in ("side", "epochs", "rate", "precision"))
+            if same and run["seed"] < self.options.seeds:
+                self.decoded(run)
+
+    def decoded(self, best: Row) -> None:
+        """All test sentences of one training."""
+        side = best["side"]
         keys = [{"stage": "decode", "side": side, "epochs": best["epochs"], "rate": best["rate"], "set": name,
-                 "way": way, "beams": beams, "n": len(items), "precision": best["precision"]}
+                 "way": way, "beams": beams, "n": len(items), "precision": best["precision"], "seed": best["seed"]}
                 for name, ways in self.tests.items() for way, items in ways.items() for beams in (1, BEAMS)]
         keys = [key for key in keys if not self.run(**key)]
         if not keys:
@@ -258,12 +282,16 @@ class Study:
         key = {"stage": "decode", "epochs": self.options.epochs, "set": name, "way": way, "beams": beams,
                "n": len(items)}
         best = {side: (run["rate"], run["precision"]) for side in self.bases if (run := self.best(side))}
-        done = {run["side"]: run["written"] for run in self.runs if all(run.get(k) == v for k, v in key.items())
-                and (run["side"] not in best or (run["rate"], run["precision"]) == best[run["side"]])}
+        done: dict[str, list[list[str]]] = {}            # of each side, what each seed wrote
+        for run in self.runs:
+            if all(run.get(k) == v for k, v in key.items()) and run["seed"] < self.options.seeds and (
+                    run["side"] not in best or (run["rate"], run["precision"]) == best[run["side"]]):
+                done.setdefault(run["side"], []).append(run["written"])
         found: Row = {"set": name, "way": way, "beams": beams, "n": len(items)}
         for metric in ("chrf", "bleu"):
-            score = {side: corpus(metric, written, [item.expected for item in items],
-                                  "zh" if way == "en_zh" else "13a") for side, written in done.items()}
+            score = {side: mean_of([corpus(metric, one, [item.expected for item in items],
+                                           "zh" if way == "en_zh" else "13a") for one in written])
+                     for side, written in done.items()}
             found[metric] = {side: _table(bootstrap(one, len(items), samples=1000)) for side, one in score.items()}
             for other in done:
                 if other != "ours" and "ours" in done:
@@ -282,7 +310,12 @@ def opened(base: str) -> tuple[CausalModel, Tokenizer]:
         loaded = load_checkpoint(base, dtype="float32")
         model, tokenizer = loaded.model, loaded.tokenizer
     assert tokenizer is not None
-    return model, tokenizer
+    return model.to(DEVICE), tokenizer
+
+
+def mean_of(scores: Sequence[Score]) -> Score:
+    """Over seeds, on the same sentences."""
+    return lambda items: float(np.mean([score(items) for score in scores]))
 
 
 def rows_of(data: Path, path: str) -> list[tuple[Row, bool]]:

@@ -10,6 +10,7 @@ from ayllu.log import say
 
 BUNDLED = "ayllu-mini"                                   # the base, and the same taught to answer
 BUNDLED_CHAT = "ayllu-mini-chat"
+BUNDLED_MODELS = (BUNDLED, BUNDLED_CHAT, "ayllu-small")  # the last: twice the size, and fifteen times the tokens
 BUNDLED_SENSES = "ayllu-mini-senses"                     # the eye and ear of the latter
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -24,7 +25,7 @@ def resolve(name_or_path: str | Path) -> Path:
     if path.exists():
         return path.resolve() if path.is_dir() else path
     name = str(name_or_path)
-    if name in (BUNDLED, BUNDLED_CHAT):
+    if name in BUNDLED_MODELS:
         return bundled(name)
     true_name = ALIASES.get(name, name)
     if true_name != name:
@@ -42,6 +43,13 @@ def bundled(name: str = BUNDLED) -> Path:
         raise CheckpointError(f"this installation of Ayllu came without the bundled model (expected at {folder}): "
                               "install from a release, or train it with the recipe in recipes/")
     return folder
+
+
+def bundled_name(path: Path) -> str | None:
+    """The name of the bundled model at this place, a folder or the file in it; None where it is none."""
+    folder = path if path.is_dir() else path.parent
+    is_one = folder.name in BUNDLED_MODELS and folder.parent == Path(__file__).resolve().parent.parent / "weights"
+    return folder.name if is_one else None
 
 
 def senses_of(model: str | Path) -> Path | None:

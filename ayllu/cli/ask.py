@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ayllu.checkpoint.resolve import BUNDLED_MODELS
 from ayllu.cli.documents import Ear, Fuse, Spoken, heard, pairs, shown
 from ayllu.cli.output import Json, print_json, write_text
 from ayllu.errors import ConfigError, DataError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ayllu.apps.docqa.ask import Asking, Reply
     from ayllu.apps.speaker import Speaker
 
-SMALL = {"ayllu-mini", "ayllu-mini-chat"}                # never write an answer: nothing has to be loaded
+SMALL = set(BUNDLED_MODELS)                              # never write an answer: nothing has to be loaded
 QUIT = {"exit", "quit", "退出"}
 
 

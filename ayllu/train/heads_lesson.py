@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ayllu.checkpoint.load import open_checkpoint
-from ayllu.checkpoint.resolve import bundled
+from ayllu.checkpoint.resolve import bundled_name
 from ayllu.checkpoint.source import OpenCheckpoint
 from ayllu.checkpoint.transformer import OpenTransformer, is_transformer, open_transformer
 from ayllu.data.label_loader import Reading, Texts, encode
@@ -78,7 +78,7 @@ def open_base(base: str, folder: Path) -> OpenCheckpoint | OpenTransformer:
 
 def name_of(source: OpenCheckpoint | OpenTransformer) -> str:
     """What finds the base again."""
-    return "ayllu-mini" if bundled() in (source.path, source.path.parent) else str(source.path.resolve())
+    return bundled_name(source.path) or str(source.path.resolve())
 
 
 def _lesson(config: HeadRecipe, folder: Path, source: OpenCheckpoint | OpenTransformer) -> HeadLesson:

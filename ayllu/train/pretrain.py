@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, model_validator
 
 from ayllu import dist
-from ayllu.checkpoint.resolve import BUNDLED, bundled
+from ayllu.checkpoint.resolve import BUNDLED, BUNDLED_MODELS, bundled
 from ayllu.config import Settings, merge
 from ayllu.data.batches import Feed, PackingConfig, repeats, tell
 from ayllu.data.corpus import Corpus, vocabulary_texts
@@ -265,8 +265,8 @@ def find_tokenizer(config: PretrainConfig, recipe_folder: Path, run: Path) -> Pa
 def tokenizer_at(name: str, folder: Path, run: Path) -> Path:
     """The file or folder of a tokenizer; one that lies inside a GGUF file is taken out into the run folder."""
     path = folder / name
-    if not path.exists() and name == BUNDLED:
-        path = bundled()
+    if not path.exists() and name in BUNDLED_MODELS:
+        path = bundled(name)
     if not path.exists():
         raise ConfigError(f"no tokenizer at {path}: give a file or folder, {BUNDLED}, or in a recipe a [tokenizer] "
                           "table to train one")

@@ -102,6 +102,13 @@ def test_the_bundled_model_or_a_clear_word(tmp_path: Path, monkeypatch: pytest.M
     assert load_checkpoint("ayllu-mini").config == CONFIGS["plain"]
 
 
+@pytest.mark.parametrize("name", resolve.BUNDLED_MODELS)
+def test_a_bundled_model_knows_its_name(name: str, tmp_path: Path) -> None:
+    source = open_checkpoint(name)
+    assert resolve.bundled_name(source.path) == resolve.bundled_name(source.path.parent) == name
+    assert resolve.bundled_name(tmp_path / name / "model.gguf") is None
+
+
 def test_a_broken_pointer_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     refs = tmp_path / "models--a--b" / "refs"
