@@ -33,7 +33,8 @@ from ayllu.model.params import SamplingParams
 from ayllu.model.presets import preset
 
 GOALS = {"decode": 0.70, "prompt": 0.60}
-WAYS: dict[str, dict[str, Any]] = {"fast": {"runner": "fused"}, "no fusion": {"runner": "eager"}, "no graphs": {"cuda_graphs": "off"},
+WAYS: dict[str, dict[str, Any]] = {"fast": {"runner": "fused"}, "no fusion": {"runner": "eager"},
+                                   "no graphs": {"runner": "fused", "cuda_graphs": "off"},
                                    "torch": {"attention": "torch"}}
 N_BEFORE = 128                                           # tokens that a decoding row begins with
 WARM = 4                                                 # steps that aren't counted: kernels are compiled, graphs made

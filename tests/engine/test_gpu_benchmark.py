@@ -48,7 +48,7 @@ def test_shares_and_goals(script, monkeypatch):
     assert found[0]["ratio"] == pytest.approx(found[0]["share"] / 0.7)
     assert found[-1]["share"] == pytest.approx(work / 0.05 / 1e9)
     assert found[-1]["ratio"] == pytest.approx(found[-1]["share"] / 0.6)
-    assert asked == [*((n, 128, 16, {}) for n in (1, 8, 32)), *[(1, 88, 4, {})] * 3]
+    assert asked == [*((n, 128, 16, {"runner": "fused"}) for n in (1, 8, 32)), *[(1, 88, 4, {"runner": "fused"})] * 3]
 
 
 @pytest.mark.parametrize("settings", [{}, {"runner": "eager"}])
