@@ -21,6 +21,7 @@ from ayllu.data.labelled import Labelled
 from ayllu.data.text_packs import PackLoader
 from ayllu.errors import ConfigError
 from ayllu.files import atomic_folder, write_json
+from ayllu.log import warn
 from ayllu.model.build import CausalModel
 from ayllu.model.heads import Classifier, HeadConfig
 from ayllu.model.llama import Llama
@@ -57,8 +58,12 @@ def _train(config: HeadRecipe, lesson: HeadLesson, folder: Path, resume: Resume,
     held = lesson.held_out.texts if config.kind != "regression" else _shifted(lesson.held_out.texts, mean, spread)
     state = new_state(config, model, layout, {"data": lesson.digest, "base": base})
     rows = LabelLoader(texts, config.loop.batch_size, config.seed, layout.data_rank, layout.data)
-    if packed := why_padded(config, device) is None:
+    padded = why_padded(config, device)
+    if packed := padded is None:
         pool_memory()
+    if config.loop.precision == "bf16_masters" and (reason := padded or why_by_torch(config, model)):
+        warn(f"loop.precision=bf16_masters is of the kernels for packed texts, and {reason}: this run computes in "
+             "float32; loop.precision=autocast computes in bfloat16")
     resumed = taken_up(config, state, resume)
 
     def look(state: TrainState) -> dict[str, Any]:

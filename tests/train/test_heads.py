@@ -116,6 +116,16 @@ def test_a_resume_gives_the_same_bits(settings, monkeypatch, precision):
         trained(settings, *changes, "loop.batch_size=4", run="broken", resume=True)
 
 
+def test_a_precision_that_nothing_computes_in_is_said(settings, caplog):
+    """Padded texts have no bfloat16 with masters: what is computed instead, and what computes in bfloat16."""
+    trained(settings, "native=false", "loop.precision=bf16_masters", "loop.steps=1")
+    assert "in float32" in caplog.text
+    assert "loop.precision=autocast" in caplog.text
+    caplog.clear()
+    trained(settings, "native=false", "loop.precision=float32", "loop.steps=1", run="asked")
+    assert "loop.precision=autocast" not in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("learns", ["adapter", "head"])
 def test_the_base_stays_and_is_asked_for_again(settings, learns, tiny_checkpoint, monkeypatch):
