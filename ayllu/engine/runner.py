@@ -28,7 +28,7 @@ RunnerKind = Literal["auto", "eager", "fused"]
 
 
 def make_runner(model: Model, kind: RunnerKind = "auto", shares: bool = False) -> Runner:
-    """The runner of this kind for a model; `auto` takes the fastest that was tried where the model lies.
+    """The runner of this kind for a model; `auto` takes the fastest that can run it.
 
     A fused runner takes the model's weights over: use the model no more, or ask the runner to `give_back`. With
     shares=True it is one that leaves the model usable.
@@ -39,8 +39,7 @@ def make_runner(model: Model, kind: RunnerKind = "auto", shares: bool = False) -
         case "fused" | "auto":
             make = None if shares else matrix_for(model)
             reason = why_not_fused(model, make)
-            untried = kind == "auto" and isinstance(model, Llama) and model.tok_embeddings.weight.is_cuda
-            if reason is None and isinstance(model, Llama) and not untried:   # no GPU has run it yet
+            if reason is None and isinstance(model, Llama):
                 return FusedRunner(model, shares, make)
             if kind == "fused":
                 raise ConfigError(f"this model can't run fused: {reason}; use runner='eager'")
