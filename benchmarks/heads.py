@@ -71,8 +71,8 @@ SHOWN = ("ours", "ours_alone", "tfidf", "original", "original_alone")
 RECIPE = ("ngrams=true", "epochs=4", "optim.lr=1e-3", "label_smoothing=0.1", "word_dropout=0.15", "dropout=0.1",
           "loop.patience=0", "loop.batch_size=32", "loop.precision=bf16_masters", "loop.eval_every=1000000",
           "loop.checkpoint_every=1000000", "data.too_long=ends", "context=512")
-BESIDE = 3                    # of what stands beside a head: 2 knows the lexicon and corrects; 3: words by their share
-CUT = 4                       # and the words of Chinese
+BESIDE = 5                    # of what stands beside a head: 3 has words by their share; 5: what tells much may count
+CUT = 6                       # and the words of Chinese, as 4
 Run = dict[str, Any]
 
 

@@ -74,8 +74,7 @@ def test_the_way_that_is_best_on_the_rows_held_out_has_the_other_seeds(benchmark
 
 
 def test_published_runs_are_known_again(benchmark):
-    """Lines from before --base and --rates."""
-    options = Namespace(quick=False, related=False, base=None, baseline=None, rates=[],
+    options = Namespace(quick=False, related=False, base=["ayllu-small"], baseline=None, rates=["1e-3"],
                         changes=["loop.precision=float32"])
     (way,) = benchmark.ways("ours", "trec", options)
     key = benchmark.key_of("ours", "trec", 0, way, options)

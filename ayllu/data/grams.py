@@ -50,6 +50,12 @@ class Sparse:
         """The matrix product."""
         return F.embedding_bag(self.columns, dense, self.starts, mode="sum", per_sample_weights=self.values)
 
+    def chosen(self, rows: Tensor) -> "Sparse":                               # (n,) of yes and no
+        """Those rows alone."""
+        sizes = torch.diff(self.starts, append=torch.tensor([len(self.columns)]))
+        inside, left = torch.repeat_interleave(rows, sizes), sizes[rows]
+        return Sparse(self.columns[inside], self.values[inside], left.cumsum(0) - left)
+
     def transposed(self, width: int) -> "Sparse":
         """(F, n), F being the width."""
         sizes = torch.diff(self.starts, append=torch.tensor([len(self.columns)]))

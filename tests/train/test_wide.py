@@ -20,7 +20,7 @@ from ayllu.errors import CheckpointError, ConfigError, DataError, MissingExtra
 from ayllu.train.heads import train_head
 from ayllu.train.heads_lesson import prepared_head
 from ayllu.train.labeller import Labeller
-from ayllu.train.wide import FILE, Fits, fit_beside, fit_wide, weighed
+from ayllu.train.wide import FILE, STRENGTHS, Fits, fit_beside, fit_wide, telling, weighed
 
 TEXTS = ["A fine film, a fine day", "a dull film", "没有意思的电影", "很好的电影 很好", "a day", ""]
 
@@ -99,19 +99,59 @@ def test_the_form_of_older_heads_weighs_as_it_did():
 
 
 @pytest.mark.parametrize("kind", ["single", "multi"])
-def test_fit_is_where_the_slope_is_zero(kind):
+@pytest.mark.parametrize("tells", [False, True])
+def test_fit_is_where_the_slope_is_zero(kind, tells):
     vocabulary = Vocabulary.of(TEXTS)
     rows = vocabulary.matrix(TEXTS)
     labels = torch.tensor([0, 1, 1, 2, 0, 2])
     wanted = F.one_hot(labels, 3).float() if kind == "multi" else labels
-    found = fit_wide(rows, len(vocabulary), wanted, kind, 3, strength=10.0).double().requires_grad_()
+    scale = torch.linspace(0.3, 3.0, len(vocabulary)) if tells else torch.ones(len(vocabulary))
+    found = fit_wide(rows, len(vocabulary), wanted, kind, 3, strength=10.0, tells=scale if tells else None)
+    found = found.double().requires_grad_()
     dense = rows.times(torch.eye(len(vocabulary))).double()
     logits = dense @ found[:-1] + found[-1]
     loss = (F.binary_cross_entropy_with_logits if kind == "multi" else F.cross_entropy)(
         logits, wanted.double() if kind == "multi" else wanted, reduction="sum")
-    (10.0 * loss + found[:-1].square().sum() / 2).backward()
+    (10.0 * loss + (found[:-1] / scale[:, None]).square().sum() / 2).backward()
     # the slope of a mean row is below L-BFGS's tolerance of 1e-6 or its last steps were lost in float32
     assert found.grad.abs().max().item() / (10.0 * len(TEXTS)) < 2e-4
+
+
+@pytest.mark.parametrize("kind", ["single", "multi"])
+def test_what_a_gram_tells_is_what_counting_says(kind):
+    """Against the slow way, gram by gram and label by label."""
+    vocabulary, labels = Vocabulary.of(TEXTS), [{0}, {1}, {1}, {0, 2}, {0}, {2}]
+    if kind == "single":
+        labels[3] = {2}
+    wanted = torch.tensor([[int(i in one) for i in range(3)] for one in labels])
+    labels_of = wanted if kind == "multi" else wanted.argmax(-1)
+    found = telling(vocabulary.matrix(TEXTS), len(vocabulary), labels_of, kind, 3)
+    most = []
+    for key in vocabulary.keys.tolist():
+        has = [any(key in part for part in grams(text)) for text in TEXTS]
+        odds = []
+        for label in range(3):
+            near, far = ([h for h, one in zip(has, labels, strict=True) if (label in one) == side]
+                         for side in (True, False))
+            odds.append(log((sum(near) + 1) / (len(near) + 1)) - log((sum(far) + 1) / (len(far) + 1)))
+        most.append(max(max(map(abs, odds)), 1e-3))
+    root = (sum(one * one for one in most) / len(most))**0.5
+    assert found.tolist() == pytest.approx([one / root for one in most], rel=1e-4)
+
+
+def test_telling_is_taken_where_it_helps():
+    """A hundred words by chance in each text and one that decides, of which a label has several."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(300) % 3
+    texts = [" ".join([f"u{n}v" for n in torch.randint(400, (40,), generator=random).tolist()]
+                      + [f"key{int(label)}{'abcdefghijkl'[int(torch.randint(12, (), generator=random))]}"])
+             for label in labels]
+    parts = texts[200:], labels[200:], texts[:200], labels[:200]
+    deep = torch.zeros(100, 3)
+    _, before, _ = fit_beside(list(deep), *parts, "single")
+    fits = Fits(*parts, "single", 3)
+    plain = min(weighed(deep, fits.tried(one, 0.0, False), labels[200:], "single")[2] for one in STRENGTHS)
+    assert F.cross_entropy(torch.stack(before), labels[200:]).item() < plain - 0.05
 
 
 def test_the_better_side_counts_more():
