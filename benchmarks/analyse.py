@@ -21,7 +21,7 @@ Names: how many names of people in presidio_pii's sentences become pseudonyms, a
 
     python benchmarks/analyse.py [--parts quality signs names large speed] [--sets sst2 waimai_10k ...]
                                  [--sides words few zero tfidf head] [--most N] [--runs FILE] [--quick] [--json FILE]
-                                 [--data FOLDER] [--heads FOLDER] [--write] [KEY=VALUE ...]
+                                 [--data FOLDER] [--heads FOLDER] [--posts N] [--write] [KEY=VALUE ...]
 
 Each side of a set is a line of --runs as soon as it is measured, and what stands there isn't run again. --most takes so
 many training rows of a larger set. KEY=VALUE changes the recipe of `head`; with --heads FOLDER nothing is trained, and
@@ -94,6 +94,7 @@ def main() -> int:
                         default=["words", "few", "zero", "tfidf"])
     parser.add_argument("--most", type=int, help="training rows of a set")
     parser.add_argument("--heads", type=Path, help="for `head`: a folder with a trained head for each set, by its name")
+    parser.add_argument("--posts", type=int, default=4000, help="for `speed`; without AMX 400 take minutes")
     parser.add_argument("--runs", type=Path, help="JSON lines: read at first, and written to after each side of a set")
     parser.add_argument("--quick", action="store_true", help="few rows: whether it works, not how well")
     parser.add_argument("--write", action="store_true")
@@ -302,7 +303,7 @@ def large(n: int) -> dict[str, Any]:
 
 def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Posts per second of both sides in turns, and whether they say the same."""
-    n, rounds = (200, 1) if options.quick else (4000, 3)
+    n, rounds = (200, 1) if options.quick else (options.posts, 3)
     posts = [str(row.text) for name in ("waimai_10k", "sst2", "ag_news_test", "online_shopping_10_cats")
              for row in load(name, options.data, False)[0][:n // 4]]
     posts = [posts[i] for i in np.random.default_rng(0).permutation(len(posts))]
