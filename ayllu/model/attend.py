@@ -5,7 +5,7 @@ B batch  T query tokens  S key tokens  H query heads  K key/value heads  E head 
 
 import functools
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Protocol
 
 import torch
@@ -88,16 +88,24 @@ def within(document: Tensor, two_way: Tensor, window: int | None = None) -> With
 @dataclass(frozen=True)
 class Apart:
     """Causal within each document, one after the other, so that nothing between documents is computed: `lengths` are
-    those of all rows, row by row. The slow twin is `packed`."""
+    those of all rows, row by row; neighbours of one length are one call. The slow twin is `packed`."""
 
     lengths: tuple[int, ...]
+    causal: bool = True                                  # else all of a document
+    of_last: bool = False                                # gives each document's last token alone, in one row
 
     def __post_init__(self) -> None:
         _leave_uncompiled()
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = zip(*(t.flatten(0, 1).split(self.lengths) for t in (q, k, v)), strict=True)
-        return torch.cat([sdpa(a[None], b[None], c[None], causal=True)[0] for a, b, c in parts]).view(q.shape)
+        groups = [(len(list(same)), T) for T, same in groupby(self.lengths)]
+        seen = []
+        for group, *part in zip(groups, *(t.flatten(0, 1).split([n * T for n, T in groups]) for t in (q, k, v)),
+                                strict=True):
+            a, b, c = (x.unflatten(0, group) for x in part)
+            y = sdpa(a[:, -1:], b, c) if self.of_last else sdpa(a, b, c, causal=self.causal)
+            seen.append(y.flatten(0, 1))
+        return torch.cat(seen)[None] if self.of_last else torch.cat(seen).view(q.shape)
 
 
 @functools.cache
@@ -123,13 +131,6 @@ def packed(document: Tensor, window: int | None = None, dropout: float = 0.0) ->
     T = document.shape[-1]
     same = document[:, :, None] == document[:, None, :]                      # (B, T, T)
     return Masked(same & window_mask(T, window or T, document.device), dropout)
-
-
-def prefix(length: Tensor, T: int, dropout: float = 0.0) -> Masked:
-    """The first `length` (B,) tokens see each other both ways, the rest is causal (prefix language model)."""
-    position = torch.arange(T, device=length.device)
-    inside = position[None, None, :] < length[:, None, None]                 # (B, 1, T)
-    return Masked(inside | window_mask(T, T, length.device), dropout)
 
 
 def padded(is_token: Tensor, window: int | None = None, dropout: float = 0.0) -> Masked:

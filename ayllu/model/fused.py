@@ -111,8 +111,9 @@ class FusedRunner:
         return self._normed(torch.cat(parts, dim=1), self.norm)
 
     def flat(self, ids: Tensor, positions: Tensor, attends: Sequence[Attend], adapt: Adapt | None = None,
-             shown: Shown | None = None) -> Tensor:                           # (N,), (N,) -> (N, D)
-        """What `logits` takes, for tokens of any rows side by side; `attends` know whose they are."""
+             shown: Shown | None = None, kept: Tensor | None = None) -> Tensor:       # (N,), (N,) -> (N, D)
+        """What `logits` takes, for tokens of any rows side by side; `attends` know whose they are. With `kept`, for
+        those alone, and the last of `attends` gives theirs alone: the last layer then computes little for others."""
         if self._follows_length:
             cos, sin = (turn[:, 0] for turn in _rotation(self._own(), positions[:, None], self.dtype))
         else:
@@ -120,7 +121,7 @@ class FusedRunner:
                 self._turn_to(int(positions.max()) + 1)                       # and no graph could be recorded
             cos, sin = (table[positions] for table in self._rotations)        # (N, 1, E)
         mix = _PromptMix(attends, self.config.n_heads, self.config.n_kv_heads)
-        return self._normed(self._through(ids[None], cos, sin, mix, adapt, shown, last_only=False), self.norm)
+        return self._normed(self._through(ids[None], cos, sin, mix, adapt, shown, False, kept), self.norm)
 
     def logits(self, h: Tensor) -> Tensor:                                    # (..., D) -> (..., V)
         """The model's last product."""
@@ -146,7 +147,7 @@ class FusedRunner:
         return self._through(batch.ids, cos, sin, mix, batch.adapt, batch.shown, last_only)
 
     def _through(self, ids: Tensor, cos: Tensor, sin: Tensor, mix: "_DecodeMix | _PromptMix",
-                 adapt: Adapt | None, shown: Shown | None, last_only: bool) -> Tensor:
+                 adapt: Adapt | None, shown: Shown | None, last_only: bool, kept: Tensor | None = None) -> Tensor:
         c, (B, T) = self.config, ids.shape
         H, K, E = c.n_heads, c.n_kv_heads, c.head_dim
         cos, sin = (table.expand(B, T, 1, E).reshape(B * T, E) for table in (cos, sin))
@@ -164,6 +165,8 @@ class FusedRunner:
                 x, y = x.view(B, T, -1)[:, -1].contiguous(), mix(number, qkv, n_queries=1)
             else:
                 y = mix(number, qkv, n_queries=T)
+            if kept is not None and number == len(self.layers) - 1:
+                x = x[kept]
             x = layer.wo.add(y, x)
             if adapt is not None:
                 adapt(number, "attention.wo", y, x)
@@ -351,7 +354,7 @@ class _PromptMix:
     def __call__(self, layer: int, qkv: Tensor, n_queries: int) -> Tensor:    # (B, T, H + 2K, E) -> (B Q, H E)
         q, k, v = qkv.split([self.H, self.K, self.K], dim=2)
         y = self.attends[layer](q[:, -n_queries:], k, v)                      # (B, Q, H, E)
-        return y.reshape(qkv.shape[0] * n_queries, -1)
+        return y.reshape(y.shape[0] * y.shape[1], -1)
 
 
 def _rotation(model: Llama, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -1,81 +1,85 @@
-"""Texts side by side in one row without filling, in bfloat16 on a CPU with AMX: how a head labels many texts fast.
+"""Texts side by side in one row without filling, on a CPU: how a head labels many texts fast.
 
-A batch is so many tokens, whatever texts they come from; attention looks at each token's own text only. The slow
-twin is `logits_of` (heads_loss.py) over the same weights in float32; tests/train/test_label_packed.py says how near
-they are.
+A batch is so many tokens, whatever texts they come from; attention looks at each token's own text only. With AMX in
+bfloat16, elsewhere in float32, each thread with batches of its own. The slow twin is `logits_of` (heads_loss.py) in
+float32; tests/train/test_label_packed.py says how near they are.
 
-N tokens  D width  E head width  C outputs
+N tokens  B texts  D width  C outputs
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ayllu.data.label_loader import Texts
-from ayllu.data.text_packs import batches
-from ayllu.engine.paths import runner_for
-from ayllu.model.attend import Within
-from ayllu.model.fused import FusedRunner, why_not_fused
+from ayllu.data.text_packs import TOKENS, batches, pack
+from ayllu.engine.paths import runner_for, uses_native
+from ayllu.model.attend import Apart, Within
+from ayllu.model.fused import FusedRunner, TorchMatrix, why_not_fused
 from ayllu.model.heads import Classifier
 from ayllu.model.llama import Llama
 from ayllu.native.attention import fits
 from ayllu.native.build import missing
+from ayllu.train.heads_packed import attends, pooled
 from ayllu.train.trainee import NativeAttend
+
+FLOAT32_TOKENS = 1024                                    # whose numbers between two products stay near the cores
 
 
 def why_not(model: Classifier) -> str | None:
     """Why this classifier can't be run so, as the end of a sentence; None where it can."""
-    if (reason := missing()) is not None:
-        return reason
-    if not isinstance(model.body, Llama) or model.body.tok_embeddings.weight.device.type != "cpu":
-        return "it is for Llamas on the CPU"
-    E = model.body.config.head_dim
-    if not fits(torch.empty(1, 1, 1, E, dtype=torch.bfloat16), torch.empty(1, 1, 1, E, dtype=torch.bfloat16)):
-        return f"the kernel takes no heads of width {E}"
-    return why_not_fused(model.body)
+    is_on_cpu = model.score.weight.device.type == "cpu"
+    return why_not_fused(model.body, TorchMatrix) if is_on_cpu else "it is for the CPU"
 
 
 class Packed:
-    """Takes the classifier's body over, rounded to bfloat16."""
+    """With AMX it takes the classifier's body over, rounded to bfloat16; in float32 it shares the weights."""
 
-    def __init__(self, model: Classifier) -> None:
+    def __init__(self, model: Classifier, rounds: bool = True) -> None:
+        one = torch.empty(1, 1, 1, model.config.head_dim, dtype=torch.bfloat16)
         assert isinstance(model.body, Llama)
-        self.head, self.config = model.head, model.body.config
-        self.score = model.score.weight.detach().float()                      # (C, D)
-        self.runner = runner_for(FusedRunner(model.body.to(torch.bfloat16)), True)
+        self.model, self.score = model.eval(), model.score.weight.detach().float()   # (C, D)
+        self.rounds = rounds and missing() is None and fits(one, one)
+        fused = (FusedRunner(model.body.to(torch.bfloat16)) if self.rounds else
+                 FusedRunner(model.body.float(), shares=True, make=TorchMatrix))
+        runner = runner_for(fused, uses_native("auto", fused.device, fused.dtype))
+        assert isinstance(runner, FusedRunner)
+        self.runner = runner
 
-    @torch.inference_mode()
     def logits(self, texts: Texts) -> list[Tensor]:
         """As `logits_of` gives them."""
-        out: list[Tensor] = [torch.empty(0)] * len(texts)
-        for batch in batches([len(ids) for ids in texts.ids]):
-            h = self._hidden([texts.ids[i] for i in batch])                   # (N, D) in float32
-            parts = h.split([len(texts.ids[i]) for i in batch])
-            if self.head.kind == "tokens":
-                marks = [torch.tensor(texts.labels[i]) >= 0 for i in batch]
-                found = [part[mark] @ self.score.T for part, mark in zip(parts, marks, strict=True)]
-            else:
-                pooled = [part[-1] if self.head.pooling == "last" else part.mean(0) for part in parts]
-                found = list(torch.stack(pooled) @ self.score.T)
-            for i, logits in zip(batch, found, strict=True):
-                out[i] = logits
-        return out
+        order = sorted(range(len(texts)), key=lambda i: -len(texts.ids[i]))   # neighbours of one length are one call
+        packs = [[order[place] for place in places] for places in
+                 batches([len(texts.ids[i]) for i in order], TOKENS if self.rounds else FLOAT32_TOKENS)]
+        if self.rounds or len(packs) < (threads := torch.get_num_threads()):
+            found = [self._logits(texts, rows) for rows in packs]
+        else:
+            self.runner.rotations(len(texts.ids[order[0]]))   # a table that threads share must not grow under them
+            try:
+                with ThreadPoolExecutor(threads, "ayllu-labels", torch.set_num_threads, (1,)) as pool:
+                    found = list(pool.map(lambda rows: self._logits(texts, rows), packs))
+            finally:
+                torch.set_num_threads(threads)           # threads that are made later take over what was set last
+        by_text = dict(zip(order, (logits for some in found for logits in some), strict=True))
+        return [by_text[i] for i in range(len(texts))]
 
-    def _hidden(self, rows: Sequence[list[int]]) -> Tensor:
-        lengths = torch.tensor([len(row) for row in rows])
-        ends = lengths.cumsum(0)
-        begin, end = ((x.repeat_interleave(lengths)) for x in (ends - lengths, ends))             # (N,) each
-        place = torch.arange(len(begin))
-        ids = torch.tensor([i for row in rows for i in row])
-        attends = [NativeAttend(self._sees(place, begin, end, self.config.window(layer)))
-                   for layer in range(self.config.n_layers)]
-        assert isinstance(self.runner, FusedRunner)
-        return self.runner.flat(ids, place - begin, attends).float()
-
-    def _sees(self, place: Tensor, begin: Tensor, end: Tensor, window: int | None) -> Within:
-        """Each token its text: what came before it, and what follows where the head looks both ways."""
-        end = end if self.head.attention == "both" else place + 1
-        if window is not None:
-            begin, end = torch.maximum(begin, place - window + 1), torch.minimum(end, place + window)
-        return Within(begin[None].int(), end[None].int())
+    @torch.inference_mode()
+    def _logits(self, texts: Texts, rows: Sequence[int]) -> Sequence[Tensor]:
+        batch, head, config = pack(texts, rows), self.model.head, self.model.config
+        count, kept = batch.text.bincount(), None                             # (B,)
+        if self.rounds or any(config.window(layer) for layer in range(config.n_layers)):
+            seen = [NativeAttend(one) if isinstance(one, Within) else one
+                    for one in attends(self.model, batch, self.rounds)]
+        else:
+            apart = Apart(tuple(count.tolist()), head.attention == "causal")
+            seen = [apart] * config.n_layers
+            if head.kind != "tokens" and head.pooling == "last":
+                seen[-1], kept = replace(apart, of_last=True), count.cumsum(0) - 1
+        h = self.runner.flat(batch.ids, batch.place, seen, kept=kept).float()
+        if head.kind == "tokens":
+            parts = zip((h @ self.score.T).split(count.tolist()), batch.labels.split(count.tolist()), strict=True)
+            return [logits[labels >= 0] for logits, labels in parts]
+        return ((h if kept is not None else pooled(h, batch.text, head)) @ self.score.T).unbind()

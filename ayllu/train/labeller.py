@@ -50,13 +50,13 @@ class Labeller:
     facts: HeadFacts
     reading: Reading
     device: torch.device
-    packed: Packed | None = None                         # what labels in bfloat16
+    packed: Packed | None = None                         # what labels texts without filling
     wide: Wide | None = None                             # of a head that was trained with ngrams=true
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", is_fast: bool = False) -> "Labeller":
-        """A folder that `ayllu train-head` wrote, or one of LlamaForSequenceClassification. `is_fast` computes in
-        bfloat16, packed, where the processor has AMX: several times as fast, probabilities a little off."""
+        """A folder that `ayllu train-head` wrote, or one of LlamaForSequenceClassification. On a CPU `is_fast`
+        packs texts, several times as fast: with AMX in bfloat16, probabilities a little off, else in float32."""
         opened, place = open_head(path), pick_device(device)
         tokenizer = opened.open_tokenizer()
         if tokenizer is None:

@@ -16,7 +16,7 @@ from ayllu.data.masks import Causal, FillIn, Mixture, Prefix, Spans, Tokens, lon
 from ayllu.data.pack import best_fit, document_starts, pack
 from ayllu.data.pack_loader import PADDING, PackedLoader
 from ayllu.errors import ConfigError, DataError
-from ayllu.model.attend import packed, prefix, within
+from ayllu.model.attend import Masked, packed, within
 from ayllu.model.config import LlamaConfig
 
 MARKS = Marks(vocab_size=400, bos=1, eos=2, pad=3, mask=4, fim=(5, 6, 7, 8), sentinels=tuple(range(10, 110)),
@@ -235,6 +235,12 @@ def test_split_and_to_keep_everything():
 
 # Who sees whom ----------------------------------------------------------------------------------------------------
 
+def prefix(length, T):
+    """The first `length` tokens see each other both ways, the rest is causal."""
+    at = torch.arange(T)
+    return Masked((at < length) | (at <= at[:, None]))
+
+
 def test_attention_is_packed_or_prefix_attention():
     causal = loader(mixture=Mixture()).batch(0)
     assert torch.equal(causal.attend().mask, packed(causal.document).mask)
@@ -246,7 +252,7 @@ def test_attention_is_packed_or_prefix_attention():
             places = (both.document[row] == number).nonzero().flatten()
             block = mask[row][places][:, places]
             length = both.two_way[row][places].sum()
-            assert torch.equal(block, prefix(length[None], len(places)).mask[0])
+            assert torch.equal(block, prefix(length, len(places)).mask)
             others = (both.document[row] != number).nonzero().flatten()
             assert not mask[row][places][:, others].any()
 
@@ -293,7 +299,7 @@ def test_a_packed_document_is_computed_as_if_it_stood_alone(model):
         for number in batch.document[row].unique().tolist():
             mine = batch.document[row] == number
             n = int(mine.sum())
-            attend = prefix(batch.two_way[row][mine].sum()[None], n)
+            attend = prefix(batch.two_way[row][mine].sum(), n)
             hidden = model.trunk(model.embed(batch.ids[row][mine][None]), torch.arange(n), [attend] * 2)
             alone = torch.nn.functional.cross_entropy(model.logits(hidden)[0].float(), batch.labels[row][mine],
                                                       reduction="none")

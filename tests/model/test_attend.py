@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from ayllu.model.attend import (
+    Apart,
     Causal,
     Masked,
     Within,
     apart,
     packed,
     padded,
-    prefix,
     repeated,
     window_mask,
     within,
@@ -105,11 +105,6 @@ def test_a_document_number_that_comes_again_is_the_same_document():
     assert_sees(packed(document), lambda b, i, j: j <= i and document[b, i] == document[b, j])
 
 
-def test_prefix():
-    length = torch.tensor([4, 0])
-    assert_sees(prefix(length, T), lambda b, i, j: j <= i or j < length[b])
-
-
 @pytest.mark.parametrize("window", [None, 4])
 @pytest.mark.parametrize("side", ["left", "right", "both"])
 def test_padded(side, window):
@@ -134,7 +129,7 @@ def test_window_mask_is_a_band():
 
 @pytest.mark.parametrize("attend", [
     Causal(dropout=0.5), Causal(3, dropout=0.5), packed(torch.zeros(B, T), dropout=0.5),
-    prefix(torch.tensor([2, 3]), T, dropout=0.5), padded(torch.ones(B, T, dtype=torch.bool), dropout=0.5)])
+    padded(torch.ones(B, T, dtype=torch.bool), dropout=0.5)])
 def test_dropout_falls_on_weights(attend):
     """A weight is dropped or doubled: over many draws the mean stays; with values of 1 the sum of a row tells."""
     q, k, _ = qkv()
@@ -162,6 +157,19 @@ def test_documents_apart_are_documents_behind_a_mask(heads, seed):
     torch.testing.assert_close(y, slow)
     for a, b in zip(*(torch.autograd.grad((t * way).sum(), (q, k, v)) for t in (y, slow)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_last_tokens_apart_see_what_they_do_among_all(causal):
+    """Documents of one length are one call, and where each one's last token asks alone, it gets the same."""
+    q, k, v = qkv()
+    lengths = (3, 2, 2, 4) * B
+    begin = [0, 0, 0, 3, 3, 5, 5, 7, 7, 7, 7]
+    found = Apart(lengths, causal)(q, k, v)
+    expected = naive(q, k, v, lambda b, i, j: begin[i] == begin[j] and (j <= i or not causal))
+    torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+    last = Apart(lengths, causal, of_last=True)(q, k, v)
+    torch.testing.assert_close(last, found[:, [2, 4, 6, 10]].flatten(0, 1)[None], atol=2e-6, rtol=1e-5)
 
 
 def test_documents_that_see_more_or_less_than_what_came_before_are_not_taken_apart():

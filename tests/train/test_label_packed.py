@@ -1,4 +1,4 @@
-"""Texts packed in bfloat16 get the labels of the padded twin in float32."""
+"""Packed texts get the labels of the padded twin in float32, in bfloat16 and in float32."""
 
 import copy
 
@@ -24,23 +24,49 @@ def classifier(**head) -> Classifier:
     return model.eval()
 
 
-@pytest.mark.amx
-@pytest.mark.parametrize("head", [
-    {}, {"attention": "causal", "pooling": "last"}, {"window": True}, {"window": True, "attention": "causal"},
-    {"kind": "tokens"}])
-def test_packed_texts_are_as_the_padded_ones(head):
-    """bfloat16 keeps 8 bits of each number: logits are off by a few thousandths of their spread for each layer."""
+HEADS = pytest.mark.parametrize("head", [
+    {}, {"attention": "causal", "pooling": "last"}, {"pooling": "last"}, {"window": True},
+    {"window": True, "attention": "causal"}, {"window": True, "pooling": "last"}, {"kind": "tokens"}])
+
+
+def both_ways(head, rounds=True):
+    """Logits of the packed and of the padded way."""
     random = torch.Generator().manual_seed(2)
     model = classifier(**head)
-    ids = [torch.randint(200, (n,), generator=random).tolist() for n in (1, 2, 3, 17, 64, 65, 200, 5, 40)]
+    ids = [torch.randint(200, (n,), generator=random).tolist() for n in (1, 2, 3, 17, 64, 65, 500, 17, 500, 300, 40)]
     marks = [[0 if i % 3 == 0 else -100 for i in range(len(row))] for row in ids]
     texts = Texts(ids, marks if model.head.kind == "tokens" else [0] * len(ids))
     slow = logits_of(copy.deepcopy(model), texts, 4, torch.device("cpu"))
-    fast = Packed(model).logits(texts)
+    fast = Packed(model, rounds).logits(texts)
     assert [x.shape for x in fast] == [x.shape for x in slow]
-    a, b = torch.cat([x.flatten() for x in fast]), torch.cat([x.flatten() for x in slow])
+    return torch.cat([x.flatten() for x in fast]), torch.cat([x.flatten() for x in slow])
+
+
+@pytest.mark.amx
+@HEADS
+def test_packed_texts_are_as_the_padded_ones(head):
+    """bfloat16 keeps 8 bits of each number: logits are off by a few thousandths of their spread for each layer."""
+    a, b = both_ways(head)
     assert (a - b).abs().max() < 0.08 * b.std()
     assert torch.corrcoef(torch.stack((a, b)))[0, 1] > 0.9995
+
+
+@HEADS
+def test_in_float32_they_are_the_same(head):
+    """The same sums in another order: float32 keeps 24 bits, and each layer may lose two or three."""
+    a, b = both_ways(head, False)
+    assert (a - b).abs().max() < 2e-5 * b.std()
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_any_cpu_packs_in_float32(native, monkeypatch):
+    """Without AMX, and also where there is no compiler."""
+    monkeypatch.setattr("ayllu.train.label_packed.missing", lambda: "this CPU has no AMX")
+    if not native:
+        monkeypatch.setattr("ayllu.engine.paths.missing_vectors", lambda: "there is no C++ compiler")
+    assert why_not(classifier()) is None
+    a, b = both_ways({})
+    assert (a - b).abs().max() < 2e-5 * b.std()
 
 
 def test_batches_hold_all_texts_in_order():
@@ -52,3 +78,15 @@ def test_what_cannot_be_packed_says_why():
     model = classifier()
     model.body.to("meta")
     assert why_not(model) is not None
+
+
+def test_several_threads_say_the_same_and_leave_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr("ayllu.train.label_packed.FLOAT32_TOKENS", 64)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        a, b = both_ways({"pooling": "last"}, False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert (a - b).abs().max() < 2e-5 * b.std()
