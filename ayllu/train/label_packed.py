@@ -23,6 +23,7 @@ from ayllu.model.heads import Classifier
 from ayllu.model.llama import Llama
 from ayllu.native.attention import fits
 from ayllu.native.build import missing
+from ayllu.native.pool import pool_memory
 from ayllu.train.heads_packed import attends, pooled
 from ayllu.train.trainee import NativeAttend
 
@@ -43,6 +44,8 @@ class Packed:
         assert isinstance(model.body, Llama)
         self.model, self.score = model.eval(), model.score.weight.detach().float()   # (C, D)
         self.rounds = rounds and missing() is None and fits(one, one)
+        if not self.rounds:
+            pool_memory()                                # a tenth of the time went into asking for it
         fused = (FusedRunner(model.body.to(torch.bfloat16)) if self.rounds else
                  FusedRunner(model.body.float(), shares=True, make=TorchMatrix))
         runner = runner_for(fused, uses_native("auto", fused.device, fused.dtype))
