@@ -24,6 +24,7 @@ might must have has had if of to in on at for from by with and or but so as that
 who whom whose where how why any some please tell want need like get got know just also too not no hello hi hey s t m re
 ve ll d im ive whats hows id about into than then them they he she him her one thing things now happen happens sell
 sells offer"""
+VAGUE = frozenset({"something", "anything", "item", "items"})    # of what is asked, and rare where it is answered
 STOP = frozenset(STOP_WORDS.split())
 STOP_ZH = re.compile("请问|你们|我们|您们|你好|您好|可以|能不能|可不可以|是不是|有没有|怎么办|怎么样|怎样|怎么|如何|"
                      "什么|哪里|哪些|哪个|哪儿|多少|几个|一下|一个|这个|那个|想要|我想|需要|如果|"
@@ -97,7 +98,7 @@ class Matcher:
         for word in WORD.findall(self._groups(plain(text))):
             if CJK.match(word):
                 out += [word] if len(word) == 1 else [word[i:i + 2] for i in range(len(word) - 1)]
-            else:
+            elif word not in VAGUE:
                 out.append(word if word[0] == "§" else stem(word))
         return out
 
@@ -180,7 +181,7 @@ class Bm25:
     def scores(self, question: str) -> dict[int, float]:
         """The score of each text that has a word of the question."""
         found: dict[int, float] = {}
-        for word in set(words(question)):
+        for word in set(words(question)) - VAGUE:
             having = self._having.get(word, {})
             idf = math.log(1 + (len(self._lengths) - len(having) + 0.5) / (len(having) + 0.5))
             for number, k in having.items():

@@ -92,3 +92,12 @@ def test_edits_agree_with_their_definition(a, b):
 def test_stems():
     assert {stem(w) for w in ("ship", "ships", "shiped")} == {"ship"}
     assert [stem(w) for w in ("glass", "is", "batteries", "mug's")] == ["glass", "is", "battery", "mug"]
+
+
+def test_words_that_stand_for_what_is_asked_about_decide_nothing():
+    """The only section with such a word isn't the one that is meant."""
+    page = ("# Returns\n## How to return\nUse the label.\n## Damage\nIf something breaks, or an item or anything "
+            "is wrong, you don't return it.")
+    matcher = Matcher(sections_of("returns.md", "markdown", "Returns", page))
+    for question in ("How do I return something?", "How can I return an item?", "can I return anything"):
+        assert matcher.best(question, "en")[0].section.heading == "How to return", question
