@@ -101,6 +101,7 @@ def test_a_fused_engine_on_a_gpu(name, attention):
     """float32, so that ids are those of the CPU; with Triton, decoding steps are CUDA graphs."""
     requests = requests_of(24)
     want = ids_of(run(Engine(model_of(name), TIGHT), requests))
+    assert isinstance(make_runner(model_of(name).cuda()), FusedRunner)        # what `auto` takes
     engine = Engine(make_runner(model_of(name).cuda(), "fused"), TIGHT.model_copy(update={"attention": attention}))
     assert ids_of(run(engine, requests)) == want
     assert (engine.paths.graphs is not None) == (attention == "triton")
